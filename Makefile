@@ -1,0 +1,38 @@
+# Every target makes its own environment in .venv; `make demo` and `make test` work on a clean clone.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check fast format docs soak
+
+demo: .venv/runtime
+	@$(BIN)/otherview demo $(DEMO)
+
+test: .venv/development
+	$(BIN)/python -m pytest -q -m "not slow and not soak"
+	$(BIN)/python -m pytest -q -m "slow and not soak"
+
+check: .venv/development
+	$(BIN)/ruff format --check otherview tests
+	$(BIN)/ruff check otherview tests
+	$(BIN)/basedpyright --level error
+	$(BIN)/python -m pytest -q -m "not slow and not soak"
+	$(MAKE) docs
+
+format: .venv/development
+	$(BIN)/ruff format otherview tests
+	$(BIN)/ruff check --fix otherview tests
+
+docs: .venv/development
+	$(BIN)/mkdocs build --strict --quiet
+
+soak: .venv/development
+	$(BIN)/python -m pytest -q -m soak; status=$$?; [ $$status -eq 5 ] || exit $$status
+
+.venv/runtime: pyproject.toml
+	@began=$$(date +%s); \
+	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable . && touch $@ && \
+	echo "installed in $$(( $$(date +%s) - began )) s"
+
+.venv/development: pyproject.toml
+	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable '.[dev]' && touch $@

@@ -1,0 +1,1 @@
+"""What is fast, and the naive twins it is measured against."""

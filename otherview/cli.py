@@ -1,0 +1,149 @@
+"""The command line: verbs, nothing else.
+
+    otherview VERB [flags]        `otherview VERB --help` teaches
+
+Standard output carries the result only. Exit status: 0 done, 1 the run failed, 2 the request was wrong, 75 asked to
+stop and a checkpoint was written.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import tyro
+from pydantic import ValidationError
+
+from otherview.config import RunConfig, first_line, load_config
+from otherview.errors import WrongRequest
+from otherview.recipes.registry import find
+
+VERBS = {
+    "demo": ("demo", "Demo", "pre-train, evaluate and report on built-in images, in minutes, with no network"),
+    "pretrain": ("pretrain", "Pretrain", "pre-train an encoder on your images; the same command continues"),
+    "evaluate knn": ("evaluate", "Knn", "weighted nearest neighbours on frozen features"),
+    "evaluate linear": ("evaluate", "Linear", "logistic regression on frozen features"),
+    "show views": ("show", "ShowViews", "the two views of some images, as the learner sees them"),
+    "show masks": ("show", "ShowMasks", "what is hidden: some masks and how often each patch is"),
+    "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),
+    "recipes": ("recipes", "Recipes", "list the recipes; NAME prints its whole config"),
+    "bench loss": ("bench", "BenchLoss", "memory and time of the loss"),
+}
+
+
+DEFAULT_RECIPE = "siamese_im_vit_b16"
+
+
+def main() -> None:
+    """The program."""
+    sys.exit(dispatch(sys.argv[1:]))
+
+
+def dispatch(words: list[str]) -> int:
+    """Run one command line; returns the exit status."""
+    debug = "--debug" in words
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        verb, flags = _verb(words)
+        return _run(verb, flags)
+    except WrongRequest as error:
+        return _say(error, 2, debug)
+    except ValidationError as error:
+        return _say(first_line(error), 2, debug)
+    except KeyboardInterrupt:
+        return _say("interrupted", 1, debug)
+    except Exception as error:
+        if type(error).__name__ == "Stopped":
+            return _say(error, 75, debug=False)
+        return _say(f"{type(error).__name__}: {first_line(error)}", 1, debug)
+
+
+def _say(message: object, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"otherview: {message}", file=sys.stderr)
+    return status
+
+
+def _run(verb: str, flags: list[str]) -> int:
+    module_name, request_name, _ = VERBS[verb]
+    module = importlib.import_module(f"otherview.verbs.{module_name}")
+    request = _parse(getattr(module, request_name), verb, flags)
+    result: dict[str, Any] = module.run(request)
+    if _speaks():
+        print(json.dumps(result) if request.json else "\n".join(module.show(result)))
+    return 0
+
+
+def _speaks() -> bool:
+    """Rank 0 alone speaks; a run without torch is alone."""
+    if "torch" not in sys.modules:
+        return True
+    from otherview.distributed import rank
+
+    return rank() == 0
+
+
+def _parse(request: type, verb: str, flags: list[str]) -> Any:
+    """Two steps: the recipe or config is read first, and its values become the defaults that the flags change."""
+    if "config" not in request.__dataclass_fields__:
+        return tyro.cli(request, args=flags, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
+    config, rest = _base_config(flags)
+    declared = {
+        field.name: tyro.MISSING if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(request)  # pyright: ignore[reportArgumentType]
+    }
+    default = request(**{**declared, "config": config})
+    return tyro.cli(request, args=rest, prog=f"otherview {verb}", default=default, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _base_config(flags: list[str]) -> tuple[RunConfig, list[str]]:
+    """Take --recipe NAME or --config FILE out of the flags."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(flags)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--recipe", "--config"):
+            found[name] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    if len(found) > 1:
+        raise WrongRequest("--recipe and --config exclude each other: a config holds everything a recipe gives")
+    if "--config" in found:
+        return load_config(Path(found["--config"])), rest
+    return find(found.get("--recipe", DEFAULT_RECIPE)).make(), rest
+
+
+def _verb(words: list[str]) -> tuple[str, list[str]]:
+    for count in (2, 1):
+        if (verb := " ".join(words[:count])) in VERBS:
+            return verb, words[count:]
+    several = [verb for verb in VERBS if verb.startswith(words[0] + " ")]
+    if several:
+        given = " ".join(words[1:2])
+        if given in ("", "-h", "--help"):
+            print(_overview(several))
+            sys.exit(0 if given else 2)
+        raise WrongRequest(f"{words[0]} has no {given!r}: there is {', '.join(verb.split()[1] for verb in several)}")
+    close = difflib.get_close_matches(words[0], VERBS, n=1)
+    raise WrongRequest(
+        f"no verb is called {words[0]!r}: {f'did you mean {close[0]}?' if close else 'see otherview --help'}"
+    )
+
+
+def _overview(verbs: list[str] | None = None) -> str:
+    lines = [f"  otherview {verb:22} {VERBS[verb][2]}" for verb in verbs or VERBS]
+    return "\n".join([
+        "otherview: from one view, predict the other. Siamese Image Modeling on your own images.",
+        "",
+        *lines,
+        "",
+        "every verb: --help teaches, --json prints one object, --debug shows tracebacks",
+    ])  # fmt: skip

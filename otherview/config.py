@@ -1,0 +1,128 @@
+"""The settings of a run: typed, validated, to and from YAML. Torch-free.
+
+config = load_config(Path("runs/first/config.yaml"))
+config_hash(config)      # names the science: equal hashes, equal results
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from otherview.errors import WrongRequest
+from otherview.methods.settings import SiameseIMSettings
+from otherview.nn.settings import EncoderSettings
+from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
+from otherview.views.settings import ViewSettings
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the outcome of a pre-training run, apart from the images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = ""
+    """The recipe this started from."""
+    seed: int = Field(0, ge=0)
+    batch: int = Field(4096, ge=1)
+    """Global batch: over all ranks and accumulation steps."""
+    epochs: float = Field(1600.0, gt=0)
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps; where given it decides instead of epochs."""
+    encoder: EncoderSettings = EncoderSettings()
+    method: SiameseIMSettings = SiameseIMSettings()
+    views: ViewSettings = ViewSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def check(self) -> None:
+        """Raise WrongRequest where settings do not fit each other."""
+        self.encoder.check()
+        self.method.check()
+        rows, columns = self.encoder.grid
+        hidden = self.views.mask.hidden_of(rows * columns)
+        if not 0 <= hidden < rows * columns:
+            raise WrongRequest(
+                f"views.mask.hidden {hidden} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
+                "so that the encoder sees at least one patch"
+            )
+
+    def steps_for(self, images: int) -> int:
+        """Optimiser steps of a run over `images` images."""
+        return self.steps or max(1, round(self.epochs * (images // self.batch)))
+
+    def warnings(self) -> list[str]:
+        """What is allowed but known to go wrong, with what to change."""
+        rows, columns = self.encoder.grid
+        width, weight = self.method.head_width, self.method.negative_weight
+        found = []
+        if weight * width < 8:
+            found.append(
+                f"method.negative_weight {weight} × method.head_width {width} = {weight * width:.2g} is under 8: "
+                f"targets may collapse to a few directions; use --method.negative-weight {15 / width:.2g}"
+            )
+        if self.batch * rows * columns < 4 * width:
+            found.append(
+                f"--batch {self.batch} × {rows * columns} patches is under 4 × method.head_width {width}: "
+                f"too few tokens for C; use --batch {-(-4 * width // (rows * columns))} or more"
+            )
+        for branch in ("seen_colour", "other_colour"):
+            colour = getattr(self.views, branch)
+            if colour.blur_probability > 0 and colour.blur_sigma[1] > self.encoder.patch_size / 2:
+                found.append(
+                    f"views.{branch}.blur_sigma reaches {colour.blur_sigma[1]}, more than half a patch of "
+                    f"{self.encoder.patch_size} px: it wipes small images out; "
+                    f"use --views.{branch.replace('_', '-')}.blur-probability 0"
+                )
+        return found
+
+
+def config_hash(config: RunConfig) -> str:
+    """Twelve hexadecimal digits of everything that decides the outcome."""
+    content = config.model_dump(mode="json")
+    content["training"] = {k: v for k, v in content["training"].items() if k not in FREE_TO_CHANGE}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changed_settings(before: RunConfig, after: RunConfig) -> list[str]:
+    """Names of settings that differ and may not: 'encoder.width 128 → 192'."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    free = {f"training.{name}" for name in FREE_TO_CHANGE}
+    return [
+        f"{name} {old.get(name)} → {new.get(name)}"
+        for name in old | new
+        if name not in free and old.get(name) != new.get(name)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole config, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a config; raises WrongRequest for a file that is not one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return RunConfig.model_validate(content)
+    except OSError as error:
+        raise WrongRequest(f"{path} cannot be read ({error.strerror}): give the config.yaml of a run") from error
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise WrongRequest(f"{path} is no config of a run: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a validation error says of its first fault, in one line."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc']))} {fault.get('input')!r}: {fault['msg']}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""Where images come from: one SPEC, one protocol, random access everywhere."""

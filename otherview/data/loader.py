@@ -1,0 +1,81 @@
+"""From a source to batches: the same batches for any number of workers, ranks and restarts.
+
+A step is a list of (epoch, index) pairs, and a sample is a function of (seed, epoch, index), so a run that stopped
+after step s simply asks for steps s, s + 1, ...
+A broken image is replaced by the next readable one in the source's order, seen through the broken one's randomness.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from otherview.data.plan import StepPlan
+from otherview.data.source import Source
+from otherview.errors import BrokenImage
+from otherview.learner import Views
+from otherview.seeding import sample_rng
+
+MOST_BROKEN_IN_A_ROW = 100
+
+
+class Sample(NamedTuple):
+    """What a worker hands over: the method's own sample, whose image it is, and whose it replaces (−1: nobody's)."""
+
+    views: Any
+    index: int
+    broken: int
+
+
+@dataclass(frozen=True)
+class SampleMaker(Dataset[Sample]):
+    """(epoch, index) → Sample."""
+
+    source: Source
+    views: Views
+    seed: int
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = sample_rng(seed=self.seed, epoch=epoch, index=index)
+        for step in range(MOST_BROKEN_IN_A_ROW):
+            actual = (index + step) % len(self.source)
+            try:
+                image = self.source.image(actual)
+            except BrokenImage:
+                continue
+            return Sample(self.views(image, rng), actual, -1 if step == 0 else index)
+        raise BrokenImage(f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, from {self.source.name(index)} on")
+
+
+class _PlanSampler(Sampler[list[tuple[int, int]]]):
+    def __init__(self, plan: StepPlan, start: int) -> None:
+        self.plan, self.start = plan, start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.plan.micro_batches(self.start)
+
+    def __len__(self) -> int:
+        return (self.plan.steps - self.start) * self.plan.accumulation
+
+
+def one_thread(_worker: int) -> None:
+    """A worker computes on one thread; the model has the others."""
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int, pin: bool) -> DataLoader[Sample]:
+    """Batches from step `start` to the end of the plan in one uninterrupted stream."""
+    return DataLoader(
+        maker,
+        batch_sampler=_PlanSampler(plan, start),
+        num_workers=workers,
+        worker_init_fn=one_thread,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )

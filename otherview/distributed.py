@@ -1,0 +1,52 @@
+"""Ranks: who am I, the mean over all, everyone's rows; plain identities when alone.
+
+Nothing here needs a process group: with one process every function returns its argument, so the rest of the code is
+written once. `gather` is differentiable, which is what synchronised batch statistics need.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def ranks() -> int:
+    """How many processes take part."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is; 0 alone speaks and writes."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean of every rank's tensor, without gradient."""
+    if ranks() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / ranks()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        everyone = [torch.empty_like(values) for _ in range(ranks())]
+        dist.all_gather(everyone, values.contiguous())
+        return torch.stack(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every rank's loss depends on this rank's values: the gradients of all of them are summed.
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[rank()]
+
+
+def gather(values: Tensor) -> Tensor:
+    """Everyone's tensor of the same shape, stacked: [ranks, ...]; differentiable on every rank."""
+    if ranks() == 1:
+        return values[None]
+    return _Gather.apply(values)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,13 @@
+"""The one error a user may cause.
+
+A wrong request is answered by one line that names the value, what was expected and what to do; the command line
+turns it into exit status 2. Everything else that goes wrong is a failed run (status 1).
+"""
+
+
+class WrongRequest(ValueError):
+    """The request cannot be fulfilled as it stands; the message names the value and the remedy."""
+
+
+class BrokenImage(Exception):
+    """One image cannot be read; training replaces it by a stated rule, evaluation and `doctor` name it."""

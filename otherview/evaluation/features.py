@@ -1,0 +1,87 @@
+"""Features: one pass of a frozen encoder over a source, in its order, without padding or duplicates.
+
+    features = extract(encoder, source, mean=…, std=…)     # {"cls": [N, D], "mean": [N, D]}
+
+An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from otherview.data.loader import one_thread
+from otherview.data.source import Source
+from otherview.nn.encoder import Encoder
+from otherview.views.view import normalise
+
+Advance = Callable[[int], None]
+"""Called with the number of images done."""
+
+
+def centre(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The centre of an image at `size` (height, width): uint8 [3, H, W]."""
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    if scale != 1:
+        shape = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        image = image.resize(shape, Image.Resampling.BICUBIC)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height))).transpose(2, 0, 1).copy()
+
+
+@dataclass(frozen=True)
+class _Centres(Dataset[np.ndarray]):
+    source: Source
+    indices: np.ndarray
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return centre(self.source.image(int(self.indices[place])), self.size)
+
+
+def first_of(source: Source, count: int | None) -> np.ndarray:
+    """Indices of `count` images spread evenly over the source; all of them by default."""
+    if count is None or count >= len(source):
+        return np.arange(len(source))
+    return np.linspace(0, len(source) - 1, count).round().astype(np.int64)
+
+
+@torch.no_grad()
+def extract(
+    encoder: Encoder | None,
+    source: Source,
+    *,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    indices: np.ndarray | None = None,
+    workers: int = 1,
+    advance: Advance = lambda _: None,
+) -> dict[str, Float[Tensor, "N D"]]:
+    """cls and mean token of every image, float32 on the CPU; with `encoder` None the normalised pixels themselves."""
+    indices = np.arange(len(source)) if indices is None else indices
+    loader = DataLoader(_Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=one_thread)
+    if encoder is not None:
+        encoder.eval()
+    found: dict[str, list[Tensor]] = {}
+    for pixels in loader:
+        device = pixels.device if encoder is None else next(encoder.parameters()).device
+        images = normalise(pixels.to(device), mean, std)
+        if encoder is None:
+            kinds = {"pixels": images.flatten(1)}
+        else:
+            tokens = encoder(images)
+            kinds = {"cls": tokens.cls, "mean": tokens.mean}
+        for name, value in kinds.items():
+            found.setdefault(name, []).append(value.float().cpu())
+        advance(len(pixels))
+    return {name: torch.cat(values) for name, values in found.items()}

@@ -1,0 +1,80 @@
+"""Frozen features judged by a classifier, always next to the untrained control and to raw pixels.
+
+judge(encoder, control, train, test, classify=…)     # {"encoder_mean": .61, "untrained_mean": …, "pixels": …}
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from otherview.data.source import Source
+from otherview.errors import WrongRequest
+from otherview.evaluation.features import Advance, extract
+from otherview.evaluation.knn import accuracy
+from otherview.nn.encoder import Encoder
+
+Classify = Callable[
+    [Float[Tensor, "N D"], Int[Tensor, " N"], Float[Tensor, "Q D"]],
+    Int[Tensor, " Q"],
+]
+"""Features and labels of the training images and features of the test images in, predicted classes out."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Labelled images: which of a source's, and their classes."""
+
+    source: Source
+    indices: np.ndarray
+    labels: Tensor
+
+
+def check_classes(train: Side, test: Side) -> None:
+    """Raise WrongRequest unless there are two classes to tell apart and every test class can be learned."""
+    known, asked = set(train.labels.tolist()), set(test.labels.tolist())
+    if len(known) < 2:
+        raise WrongRequest(f"--train has one class only ({known.pop()}): classification needs two or more")
+    if unknown := asked - known:
+        raise WrongRequest(
+            f"--test has classes that --train lacks ({sorted(unknown)[:5]}): use the same classes in both"
+        )
+
+
+@torch.no_grad()
+def judge(
+    encoder: Encoder,
+    control: Encoder,
+    *,
+    sides: tuple[Side, Side],
+    normalisation: tuple[Sequence[float], Sequence[float]],
+    classify: Classify,
+    workers: int,
+    advance: Advance = lambda _: None,
+) -> dict[str, float]:
+    """Accuracies on the test side by subject: encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels."""
+    check_classes(*sides)
+    train, test = sides
+    found = {}
+    for subject, module in (("encoder", encoder), ("untrained", control), ("", None)):
+        features = [
+            extract(
+                module,
+                side.source,
+                size=encoder.settings.image_size,
+                mean=normalisation[0],
+                std=normalisation[1],
+                indices=side.indices,
+                workers=workers,
+                advance=advance,
+            )
+            for side in sides
+        ]
+        for kind in features[0]:
+            with torch.enable_grad():
+                predicted = classify(features[0][kind], train.labels, features[1][kind])
+            found["_".join(filter(None, (subject, kind)))] = accuracy(predicted, test.labels)
+    return found

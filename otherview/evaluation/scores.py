@@ -1,0 +1,48 @@
+"""Scores: a number with its unit, its n and its spread, and one JSON line per evaluation. Torch-free."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Score(NamedTuple):
+    """Accuracies are fractions in [0, 1]; `spread` is the standard error of the mean over the n test images."""
+
+    name: str
+    value: float
+    unit: str
+    n: int
+    spread: float
+
+
+class Scores(NamedTuple):
+    """An evaluation: the encoder's scores and those of its controls."""
+
+    scores: Sequence[Score]
+    control: Sequence[Score]
+    seconds: float
+    about: dict[str, Any]
+    """What was judged, on what, how: weights, data, config hash, device, seed, settings."""
+
+    def as_json(self) -> dict[str, Any]:
+        """One object, as `--json` prints it."""
+        return {
+            "scores": [score._asdict() for score in self.scores],
+            "control": [score._asdict() for score in self.control],
+            "seconds": round(self.seconds, 1),
+            **self.about,
+        }
+
+
+def accuracy_score(name: str, value: float, n: int) -> Score:
+    """An accuracy over n images with its binomial standard error."""
+    return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n))
+
+
+def append_result(folder: Path, scores: Scores) -> None:
+    """Add one line to the folder's results.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(scores.as_json()) + "\n")

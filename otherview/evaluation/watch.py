@@ -1,0 +1,47 @@
+"""Online kNN: the curve to watch, because the loss says little. An Observer for the training loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from otherview.data.source import Source, labels_of
+from otherview.evaluation.features import extract, first_of
+from otherview.evaluation.knn import accuracy, knn_predict
+from otherview.learner import Learner
+
+
+@dataclass
+class OnlineKnn:
+    """kNN of the online encoder's mean and cls token: up to `bank_size` images judge up to `query_size` others."""
+
+    bank: Source
+    queries: Source
+    every: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bank_size: int = 5000
+    query_size: int = 2000
+    _labels: list[Tensor] = field(default_factory=list)
+
+    def see(self, step: int, learner: Learner) -> Mapping[str, float]:
+        """Accuracies in [0, 1]."""
+        encoder = next(iter(learner.encoders.values()))
+        indices = [first_of(self.bank, self.bank_size), first_of(self.queries, self.query_size)]
+        if not self._labels:
+            everyone = (
+                labels_of(self.bank, "the bank of the online kNN"),
+                labels_of(self.queries, "the online kNN's test data"),
+            )
+            self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
+        bank, queries = (
+            extract(encoder, source, size=self.size, mean=self.mean, std=self.std, indices=chosen)  # pyright: ignore[reportArgumentType]
+            for source, chosen in zip((self.bank, self.queries), indices, strict=True)
+        )
+        k = min(20, len(self._labels[0]))
+        return {
+            f"knn_{token}": accuracy(knn_predict(bank[token], self._labels[0], queries[token], k=k), self._labels[1])
+            for token in ("mean", "cls")
+        }

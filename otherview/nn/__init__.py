@@ -1,0 +1,1 @@
+"""Tokens: positions, the encoder on timm, heads, token batch norm, the moving average."""

@@ -1,0 +1,26 @@
+"""A moving-average twin of any module, and the momentum over time (specification 1.7)."""
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def twin(module: M) -> M:
+    """A copy that takes no gradient."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def move(target: nn.Module, *, towards: nn.Module, momentum: float) -> None:
+    """target ← momentum · target + (1 − momentum) · towards, parameter by parameter, in the parameters' own float32."""
+    torch._foreach_lerp_(list(target.parameters()), list(towards.parameters()), 1 - momentum)
+
+
+def cosine_momentum(progress: float, *, start: float) -> float:
+    """From `start` at progress 0 to 1 at progress 1 along half a cosine."""
+    return 1 - 0.5 * (1 + math.cos(math.pi * progress)) * (1 - start)

@@ -1,0 +1,120 @@
+"""The encoder: a timm VisionTransformer that can see only some of its patches (specification 1.3).
+
+    tokens = encoder(images)                       # whole image
+    tokens = encoder(images, visible=indices)      # only these patches enter the blocks
+    tokens.cls, tokens.patches, tokens.mean
+
+The vision transformer inside is timm's, names and all, so its state dict loads anywhere timm does. Positions are
+computed for the grid of the images at hand.
+Axes: B images, C channels, H and W pixels, L patches, V visible patches, N tokens, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from otherview.errors import WrongRequest
+from otherview.geometry import PatchGrid
+from otherview.nn.initialise import initialise_linears, initialise_patch_embedding
+from otherview.nn.positions import sincos_grid
+from otherview.nn.settings import EncoderSettings
+from otherview.seeding import named_seed
+
+
+class Tokens(NamedTuple):
+    """What an encoder gives for a batch of images."""
+
+    sequence: Float[Tensor, "B N D"]
+    """[cls, registers, patches]"""
+    prefix: int
+    """How many tokens stand before the patches."""
+
+    @property
+    def cls(self) -> Float[Tensor, "B D"]:
+        return self.sequence[:, 0]
+
+    @property
+    def patches(self) -> Float[Tensor, "B V D"]:
+        return self.sequence[:, self.prefix :]
+
+    @property
+    def mean(self) -> Float[Tensor, "B D"]:
+        return self.patches.mean(dim=1)
+
+
+class Encoder(nn.Module):
+    """A plain pre-norm ViT with fixed sine-cosine positions, initialised as the specification says.
+
+    The weights depend on `seed` alone, so that the untrained control of any run can be rebuilt from its settings.
+    """
+
+    def __init__(self, settings: EncoderSettings, *, seed: int = 0) -> None:
+        super().__init__()
+        settings.check()
+        self.settings = settings
+        self.grid = PatchGrid(*settings.grid)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(named_seed(seed, "encoder"))
+            self.vit = _build_vit(settings)
+            initialise_linears(self.vit)
+            assert isinstance(self.vit.patch_embed.proj, nn.Conv2d)
+            initialise_patch_embedding(self.vit.patch_embed.proj)
+            for token in (self.vit.cls_token, self.vit.reg_token):
+                if token is not None:
+                    nn.init.normal_(token, std=0.02)
+        self.vit.patch_embed.requires_grad_(settings.train_patch_embedding)
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: cls and registers."""
+        return 1 + self.settings.registers
+
+    def forward(self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None) -> Tokens:
+        """Normalised images of any size that the patch divides; `visible` holds patch indices in row order."""
+        patches = self._embed(images)
+        if visible is not None:
+            patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
+        prefix = [self.vit.cls_token] if self.vit.reg_token is None else [self.vit.cls_token, self.vit.reg_token]
+        sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in prefix), patches], dim=1)
+        for block in self.vit.blocks:
+            sequence = block(sequence)
+        return Tokens(self.vit.norm(sequence), self.prefix)
+
+    def _embed(self, images: Tensor) -> Float[Tensor, "B L D"]:
+        height, width = images.shape[-2:]
+        size = self.settings.patch_size
+        if height % size or width % size:
+            raise WrongRequest(f"images of {height}×{width} are not divided by the encoder's patch size {size}")
+        table = sincos_grid(
+            PatchGrid(height // size, width // size),
+            width=self.settings.width,
+            trained_on=self.grid,
+            device=images.device,
+        )
+        return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
+
+
+def _build_vit(settings: EncoderSettings) -> VisionTransformer:
+    return VisionTransformer(
+        img_size=settings.image_size,
+        patch_size=settings.patch_size,
+        embed_dim=settings.width,
+        depth=settings.depth,
+        num_heads=settings.heads,
+        num_classes=0,
+        global_pool="",
+        pos_embed="none",
+        reg_tokens=settings.registers,
+        init_values=settings.layer_scale,
+        final_norm=settings.final_norm,
+        dynamic_img_size=True,
+        weight_init="skip",
+        norm_layer=_layer_norm,
+    )
+
+
+def _layer_norm(width: int, **kwargs: object) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-6, **kwargs)  # pyright: ignore[reportArgumentType]

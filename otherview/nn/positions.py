@@ -1,0 +1,62 @@
+"""Sine-cosine positions, absolute and relative, computed for any grid (specification 1.3 and 1.6).
+
+sincos_grid(PatchGrid(14, 14), width=768)                      # [196, 768]
+relative_code(place(other, within=seen, grid=grid), width=768)   # [B, 196, 1536]
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from otherview.geometry import PatchGrid, Placement
+
+SCALE_FACTOR = 10.0
+"""The logarithm of a scale is multiplied by this before it is encoded."""
+
+
+def sincos(positions: Float[Tensor, "*shape"], *, length: int) -> Float[Tensor, "*shape length"]:
+    """[sin(p·w_k), cos(p·w_k)] with w_k = 10000^(−k/n), n = length / 2 frequencies."""
+    assert length % 2 == 0, length
+    count = length // 2
+    frequencies = 10000.0 ** (-torch.arange(count, dtype=torch.float64, device=positions.device) / count)
+    angles = positions.double()[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _both_axes(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Row codes [*B, H, C] and column codes [*B, W, C] as codes of all H·W patches in row order."""
+    h, w = rows.shape[-2], columns.shape[-2]
+    by_row = rows[..., :, None, :].expand(*rows.shape[:-1], w, rows.shape[-1])
+    by_column = columns[..., None, :, :].expand(*columns.shape[:-2], h, *columns.shape[-2:])
+    return by_row.flatten(-3, -2), by_column.flatten(-3, -2)
+
+
+def sincos_grid(
+    grid: PatchGrid, *, width: int, trained_on: PatchGrid | None = None, device: torch.device | None = None
+) -> Float[Tensor, "L D"]:
+    """The position table of a grid, float32: [e(row), e(column)] for every patch in row order.
+
+    On another grid than the one `trained_on`, patch centres keep their place in the image:
+    u' = (u + .5)·G_trained/G − .5.
+    """
+    old = trained_on or grid
+    rows, columns = (
+        sincos((torch.arange(new, dtype=torch.float64, device=device) + 0.5) * before / new - 0.5, length=width // 2)
+        for new, before in zip(grid, old, strict=True)
+    )
+    return torch.cat(_both_axes(rows, columns), dim=-1).float()
+
+
+def relative_code(placement: Placement, *, width: int) -> Float[Tensor, "*B L twice_D"]:
+    """PE_rel, float32 and without gradient: codes of row, column, row scale and column scale, width / 2 long each."""
+    half = width // 2
+    rows, columns = _both_axes(
+        sincos(placement.rows, length=half),
+        sincos(placement.columns, length=half),
+    )
+    scales = torch.cat(
+        [sincos(SCALE_FACTOR * scale.log(), length=half) for scale in (placement.row_scale, placement.column_scale)],
+        dim=-1,
+    )
+    scales = scales[..., None, :].expand(*rows.shape[:-1], scales.shape[-1])
+    return torch.cat([rows, columns, scales], dim=-1).float().detach()

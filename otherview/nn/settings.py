@@ -1,0 +1,46 @@
+"""The settings of the encoder: torch-free. Defaults are ViT-B/16 at 224 px (specification 1.3)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from otherview.errors import WrongRequest
+
+
+class EncoderSettings(BaseModel):
+    """Sizes of a plain pre-norm vision transformer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width in pixels."""
+    patch_size: int = Field(16, ge=1)
+    width: int = Field(768, ge=4)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    registers: int = Field(0, ge=0)
+    """Extra learned tokens beside cls."""
+    layer_scale: float | None = None
+    """Initial value of LayerScale after attention and MLP; none by default."""
+    train_patch_embedding: bool = False
+    """The paper keeps the patch embedding at its random initial value while pre-training."""
+    final_norm: bool = False
+    """SiameseIM has no norm after the last block."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along height and width."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    def check(self) -> None:
+        """Raise WrongRequest where sizes do not fit each other."""
+        height, width = self.image_size
+        size = self.patch_size
+        if height % size or width % size or min(height, width) < size:
+            near = " ".join(str(max(1, round(side / size)) * size) for side in (height, width))
+            raise WrongRequest(
+                f"encoder.image_size {height} {width} is not divided by encoder.patch_size {size}: "
+                f"take --encoder.image-size {near}, or another patch size"
+            )
+        if self.width % self.heads or self.width % 4:
+            raise WrongRequest(
+                f"encoder.width {self.width} must be divided by encoder.heads {self.heads} and by 4 (sin-cos positions)"
+            )

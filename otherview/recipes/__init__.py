@@ -1,0 +1,1 @@
+"""A recipe is a function that returns a whole typed config. Torch-free."""

@@ -1,0 +1,187 @@
+"""Pictures straight from a recipe: views, masks, and where the patches of one view fall in the other.
+
+One fixed style, readable without colour: outlines are drawn twice, dark under light.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from otherview.geometry import Crop, PatchGrid, place
+from otherview.views.view import View, ViewPair
+
+HIDDEN_SHADE = 0.25
+"""Hidden patches keep this share of their brightness."""
+
+
+def pixels_of(view: View) -> np.ndarray:
+    """uint8 [H, W, 3]."""
+    return view.pixels.numpy().transpose(1, 2, 0)
+
+
+def shaded(view: View, grid: PatchGrid) -> np.ndarray:
+    """The view with hidden patches darkened."""
+    pixels = pixels_of(view).astype(np.float32)
+    hidden = view.hidden.numpy().reshape(grid)
+    size = pixels.shape[0] // grid.rows, pixels.shape[1] // grid.columns
+    return (pixels * np.where(np.kron(hidden, np.ones(size)), HIDDEN_SHADE, 1)[..., None]).astype(np.uint8)
+
+
+def _panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set_title(title, fontsize=8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _outline(axes: Axes, x: Sequence[float], y: Sequence[float], label: str = "") -> None:
+    axes.plot(x, y, color="black", linewidth=2.4)
+    axes.plot(x, y, color="white", linewidth=1.0)
+    if label:
+        axes.text(x[0], y[0], label, color="white", fontsize=7, bbox={"facecolor": "black", "pad": 1, "linewidth": 0})
+
+
+def _box(crop: Crop) -> tuple[list[float], list[float]]:
+    left, right, top, bottom = crop.left, crop.left + crop.width, crop.top, crop.top + crop.height
+    return [left, right, right, left, left], [top, top, bottom, bottom, top]  # pyright: ignore[reportReturnType]
+
+
+def _as_said(crop: Crop) -> str:
+    return f"{crop.height:.0f}×{crop.width:.0f} px{', mirrored' if crop.flipped else ''}"
+
+
+def draw_views(images: Sequence[Image.Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
+    """A row per image: the image with both crops, the seen view, the seen view masked, the other view."""
+    figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
+    for axes, image, pair in zip(rows, images, pairs, strict=True):
+        _panel(axes[0], np.asarray(image), f"image {image.height}×{image.width} px")
+        _outline(axes[0], *_box(pair.seen.crop), label="seen")
+        _outline(axes[0], *_box(pair.other.crop), label="other")
+        _panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")
+        _panel(axes[2], shaded(pair.seen, grid), f"{int(pair.seen.hidden.sum())} of {grid.patches} patches hidden")
+        _panel(axes[3], pixels_of(pair.other), f"other: {_as_said(pair.other.crop)}")
+    return figure
+
+
+def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int) -> Figure:
+    """Some masks (dark: hidden), and how often each patch was hidden over `count` masks."""
+    columns = 6
+    lines = -(-len(masks) // columns)
+    figure = plt.figure(figsize=(9, 1.6 * lines + 2.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.5 * lines, 2.8])
+    for axes, mask in zip(above.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
+        _panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
+    axes = below.subplots()
+    shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")
+    axes.set_title(f"how often each patch is hidden, over {count:,} masks", fontsize=9)
+    if frequency.size <= 256:
+        for (row, column), value in np.ndenumerate(frequency):
+            axes.text(
+                column,
+                row,
+                f"{value:.2f}"[1:],
+                ha="center",
+                va="center",
+                fontsize=5,
+                color="white" if value > 0.5 else "black",
+            )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    below.colorbar(shown, ax=axes)
+    return figure
+
+
+def draw_correspondence(pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
+    """A row per pair: the other view with numbered patches, and where they fall in and around the seen view."""
+    figure, rows = plt.subplots(len(pairs), 2, figsize=(8, 4 * len(pairs)), squeeze=False, layout="constrained")
+    for axes, pair in zip(rows, pairs, strict=True):
+        _numbered(axes[0], pair.other, grid)
+        _warped(axes[1], pair, grid)
+    return figure
+
+
+def _marked(grid: PatchGrid) -> list[tuple[int, int]]:
+    """A few patches that are followed from one view to the other."""
+    rows = np.linspace(0, grid.rows - 1, 4).round().astype(int)
+    columns = np.linspace(0, grid.columns - 1, 4).round().astype(int)
+    return [(int(u), int(v)) for u in rows for v in columns]
+
+
+def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
+    pixels = pixels_of(view)
+    size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
+    _panel(axes, pixels, "the other view, to be predicted")
+    for number, (u, v) in enumerate(_marked(grid), 1):
+        _dot(axes, (v + 0.5) * size[1] - 0.5, (u + 0.5) * size[0] - 0.5, number)
+
+
+def _dot(axes: Axes, x: float, y: float, number: int) -> None:
+    axes.text(x, y, str(number), ha="center", va="center", fontsize=7, color="white",
+              bbox={"boxstyle": "circle,pad=0.15", "facecolor": "black", "edgecolor": "white", "linewidth": 0.6})  # fmt: skip
+
+
+def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
+    """The other view's patches as outlined cells in the frame of the seen view, those outside it included."""
+    pixels = shaded(pair.seen, grid)
+    placement = place(pair.other.crop, within=pair.seen.crop, grid=grid)
+    size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
+    y = ((placement.rows + 0.5) * size[0] - 0.5).numpy()
+    x = ((placement.columns + 0.5) * size[1] - 0.5).numpy()
+    half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
+    _panel(axes, pixels, "the seen view, masked, and where those patches fall in it")
+    for edge in np.concatenate([[y.min() - half[0]], y + half[0]]) if y[0] < y[-1] else ():
+        axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
+    for edge in np.concatenate([[x.min() - half[1]], np.sort(x) + half[1]]):
+        axes.plot([edge, edge], [y.min() - half[0], y.max() + half[0]], color="white", linewidth=0.4, alpha=0.8)
+    for number, (u, v) in enumerate(_marked(grid), 1):
+        _dot(axes, float(x[v]), float(y[u]), number)
+    axes.set_facecolor("0.6")
+    axes.set_xlim(min(-0.5, x.min() - half[1]) - 2, max(pixels.shape[1] - 0.5, x.max() + half[1]) + 2)
+    axes.set_ylim(max(pixels.shape[0] - 0.5, y.max() + half[0]) + 2, min(-0.5, y.min() - half[0]) - 2)
+
+
+def draw_curves(lines: Sequence[dict[str, float]]) -> Figure:
+    """Is it learning: loss with the least reachable one, effective rank, and kNN where it was watched."""
+    panels = [
+        ("loss", ("loss", "reachable_loss")),
+        ("effective rank of C", ("effective_rank",)),
+        ("online kNN", ("knn_mean", "knn_cls")),
+    ]
+    panels = [(title, [n for n in names if any(n in line for line in lines)]) for title, names in panels]
+    panels = [(title, names) for title, names in panels if names]
+    figure, row = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.6), squeeze=False, layout="constrained")
+    for axes, (title, names) in zip(row[0], panels, strict=True):
+        for name, style in zip(names, ("-", "--"), strict=False):
+            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+            axes.plot(*zip(*points, strict=True), linestyle=style, color="black", label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        if len(names) > 1:
+            axes.legend(fontsize=7)
+    return figure
+
+
+def draw_neighbours(
+    queries: Sequence[np.ndarray], rows: Sequence[tuple[str, Sequence[Sequence[np.ndarray]]]]
+) -> Figure:
+    """For every query its nearest images under several encoders: `rows` holds (name, neighbours of each query)."""
+    count = len(rows[0][1][0])
+    figure, grid = plt.subplots(
+        len(queries) * len(rows), count + 1, figsize=(1.0 * (count + 1), 1.05 * len(queries) * len(rows)),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for which, query in enumerate(queries):
+        for line, (name, neighbours) in enumerate(rows):
+            axes = grid[which * len(rows) + line]
+            _panel(axes[0], query, name)
+            for panel, image in zip(axes[1:], neighbours[which], strict=True):
+                _panel(panel, image, "")
+    return figure

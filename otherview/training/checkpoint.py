@@ -1,0 +1,78 @@
+"""One file that holds everything the loop knows; written beside, synced, renamed, with readable JSON next to it.
+
+checkpoints/last.pt, last.json       the newest
+checkpoints/before.pt                the one before, should `last` be broken
+checkpoints/step-003000.pt           kept ones
+"""
+
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otherview.distributed import rank, ranks
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What an exact continuation is relative to."""
+    return {
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "ranks": ranks(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A file is either the old one or the whole new one."""
+    _atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _atomically(path: Path, write: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
+    """Rank 0 writes `last`, the former one becomes `before`; with `keep` a copy stays under its step."""
+    if rank() != 0:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / "last.pt"
+    temporary = folder / "new.pt"
+    _atomically(temporary, lambda path: torch.save(state, path))
+    if last.exists():
+        last.replace(folder / "before.pt")
+    temporary.replace(last)
+    readable = {
+        name: value for name, value in state.items() if isinstance(value, (int, float, str, dict)) and name in READABLE
+    }
+    write_atomically(folder / "last.json", json.dumps(readable, indent=1).encode())
+    if keep:
+        shutil.copyfile(last, folder / f"step-{state['step']:06d}.pt")
+
+
+READABLE = ("step", "steps", "journal_length", "environment", "config_hash")
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest whole checkpoint, if any, and what has to be said about broken ones."""
+    said = []
+    for name in ("new.pt", "last.pt", "before.pt"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), said
+        except Exception as error:
+            said.append(f"{path} cannot be read ({str(error).splitlines()[0]}); trying the one before")
+    return None, said

@@ -1,0 +1,35 @@
+"""The journal: one JSON line per logged step, cut back to what a checkpoint knows when a run continues."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """`metrics.jsonl`; rank 0 writes, the others hold a silent one (`path` None)."""
+
+    def __init__(self, path: Path | None, *, length: int = 0) -> None:
+        self.path = path
+        if path is not None:
+            with path.open("ab") as file:
+                file.truncate(min(length, file.seek(0, os.SEEK_END)))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line; numbers that are not finite become null, as JSON has none."""
+        if self.path is None:
+            return
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    @property
+    def length(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path is not None else 0
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """All whole lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,165 @@
+"""The loop: sometimes / each step / log. It knows no method by name.
+
+summary = train(run)
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from otherview.distributed import mean_over_ranks, rank
+from otherview.learner import Learner, StepLoss
+from otherview.training.clock import Clock
+from otherview.training.console import RunProgress, clock
+from otherview.training.journal import Journal
+from otherview.training.optim import make_optimiser, set_rate
+from otherview.training.resume import restore, save
+from otherview.training.run import Run, Stopped, Summary
+from otherview.training.schedule import warmup_cosine
+
+MEASURED_STEPS = 20
+"""After so many steps the time to expect is said."""
+
+
+class Batch(NamedTuple):
+    """What the loader yields: the method's own batch, the images' indices, and those they replace (−1: nobody's)."""
+
+    views: Any
+    index: Tensor
+    broken: Tensor
+
+
+def train(run: Run) -> Summary:
+    """Train from the last checkpoint, or from the start, to the end."""
+    learner, settings, accelerator = run.learner, run.settings, run.accelerator
+    learner.to(accelerator.device).train()
+    optimiser = make_optimiser(learner, settings)
+    start, journal = restore(run, optimiser)
+    wrapped = accelerator.prepare_model(learner)
+    batches = iter(run.loader_from(start))
+    clockwork = Clock(run.batch)
+    figures: Mapping[str, float] = {}
+    with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
+        for step in range(start, run.steps):
+            if step > start and step % settings.save_every == 0:
+                save(run, optimiser, journal, step)
+
+            with clockwork.waiting():
+                micro_batches = _next_step(batches, run, progress)
+            rate = _set_rate(optimiser, run, step)
+            loss, context = _gradients(wrapped, run, micro_batches, step / run.steps)
+            norm = accelerator.clip_grad_norm_(_trainable(learner), settings.clip_norm or float("inf"))
+            numbers = _host_read(loss, norm, step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            clockwork.tick()
+
+            done = step + 1
+            progress.step(done, {"loss": f"{numbers['loss']:.4f}", **clockwork.shown()})
+            if done == start + MEASURED_STEPS and run.steps - start > 4 * MEASURED_STEPS:
+                left = clock(clockwork.seconds_for(run.steps - done))
+                progress.say(f"{clockwork.images_per_second:.0f} images/s: about {left} to go")
+            if done % settings.log_every == 0 or done == run.steps:
+                figures = _figures(learner, context, numbers, rate=rate, clockwork=clockwork)
+                journal.write(
+                    {"step": done, "epoch": done / run.steps_per_epoch, "images": done * run.batch, **figures}
+                )
+            _observe(run, done, journal, progress)
+            if run.asked_to_stop() and done < run.steps:
+                save(run, optimiser, journal, done)
+                raise Stopped(
+                    f"stopped at step {done} of {run.steps}, checkpoint written; run the same command to continue"
+                )
+        save(run, optimiser, journal, run.steps)
+    return Summary(run.steps, clockwork.seconds, clockwork.images_per_second, clockwork.waited_share, figures)
+
+
+def _gradients(wrapped: torch.nn.Module, run: Run, micro_batches: list[Any], progress: float) -> tuple[StepLoss, Any]:
+    """One optimiser step's gradients; one micro-batch's graph lives at a time."""
+    parts: list[StepLoss] = []
+    with run.accelerator.autocast():
+        context = run.learner.prepare(micro_batches, progress)
+    last = len(micro_batches) - 1
+    for index, batch in enumerate(micro_batches):
+        with run.accelerator.no_sync(wrapped) if index < last else nullcontext():
+            with run.accelerator.autocast():
+                loss = wrapped(batch, context, index)
+            run.accelerator.backward(loss.total / len(micro_batches))
+            parts.append(StepLoss(loss.total.detach(), loss.parts))
+    names = parts[0].parts
+    mean = StepLoss(
+        torch.stack([part.total for part in parts]).mean(),
+        {name: torch.stack([part.parts[name] for part in parts]).mean() for name in names},
+    )
+    return mean, context
+
+
+def _host_read(loss: StepLoss, norm: Tensor | float | None, step: int) -> dict[str, float]:
+    """The one read of a step: loss, its parts and the gradient norm, as means over ranks."""
+    names = ["loss", *loss.parts, "grad_norm"]
+    values = [loss.total, *loss.parts.values(), torch.as_tensor(norm, device=loss.total.device)]
+    numbers = dict(zip(names, mean_over_ranks(torch.stack([v.float() for v in values])).tolist(), strict=True))
+    if not all(abs(numbers[name]) < float("inf") for name in ("loss", "grad_norm")):
+        raise FloatingPointError(
+            f"loss {numbers['loss']} and gradient norm {numbers['grad_norm']} at step {step} are not finite: "
+            "lower training.lr_per_256 or use training.precision fp32, and start again with --fresh"
+        )
+    return numbers
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, run: Run, step: int) -> float:
+    """Set and return the learning rate of a step."""
+    rate = run.settings.lr_per_256 * run.batch / 256 * warmup_cosine(step / run.steps, warmup=run.settings.warmup)
+    set_rate(optimiser, rate)
+    return rate
+
+
+def _trainable(learner: Learner) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in learner.parameters() if parameter.requires_grad]
+
+
+def _next_step(batches: Iterator[Any], run: Run, progress: RunProgress) -> list[Any]:
+    """The micro-batches of one step on the device; broken images are named once."""
+    samples = [Batch(*batch) for batch in islice(batches, run.settings.accumulation)]
+    for sample in samples:
+        for index in sample.broken[sample.broken >= 0].tolist():
+            if index not in run.broken:
+                run.broken.add(index)
+                progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")
+    return [to_device(sample.views, run.accelerator.device) for sample in samples]
+
+
+def to_device(part: Any, device: torch.device) -> Any:
+    """Every tensor of a nested sample on the device."""
+    if isinstance(part, Tensor):
+        if part.dtype == torch.float64 and device.type == "mps":
+            part = part.float()
+        return part.to(device, non_blocking=True)
+    return type(part)(*(to_device(inner, device) for inner in part))
+
+
+def _figures(
+    learner: Learner, context: Any, numbers: Mapping[str, float], *, rate: float, clockwork: Clock
+) -> dict[str, float]:
+    with torch.no_grad():
+        diagnostics = {name: float(value) for name, value in learner.figures(context).items()}
+    return {
+        **numbers,
+        **diagnostics,
+        "lr": rate,
+        "images_per_second": clockwork.images_per_second,
+        "waited": clockwork.waited_share,
+    }
+
+
+def _observe(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
+    for observer in run.observers:
+        if done % observer.every == 0 or done == run.steps:
+            seen = observer.see(done, run.learner)
+            run.learner.train()
+            journal.write({"step": done, **seen})
+            progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in seen.items()))

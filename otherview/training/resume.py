@@ -1,0 +1,45 @@
+"""Into a checkpoint and back: everything the loop knows."""
+
+import torch
+
+from otherview.distributed import rank
+from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
+from otherview.training.console import RunProgress
+from otherview.training.journal import Journal
+from otherview.training.run import Run
+
+
+def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int) -> None:
+    """Write a checkpoint: `step` optimiser steps are done."""
+    keep = run.settings.keep_every is not None and step % run.settings.keep_every == 0
+    state = {
+        "step": step,
+        "steps": run.steps,
+        "learner": run.learner.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "journal_length": journal.length,
+        "broken": sorted(run.broken),
+        "config_hash": run.config_hash,
+        "environment": environment(str(run.accelerator.device)),
+    }
+    save_checkpoint(run.folder / "checkpoints", state, keep=keep)
+
+
+def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
+    """Load the newest whole checkpoint; returns the step to go on from and the journal cut back to it."""
+    state, said = load_checkpoint(run.folder / "checkpoints")
+    path = run.folder / "metrics.jsonl" if rank() == 0 else None
+    progress = RunProgress(total=run.steps, start=0, speak=rank() == 0)
+    for line in said:
+        progress.say(line)
+    if state is None:
+        return 0, Journal(path)
+    run.learner.load_state_dict(state["learner"])
+    optimiser.load_state_dict(state["optimiser"])
+    run.broken.update(state["broken"])
+    now = environment(str(run.accelerator.device))
+    for name, value in state["environment"].items():
+        if now[name] != value:
+            progress.say(f"{name} was {value} and is {now[name]}: the run continues, but not bit for bit")
+    progress.say(f"continuing at step {state['step']} of {run.steps}")
+    return state["step"], Journal(path, length=state["journal_length"])

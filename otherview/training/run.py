@@ -1,0 +1,49 @@
+"""A run as the loop gets it: parts handed in, and what comes out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+
+from otherview.learner import Learner, Observer
+from otherview.training.settings import TrainingSettings
+
+
+class Stopped(Exception):
+    """The run was asked to stop and wrote a checkpoint; the same command continues it (exit status 75)."""
+
+
+class Summary(NamedTuple):
+    """How a run ended."""
+
+    steps: int
+    seconds: float
+    images_per_second: float
+    waited_for_data_share: float
+    figures: Mapping[str, float]
+    """The last logged line."""
+
+
+@dataclass
+class Run:
+    """The parts of a run."""
+
+    learner: Learner
+    settings: TrainingSettings
+    folder: Path
+    batch: int
+    """Global batch."""
+    steps: int
+    steps_per_epoch: int
+    config_hash: str
+    accelerator: Accelerator
+    loader_from: Callable[[int], Iterable[Any]]
+    """Micro-batches from a step on."""
+    name_of: Callable[[int], str]
+    """What to call an image in a message."""
+    observers: Sequence[Observer] = ()
+    asked_to_stop: Callable[[], bool] = lambda: False
+    broken: set[int] = field(default_factory=set)
+    """Indices of images that could not be read so far."""

@@ -1,0 +1,65 @@
+"""What a run would be: shapes, parameters, memory, one timed step and the cost of the whole. Writes nothing."""
+
+import resource
+import statistics
+import time
+from typing import Any
+
+from otherview.config import RunConfig
+from otherview.data.plan import StepPlan
+from otherview.verbs.request import DeviceName, resolve_device, set_threads
+
+TIMED_STEPS = 3
+
+
+def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | None) -> dict[str, Any]:
+    """Build everything, take a few real steps on real data without keeping them, and extrapolate."""
+    config.check()
+    from otherview.data.source import open_source
+
+    source = open_source(data)
+    plan = StepPlan(len(source), config.batch, config.steps_for(len(source)), config.seed)
+
+    from otherview.data.loader import SampleMaker, make_loader
+    from otherview.methods.build import build_siamese_im
+    from otherview.training.optim import make_optimiser
+
+    set_threads(threads)
+    chosen = resolve_device(device)
+    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed).to(chosen)
+    optimiser = make_optimiser(learner, config.training)
+    from otherview.training.loop import to_device
+
+    maker = SampleMaker(source, learner.views, config.seed)
+    loader = iter(make_loader(maker, plan, start=0, workers=0, pin=False))
+    data_seconds, step_seconds = [], []
+    for step in range(min(TIMED_STEPS, plan.steps)):
+        began = time.monotonic()
+        batch = to_device(next(loader)[0], chosen)
+        data_seconds.append(time.monotonic() - began)
+        began = time.monotonic()
+        loss = learner(batch, learner.prepare([batch], step / plan.steps), 0)
+        loss.total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        float(loss.total)
+        step_seconds.append(time.monotonic() - began)
+    step, loading = statistics.median(step_seconds), statistics.median(data_seconds)
+    pace = max(step, loading / max(1, config.training.workers)) if config.training.workers else step + loading
+    rows, columns = config.encoder.grid
+    patches = rows * columns
+    hidden = config.views.mask.hidden_of(patches)
+    return {
+        "images": len(source),
+        "steps": plan.steps,
+        "epochs": round(plan.steps / plan.steps_per_epoch, 2),
+        "patches": f"{rows}×{columns} = {patches}, {hidden} hidden from the online encoder",
+        "tokens": f"online {1 + patches - hidden}, target {1 + patches}",
+        "parameters_encoder": sum(p.numel() for p in next(iter(learner.encoders.values())).parameters()),
+        "parameters_trained": sum(p.numel() for p in learner.parameters() if p.requires_grad),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "seconds_per_step": round(step, 3),
+        "seconds_of_loading_per_step": round(loading, 3),
+        "hours_expected": round(pace * plan.steps / 3600, 2),
+        "warnings": config.warnings(),
+    }

@@ -1,0 +1,64 @@
+"""What all verbs share: the flags every request has, and the words for devices. Torch-free."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from otherview.errors import WrongRequest
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(kw_only=True)
+class Request:
+    """Flags of every verb."""
+
+    json: bool = False
+    """Print exactly one line, one JSON object."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(kw_only=True)
+class Computing(Request):
+    """Flags of every verb that computes."""
+
+    device: DeviceName = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+
+def shortened() -> bool:
+    """Whether every verb shall do a shortened run, as tests of the documentation ask for."""
+    return os.environ.get("OTHERVIEW_SHORTEN") == "1"
+
+
+def resolve_device(name: DeviceName) -> "torch.device":
+    """The torch device of a name; raises WrongRequest where there is none."""
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if not present[name]:
+        raise WrongRequest(f"--device {name} is not available on this machine: use --device auto or cpu")
+    return torch.device(name)
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit CPU threads, where asked for."""
+    check_threads(threads)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise WrongRequest for what is no number of threads."""
+    if threads is not None and threads < 1:
+        raise WrongRequest(f"--threads {threads} is not a number of threads: give 1 or more")

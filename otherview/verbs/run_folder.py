@@ -1,0 +1,57 @@
+"""The run folder: start, continue, or refuse, before anything heavy is imported."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from otherview.config import RunConfig, changed_settings, config_hash, load_config, to_yaml
+from otherview.errors import WrongRequest
+
+State = Literal["new", "started", "finished"]
+
+
+def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> tuple[State, list[str]]:
+    """Make or check the folder; returns its state and what has to be said.
+
+    Raises WrongRequest where it cannot be written or holds a run with other settings.
+    """
+    said: list[str] = []
+    try:
+        if fresh and (out / "config.yaml").exists():
+            aside = out.with_name(f"{out.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+            out.rename(aside)
+            said.append(f"moved the former run to {aside}")
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(13, "permission denied")
+    except OSError as error:
+        raise WrongRequest(f"--out {out} cannot be written ({error.strerror}): choose a folder that you own") from error
+    if not (out / "config.yaml").exists():
+        (out / "config.yaml").write_text(_header(data) + to_yaml(config), encoding="utf-8")
+        return "new", said
+    before = load_config(out / "config.yaml")
+    if changed := changed_settings(before, config):
+        raise WrongRequest(
+            f"--out {out} holds a run with other settings ({'; '.join(changed[:4])}{' …' if len(changed) > 4 else ''}): "
+            "give the same settings to continue, another --out, or --fresh to start over"
+        )
+    return ("finished" if summary_of(out) else "started"), said
+
+
+def _header(data: str) -> str:
+    return f"# otherview pretrain --config config.yaml --data {data}\n"
+
+
+def write_summary(out: Path, config: RunConfig, summary: dict[str, Any]) -> None:
+    """Mark a run as finished."""
+    (out / "summary.json").write_text(
+        json.dumps({**summary, "config_hash": config_hash(config)}, indent=1), encoding="utf-8"
+    )
+
+
+def summary_of(out: Path) -> dict[str, Any] | None:
+    """How the run in a folder ended, if it has."""
+    path = out / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,0 +1,127 @@
+"""Pictures straight from a recipe, before any training: views, masks, correspondence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from otherview.config import RunConfig
+from otherview.errors import WrongRequest
+from otherview.verbs.request import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from otherview.geometry import PatchGrid
+    from otherview.views.view import ViewPair
+
+
+@dataclass(kw_only=True)
+class Show(Request):
+    """Flags of every picture; the recipe's settings follow."""
+
+    out: Path = Path("views.png")
+    """The picture: *.png or *.svg."""
+    data: str = "shapes:100"
+    """Images: a data SPEC."""
+    first: int = 0
+    """Index of the first image shown."""
+    count: int = 4
+    """How many images, pairs or masks are shown."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+@dataclass(kw_only=True)
+class ShowViews(Show):
+    """The two views of some images, with their crops and the mask, as the learner sees them."""
+
+
+@dataclass(kw_only=True)
+class ShowMasks(Show):
+    """Some masks, and how often each patch is hidden."""
+
+    out: Path = Path("masks.png")
+    """The picture: *.png or *.svg."""
+    count: int = 12
+    """How many masks are shown."""
+
+
+@dataclass(kw_only=True)
+class ShowCorrespondence(Show):
+    """Two views side by side, the patches of one drawn where they fall in the other."""
+
+    out: Path = Path("correspondence.png")
+    """The picture: *.png or *.svg."""
+    count: int = 3
+    """How many pairs are shown."""
+
+
+MASKS_COUNTED = 5000
+
+
+def run(request: Show) -> dict[str, Any]:
+    """The verb."""
+    request.config.check()
+    if request.out.suffix not in (".png", ".svg"):
+        raise WrongRequest(f"--out {request.out} must end in .png or .svg")
+    if request.count < 1:
+        raise WrongRequest(f"--count {request.count} shows nothing: give 1 or more")
+    from otherview.report import pictures
+
+    grid = _grid(request.config)
+    match request:
+        case ShowMasks():
+            masks = _masks(request.config, grid, max(MASKS_COUNTED, request.count))
+            figure = pictures.draw_masks(masks[: request.count], masks.mean(axis=0), count=len(masks))
+        case ShowCorrespondence():
+            figure = pictures.draw_correspondence(_pairs(request, grid)[1], grid)
+        case _:
+            figure = pictures.draw_views(*_pairs(request, grid), grid)
+    try:
+        request.out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(request.out, dpi=150)
+    except OSError as error:
+        raise WrongRequest(
+            f"--out {request.out} cannot be written ({error.strerror}): choose a folder that you own"
+        ) from error
+    return {"picture": str(request.out)}
+
+
+def show(result: dict[str, Any]) -> Sequence[str]:
+    """Where the picture is."""
+    return [result["picture"]]
+
+
+def _grid(config: RunConfig) -> "PatchGrid":
+    from otherview.geometry import PatchGrid
+
+    return PatchGrid(*config.encoder.grid)
+
+
+def _masks(config: RunConfig, grid: "PatchGrid", count: int) -> Any:
+    import numpy as np
+
+    from otherview.seeding import sample_rng
+    from otherview.views.masks import draw_mask
+
+    return np.stack(
+        [draw_mask(grid, config.views.mask, sample_rng(seed=config.seed, epoch=0, index=i)) for i in range(count)]
+    )
+
+
+def _pairs(request: Show, grid: "PatchGrid") -> "tuple[list[Image.Image], list[ViewPair]]":
+    """The images, and their views as epoch 0 of a run would draw them."""
+    from otherview.data.source import open_source
+    from otherview.seeding import sample_rng
+    from otherview.views.pair import PairViews
+
+    source = open_source(request.data)
+    if not 0 <= request.first < len(source):
+        raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
+    views = PairViews(request.config.views, request.config.encoder.image_size, grid)
+    chosen = range(request.first, min(request.first + request.count, len(source)))
+    images = [source.image(index) for index in chosen]
+    rngs = [sample_rng(seed=request.config.seed, epoch=0, index=index) for index in chosen]
+    return images, [views(image, rng) for image, rng in zip(images, rngs, strict=True)]

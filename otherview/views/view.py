@@ -1,0 +1,44 @@
+"""View and ViewPair: pixels that remember where they were cut and what is hidden.
+
+A view leaves the worker as uint8; it is normalised on the device.
+Axes: B images, C channels, H and W pixels, L patches of the grid in row order, V visible patches.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from otherview.geometry import Crop
+
+
+class View(NamedTuple):
+    """One view of a batch of images."""
+
+    pixels: UInt8[Tensor, "*B C H W"]
+    crop: Crop
+    hidden: Bool[Tensor, "*B L"]
+    """True where the patch is hidden from the encoder."""
+
+
+class ViewPair(NamedTuple):
+    """`seen` goes to the online encoder, masked; `other` is what has to be predicted."""
+
+    seen: View
+    other: View
+
+
+def normalise(
+    pixels: UInt8[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "B C H W"]:
+    """uint8 pixels to float32 with the given channel mean and standard deviation (both for a range of [0, 1])."""
+    shift = torch.tensor(mean, device=pixels.device)[:, None, None]
+    scale = torch.tensor(std, device=pixels.device)[:, None, None]
+    return (pixels.float() / 255 - shift) / scale
+
+
+def visible_indices(hidden: Bool[Tensor, "B L"], *, visible: int) -> Int[Tensor, "B V"]:
+    """Indices of the visible patches in grid order. `visible` is known beforehand, so the device is never asked."""
+    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]

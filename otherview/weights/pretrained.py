@@ -1,0 +1,106 @@
+"""An encoder that travels: safetensors with timm's names, and everything needed to use it in the metadata.
+
+encoder = load_encoder("runs/first")            # or a file: encoder.safetensors, target.safetensors
+tokens = encoder(images)                        # uint8, or floats in [0, 1]; [B, 3, H, W]
+tokens.cls, tokens.patches, tokens.mean
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from otherview.errors import WrongRequest
+from otherview.nn.encoder import Encoder, Tokens
+from otherview.nn.settings import EncoderSettings
+
+KEY = "otherview"
+
+
+class Card(BaseModel):
+    """What an encoder file says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    recipe: str
+    branch: str
+    encoder: EncoderSettings
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    seed: int
+    steps: int
+    config_hash: str
+    licence_of_starting_weights: str = "none: trained from random weights"
+
+
+class PretrainedEncoder(nn.Module):
+    """An encoder with its normalisation: takes images as they are."""
+
+    def __init__(self, encoder: Encoder, card: Card) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.card = card
+        self.register_buffer("mean", torch.tensor(card.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(card.std)[:, None, None], persistent=False)
+
+    def forward(self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Tokens:
+        """Tokens of images of any size that the patch divides: uint8, or floats in [0, 1]."""
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        return self.encoder((scaled - self.mean) / self.std)
+
+
+def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
+    """Write the vision transformer's state under timm's names, atomically."""
+    state = {name: value.detach().cpu().contiguous() for name, value in encoder.vit.state_dict().items()}
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(state, temporary, metadata={KEY: card.model_dump_json(), "format": "pt"})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_encoder(where: str | Path) -> PretrainedEncoder:
+    """Load from a run folder (its online encoder) or from a file; raises WrongRequest for anything else."""
+    path = Path(where).expanduser()
+    path = path / "encoder.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise WrongRequest(
+            f"{where} holds no encoder: give a finished run's folder, an encoder.safetensors, or random:RECIPE"
+        )
+    card, state = _read(path)
+    encoder = Encoder(card.encoder)
+    expected = encoder.vit.state_dict()
+    wrong = [
+        n
+        for n in expected.keys() | state.keys()
+        if n not in state or n not in expected or state[n].shape != expected[n].shape
+    ]
+    if wrong:
+        raise WrongRequest(
+            f"{path} does not fit its own card: {len(wrong)} tensors differ, {min(wrong)} first; it is not whole"
+        )
+    encoder.vit.load_state_dict(state)
+    return PretrainedEncoder(encoder, card).eval()
+
+
+def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise WrongRequest(f"{path} was not written by otherview: its metadata has no {KEY!r} entry")
+    try:
+        return Card.model_validate(json.loads(metadata[KEY])), state
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise WrongRequest(f"{path} has a card that cannot be read: {str(error).splitlines()[0]}") from error

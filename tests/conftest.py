@@ -1,0 +1,65 @@
+import os
+
+os.environ.setdefault("OTHERVIEW_TYPECHECK", "1")  # inherited by subprocesses
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("here")
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["OTHERVIEW_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    folder = Path(os.environ.get("OTHERVIEW_DATA", ""))
+    if not os.environ.get("OTHERVIEW_DATA") or not folder.is_dir():
+        pytest.skip(
+            "needs real images: set OTHERVIEW_DATA to a folder with cifar10/, imagenette128/, coco128/, photos/"
+        )
+    return folder
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def otherview(tmp_path: Path) -> Run:
+    """The real command line in a real process."""
+
+    def run(*words: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "otherview", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+        )
+
+    return run
+
+
+@pytest.fixture
+def result_of(otherview: Run) -> Callable[..., dict]:
+    """What a verb prints with --json; fails where it fails."""
+
+    def run(*words: str | Path, **environment: str) -> dict:
+        done = otherview(*words, "--json", **environment)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1, done.stdout
+        return json.loads(done.stdout)
+
+    return run

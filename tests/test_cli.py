@@ -1,0 +1,191 @@
+"""The real command line in real processes: what is said, where, and with which status."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otherview.cli import VERBS
+
+PICO = ("pretrain", "--recipe", "siamese_im_pico_32")
+
+
+def wrong(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    """Status 2, nothing on standard output, one line on standard error that names the value."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    for word in said:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--data", "nowhere"), ["nowhere", "does not exist"]),
+        (("--data", "empty"), ["empty", "holds no images"]),
+        (("--data", "shapes:99", "--encoder.image-size", "33", "32"), ["33 32", "patch_size 4", "32 32"]),
+        (("--data", "shapes:99", "--views.mask.hidden", "70"), ["hidden 70", "8×8", "0 … 63"]),
+        (("--data", "shapes:99", "--views.mask.hidden", "-1"), ["hidden -1", "0 … 63"]),
+        (("--data", "shapes:99", "--views.mask.hidden", "64"), ["hidden 64", "at least one patch"]),
+        (("--data", "shapes:99", "--batch", "128"), ["128", "99", "largest batch that fits is 99"]),
+        (("--data", "shapes:99", "--encoder.heads", "3"), ["heads 3", "width 128"]),
+        (("--data", "shapes:99", "--knn-bank", "shapes:9"), ["--knn-test"]),
+        (("--data", "shapes:99", "--threads", "0"), ["--threads 0"]),
+    ],
+)
+def test_wrong_requests(otherview: Callable, tmp_path: Path, flags: tuple[str, ...], said: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    wrong(otherview(*PICO, *flags, "--out", "out"), *said)
+
+
+def test_unwritable_output(otherview: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong(otherview(*PICO, "--data", "shapes:99", "--out", "file/out"), "file/out", "cannot be written")
+    wrong(otherview("show", "masks", "--recipe", "siamese_im_pico_32", "--out", "file/x.png"), "cannot be written")
+
+
+def test_unknown_names(otherview: Callable) -> None:
+    wrong(otherview("pretrain", "--recipe", "siamese_im_pico32", "--data", "x", "--out", "y"), "siamese_im_pico_32")
+    wrong(otherview("recipes", "zzz"), "zzz", "siamese_im_vit_b16")
+    wrong(otherview("pretain"), "did you mean pretrain")
+    wrong(otherview("show", "vews"), "vews", "views, masks, correspondence")
+    wrong(otherview("pretrain", "--config", "nowhere.yaml", "--data", "x", "--out", "y"), "nowhere.yaml")
+    wrong(otherview("evaluate", "knn", "--weights", "nowhere", "--train", "shapes:9", "--test", "shapes:9"), "nowhere")
+    wrong(
+        otherview("evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:9", "--test", "shapes:9:val"),
+        "--k 20", "9",
+    )  # fmt: skip
+
+
+def test_a_traceback_only_with_debug(otherview: Callable) -> None:
+    assert "Traceback" not in otherview("recipes", "zzz").stderr
+    assert "Traceback" in otherview("recipes", "zzz", "--debug").stderr
+
+
+def test_a_broken_config_names_the_setting(otherview: Callable, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("batch: many\n")
+    wrong(otherview("pretrain", "--config", "c.yaml", "--data", "shapes:9", "--out", "o"), "c.yaml", "batch", "many")
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "timm", "torchvision", "accelerate", "cv2", "matplotlib"}:
+            raise ImportError(f"{name} is heavy")
+sys.meta_path.insert(0, Block())
+from otherview.cli import dispatch
+sys.exit(dispatch(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ""])
+def test_help_needs_nothing_heavy(verb: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *verb.split(), "--help"], capture_output=True, text=True, env={}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout or "otherview" in done.stdout
+
+
+def test_help_comes_soon_and_shows_the_recipe_s_values(otherview: Callable) -> None:
+    began = time.monotonic()
+    done = otherview(*PICO, "--help", OTHERVIEW_TYPECHECK="0")
+    assert time.monotonic() - began < 5  # 1.5 s alone; tests share the machine
+    assert "--method.negative-weight" in done.stdout and "(default: 0.12)" in done.stdout
+
+
+def test_recipes(result_of: Callable, otherview: Callable) -> None:
+    listed = result_of("recipes")["recipes"]
+    assert {
+        "siamese_im_vit_b16",
+        "siamese_im_vit_b16_400ep",
+        "siamese_im_vit_l16",
+        "siamese_im_vit_h14",
+    } <= listed.keys()
+    assert all("command" in header and "cost" in header and "expected" in header for header in listed.values())
+    whole = result_of("recipes", "siamese_im_vit_b16")["config"]
+    assert (whole["batch"], whole["epochs"], whole["method"]["negative_weight"]) == (4096, 1600, 0.02)
+    assert otherview("recipes", "siamese_im_vit_l16").stdout.count("width: 1024") == 1
+
+
+def test_a_printed_recipe_is_a_config(otherview: Callable, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(otherview("recipes", "siamese_im_pico_32").stdout)
+    done = otherview("pretrain", "--config", "c.yaml", "--data", "shapes:9", "--out", "o")
+    assert "largest batch" in done.stderr  # read, accepted, and only then refused for its data
+
+
+@pytest.mark.parametrize("picture", ["views", "masks", "correspondence"])
+def test_pictures(result_of: Callable, tmp_path: Path, picture: str) -> None:
+    import matplotlib.image
+
+    result = result_of("show", picture, "--recipe", "siamese_im_pico_32", "--count", "2", "--out", f"{picture}.png")
+    pixels = matplotlib.image.imread(tmp_path / result["picture"])
+    assert pixels.shape[0] > 200 and pixels[..., :3].std() > 0.05
+
+
+@pytest.mark.slow
+def test_dry_run_writes_nothing(result_of: Callable, tmp_path: Path) -> None:
+    result = result_of(*PICO, "--data", "shapes:200", "--out", "out", "--dry-run")
+    assert result["steps"] == 6000 or result["steps"] > 0
+    assert result["parameters_encoder"] > 700_000
+    assert result["seconds_per_step"] > 0 and result["hours_expected"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_way(result_of: Callable, otherview: Callable, tmp_path: Path) -> None:
+    """Pre-train, evaluate twice, load from Python: shortened, but for real."""
+    trained = result_of(*PICO, "--data", "shapes:300", "--out", "run", OTHERVIEW_SHORTEN="1")
+    assert {
+        "steps",
+        "epochs",
+        "seconds",
+        "images_per_second",
+        "waited_for_data_share",
+        "verdict",
+        "out",
+    } <= trained.keys()
+    for verb in ("knn", "linear"):
+        scores = result_of(
+            "evaluate", verb, "--weights", "run", "--train", "shapes:300:val", "--test", "shapes:100:test"
+        )
+        names = [row["name"] for row in [*scores["scores"], *scores["control"]]]
+        assert names == [
+            f"{verb}_{kind}" for kind in ("encoder_mean", "encoder_cls", "untrained_mean", "untrained_cls", "pixels")
+        ]
+        assert all(0 <= row["value"] <= 1 and row["n"] == 100 and row["unit"] == "accuracy" for row in scores["scores"])
+    assert len((tmp_path / "run/results.jsonl").read_text().splitlines()) == 2
+    script = """
+import otherview, torch
+encoder = otherview.load_encoder("run")
+for images in (torch.rand(2, 3, 32, 32), torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)):
+    tokens = encoder(images)
+    print(tuple(tokens.mean.shape), tuple(tokens.cls.shape), tuple(tokens.patches.shape))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == ["(2, 128) (2, 128) (2, 64, 128)", "(2, 128) (2, 128) (2, 192, 128)"], (
+        done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_demo_shortened(result_of: Callable, tmp_path: Path) -> None:
+    result = result_of("demo", "--out", "demo", OTHERVIEW_SHORTEN="1")
+    assert result["knn"].keys() == {"trained", "untrained", "pixels"}
+    page = (tmp_path / result["report"]).read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http://" not in page and "https://" not in page
+
+
+@pytest.mark.slow
+def test_bench_loss_needs_little_memory(result_of: Callable) -> None:
+    result = result_of("bench", "loss")
+    assert 0 < result["tokens_25088_width_768"]["peak_mb_beyond_inputs"] < 450
+    assert json.dumps(result)

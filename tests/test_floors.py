@@ -1,0 +1,135 @@
+"""The house: a file imports only from lower floors, and from its own folder without a circle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "otherview"
+
+FLOORS = (
+    ("errors", "geometry", "distributed", "seeding", "learner"),
+    ("data", "views", "nn", "losses"),
+    ("methods", "training"),
+    ("weights", "evaluation", "config"),
+    ("dense", "report", "bench"),
+    ("recipes",),
+    ("verbs",),
+    ("cli",),
+    ("__main__", "__init__"),
+)
+SETTINGS_MAY_RISE = {"config"}
+"""config.py gathers the settings of lower floors; nothing else needs an exception."""
+
+
+def room(module: str) -> str:
+    """The folder or file of a dotted name below the package: 'otherview.nn.ema' → 'nn'."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def floor(name: str) -> int:
+    found = [number for number, rooms in enumerate(FLOORS) if name in rooms]
+    assert found, f"{name} has no floor: add it to the plan of the house"
+    return found[0]
+
+
+def module_name(path: Path) -> str:
+    dotted = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return dotted.removesuffix(".__init__") if path.parent != PACKAGE else dotted
+
+
+def imports_of(source: str) -> set[str]:
+    """Every otherview module a file imports, at the top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(node.module or "")
+    return {name for name in found if name.split(".")[0] == "otherview"}
+
+
+def upward(files: dict[str, str]) -> list[str]:
+    """Arrows that point up or sideways, among `files` (module name → source)."""
+    wrong = []
+    for module, source in files.items():
+        for imported in imports_of(source):
+            here, there = room(module), room(imported)
+            if here != there and floor(there) >= floor(here):
+                wrong.append(f"{module} imports {imported}")
+    return wrong
+
+
+def circles(files: dict[str, str]) -> list[str]:
+    """Modules that reach themselves through imports."""
+    arrows = {module: imports_of(source) & files.keys() for module, source in files.items()}
+
+    def reaches(start: str) -> set[str]:
+        seen: set[str] = set()
+        open_ends = [start]
+        while open_ends:
+            for following in arrows[open_ends.pop()] - seen:
+                seen.add(following)
+                open_ends.append(following)
+        return seen
+
+    return [module for module in files if module in reaches(module)]
+
+
+def the_house() -> dict[str, str]:
+    return {module_name(path): path.read_text() for path in PACKAGE.rglob("*.py")}
+
+
+def test_no_arrow_points_up() -> None:
+    files = {name: source for name, source in the_house().items() if name != "otherview.__init__"}
+    assert upward(files) == []
+    assert circles(files) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"otherview.geometry": "from otherview.nn.ema import move"},
+        {"otherview.losses.unigrad": "def f():\n    import otherview.methods.siamese_im"},
+        {"otherview.views.crop": "from otherview.data.source import Source"},
+    ],
+)
+def test_an_upward_or_sideways_arrow_is_found(files: dict[str, str]) -> None:
+    assert upward(files)
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"otherview.nn.a": "from otherview.nn.b import x", "otherview.nn.b": "import otherview.nn.a"})
+
+
+def test_files_and_functions_stay_small() -> None:
+    large = [name for name, source in the_house().items() if source.count("\n") > 250]
+    assert large == []
+    long = [
+        f"{name}.{node.name}"
+        for name, source in the_house().items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50
+    ]
+    assert long == []
+
+
+def test_names_say_something() -> None:
+    stems = {path.stem for path in PACKAGE.rglob("*.py")}
+    assert not stems & {"utils", "util", "misc", "helpers", "helper", "common"}
+
+
+def test_torch_is_imported_through_the_house_rule_only_where_heavy_files_are() -> None:
+    light = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.name in ("settings.py", "__init__.py", "cli.py", "config.py", "plan.py")
+    ]
+    light += list((PACKAGE / "recipes").rglob("*.py"))
+    for path in light:
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {(node.module or "").split(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
+        assert not names & {"torch", "timm", "torchvision", "accelerate", "cv2", "matplotlib"}, path

@@ -1,0 +1,137 @@
+"""The same batches for any number of workers, ranks and restarts; broken images replaced by the stated rule."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from otherview.data.loader import MOST_BROKEN_IN_A_ROW, Sample, SampleMaker, make_loader
+from otherview.data.plan import StepPlan
+from otherview.data.shapes import Shapes
+from otherview.errors import BrokenImage, WrongRequest
+from otherview.geometry import PatchGrid
+from otherview.views.pair import PairViews
+from otherview.views.settings import MaskSettings, ViewSettings
+
+VIEWS = PairViews(ViewSettings(mask=MaskSettings(hidden=5, minimum_block=2)), (16, 16), PatchGrid(4, 4))
+
+
+@dataclass(frozen=True)
+class PartlyBroken:
+    """Drawn images of which some cannot be read."""
+
+    inner: Shapes
+    broken: frozenset[int] = field(default_factory=frozenset)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def image(self, index: int) -> Image.Image:
+        if index in self.broken:
+            raise BrokenImage(self.name(index))
+        return self.inner.image(index)
+
+    def label(self, index: int) -> int:
+        return self.inner.label(index)
+
+    def name(self, index: int) -> str:
+        return self.inner.name(index)
+
+
+def batches(plan: StepPlan, *, start: int = 0, workers: int = 0, broken: frozenset[int] = frozenset()) -> list[Sample]:
+    maker = SampleMaker(PartlyBroken(Shapes(plan.images), broken), VIEWS, seed=plan.seed)
+    return list(make_loader(maker, plan, start=start, workers=workers, pin=False))
+
+
+def leaves(part: object) -> Iterator[torch.Tensor]:
+    if isinstance(part, (torch.Tensor, float, int)):
+        yield torch.as_tensor(part)
+    else:
+        for inner in part:  # pyright: ignore[reportGeneralTypeIssues]
+            yield from leaves(inner)
+
+
+def same(a: object, b: object) -> bool:
+    return all((x == y).all() for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+PLAN = StepPlan(images=20, batch=6, steps=8, seed=3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers(workers: int) -> None:
+    alone, shared = batches(PLAN), batches(PLAN, workers=workers)
+    assert len(alone) == len(shared) == 8
+    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_any_restart() -> None:
+    whole = batches(PLAN)
+    for start in (1, 3, 7):
+        assert all(same(a, b) for a, b in zip(whole[start:], batches(PLAN, start=start), strict=True))
+
+
+def test_ranks_and_accumulation_cut_the_same_batch() -> None:
+    whole = [indices for micro in PLAN.micro_batches(0) for indices in [micro]]
+    for ranks, accumulation in ((2, 1), (3, 2), (1, 6)):
+        plans = [StepPlan(20, 6, 8, 3, ranks=ranks, rank=rank, accumulation=accumulation) for rank in range(ranks)]
+        parts = [list(plan.micro_batches(0)) for plan in plans]
+        for step, indices in enumerate(whole):
+            joined = [
+                index
+                for part in parts
+                for micro in part[step * accumulation : (step + 1) * accumulation]
+                for index in micro
+            ]
+            assert joined == indices
+
+
+def test_an_epoch_visits_every_image_once_and_drops_the_rest() -> None:
+    plan = StepPlan(images=20, batch=5, steps=8, seed=0)
+    visited = [pair for micro in plan.micro_batches(0) for pair in micro]
+    for epoch in (0, 1):
+        assert sorted(index for e, index in visited if e == epoch) == list(range(20))
+    orders = [[index for e, index in visited if e == epoch] for epoch in (0, 1)]
+    assert orders[0] != orders[1]
+    assert PLAN.steps_per_epoch == 3
+
+
+def test_seeds_and_epochs_differ() -> None:
+    maker = SampleMaker(Shapes(4), VIEWS, seed=0)
+    other = SampleMaker(Shapes(4), VIEWS, seed=1)
+    assert same(maker[(0, 1)], maker[(0, 1)])
+    assert not same(maker[(0, 1)].views, maker[(1, 1)].views)
+    assert not same(maker[(0, 1)].views, other[(0, 1)].views)
+
+
+def test_a_broken_image_is_replaced_by_the_next_and_nothing_else_changes() -> None:
+    broken = frozenset((4, 5, 19))
+    replacement = {4: 6, 5: 6, 19: 0}
+    for clean, mended in zip(batches(PLAN), batches(PLAN, broken=broken), strict=True):
+        for place, index in enumerate(clean.index.tolist()):
+            assert int(mended.index[place]) == replacement.get(index, index)
+            assert int(mended.broken[place]) == (index if index in broken else -1)
+            if index not in broken:
+                mine, theirs = ([leaf[place] for leaf in leaves(side.views)] for side in (clean, mended))
+                assert same(mine, theirs)
+
+
+def test_too_many_broken_in_a_row_end_the_run_with_a_name() -> None:
+    with pytest.raises(BrokenImage, match=rf"{MOST_BROKEN_IN_A_ROW} images in a row .*\[7\]"):
+        SampleMaker(PartlyBroken(Shapes(300), frozenset(range(300))), VIEWS, seed=0)[(0, 7)]
+
+
+def test_wrong_batches() -> None:
+    with pytest.raises(WrongRequest, match="largest batch that fits is 20"):
+        StepPlan(images=20, batch=64, steps=1, seed=0)
+    with pytest.raises(WrongRequest, match="2 ranks × 2"):
+        StepPlan(images=20, batch=6, steps=1, seed=0, ranks=2, accumulation=2)
+
+
+def test_crops_keep_their_precision_in_a_batch() -> None:
+    crop = batches(PLAN)[0].views.seen.crop
+    assert crop.top.dtype == torch.float64 and crop.flipped.dtype == torch.bool
+    assert np.isfinite(crop.width.numpy()).all()

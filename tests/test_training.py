@@ -1,0 +1,171 @@
+"""The loop: equal weights whether stopped or not, killed or not; schedules, checkpoints, journal, verdict."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from otherview.training.checkpoint import load_checkpoint, save_checkpoint
+from otherview.training.journal import Journal, read_journal
+from otherview.training.schedule import warmup_cosine
+from otherview.training.verdict import verdict
+
+SMALL = (
+    "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--steps", "14",
+    "--encoder.width", "32", "--encoder.depth", "1", "--method.head-width", "32", "--method.negative-weight", "0.5",
+    "--training.save-every", "3", "--training.log-every", "2", "--threads", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    both = {}
+    for branch in ("encoder", "target"):
+        both |= {f"{branch}.{name}": value for name, value in load_file(folder / f"{branch}.safetensors").items()}
+    return both
+
+
+def identical(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "otherview", *SMALL, "--out", out], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors", "target.safetensors"} <= names
+    lines = read_journal(undisturbed / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 14]
+    assert {"loss", "positive", "negative", "grad_norm", "lr", "effective_rank", "reachable_loss", "waited"} <= lines[
+        0
+    ].keys()
+    assert not list(undisturbed.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_bit_for_bit_kill(undisturbed: Path, tmp_path: Path) -> None:
+    """SIGKILL as soon as a checkpoint is there, the same command again: identical weights and journal."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "otherview", *SMALL, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    patience = time.monotonic() + 120
+    while not (out / "checkpoints/last.pt").exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "encoder.safetensors").exists(), "the run was over before it was killed"
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step" in again.stderr
+    assert identical(undisturbed, out)
+    keep = ("step", "loss", "grad_norm", "effective_rank", "lr")
+    journals = [
+        [[line[name] for name in keep] for line in read_journal(d / "metrics.jsonl")] for d in (undisturbed, out)
+    ]
+    assert journals[0] == journals[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path: Path, number: int) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "otherview", *SMALL, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    patience = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "run" in said and "continues" in said.splitlines()[-1]
+    assert json.loads((out / "checkpoints/last.json").read_text())["step"] < 14
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert identical(undisturbed, out)
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_another_setting_is_refused(undisturbed: Path, otherview: Callable) -> None:
+    again = otherview(*SMALL, "--out", undisturbed)
+    assert again.returncode == 0 and "finished" in again.stderr
+    changed = otherview(*SMALL, "--out", undisturbed, "--training.weight-decay", "0.1")
+    assert changed.returncode == 2
+    assert "training.weight_decay 0.05 → 0.1" in changed.stderr
+    free = otherview(*SMALL, "--out", undisturbed, "--training.workers", "0", "--training.log-every", "7")
+    assert free.returncode == 0
+
+
+@pytest.mark.slow
+def test_accumulation_is_exact_with_layer_norm_heads(otherview: Callable, tmp_path: Path) -> None:
+    """One micro-batch of 16 or four of 4: the same C, so the same weights up to rounding."""
+    heads = ("--method.projector-norm", "layer", "--method.predictor-norm", "layer", "--steps", "3")
+    for name, accumulation in (("one", 1), ("four", 4)):
+        done = otherview(*SMALL, *heads, "--out", tmp_path / name, "--training.accumulation", accumulation)
+        assert done.returncode == 0, done.stderr
+    losses = [[line["loss"] for line in read_journal(tmp_path / name / "metrics.jsonl")] for name in ("one", "four")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_schedule() -> None:
+    rates = [warmup_cosine(p, warmup=0.1) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert warmup_cosine(0.0, warmup=0.0) == 1
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"step": step, "weight": torch.ones(3) * step}, keep=step == 2)
+    state, said = load_checkpoint(tmp_path)
+    assert state is not None and state["step"] == 2 and not said
+    assert (tmp_path / "step-000002.pt").exists()
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2])
+    state, said = load_checkpoint(tmp_path)
+    assert state is not None and state["step"] == 1
+    assert len(said) == 1 and "last.pt" in said[0]
+
+
+def test_nothing_from_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    torch.save({"step": 1, "bomb": Bomb()}, tmp_path / "last.pt")
+    state, said = load_checkpoint(tmp_path)
+    assert state is None and said
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_journal_is_cut_back_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    journal = Journal(path)
+    journal.write({"step": 1, "loss": float("nan")})
+    known = journal.length
+    journal.write({"step": 2, "loss": 0.5})
+    with path.open("a") as file:
+        file.write('{"step": 3, "lo')
+    Journal(path, length=known).write({"step": 2, "loss": 0.25})
+    assert read_journal(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.25}]
+
+
+def test_verdicts() -> None:
+    assert verdict([{"effective_rank": 3.0}, {"effective_rank": 40.0}]).startswith("learning")
+    assert "kNN 0.300 → 0.500" in verdict([{"effective_rank": 9.0}, {"knn_mean": 0.3}, {"knn_mean": 0.5}])
+    assert verdict([{"effective_rank": 40.0}, {"effective_rank": 1.3}]).startswith("collapsed")
+    assert "negative_weight" in verdict([{"effective_rank": 2.0}])

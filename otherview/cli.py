@@ -13,7 +13,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 from pydantic import ValidationError
@@ -95,12 +95,16 @@ def _parse(request: type, verb: str, flags: list[str]) -> Any:
     if "config" not in request.__dataclass_fields__:
         return tyro.cli(request, args=flags, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
     config, rest = _base_config(flags)
-    declared = {
-        field.name: tyro.MISSING if field.default is dataclasses.MISSING else field.default
-        for field in dataclasses.fields(request)  # pyright: ignore[reportArgumentType]
-    }
-    default = request(**{**declared, "config": config})
-    return tyro.cli(request, args=rest, prog=f"otherview {verb}", default=default, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(
+        _with_default_config(request, config), args=rest, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,)
+    )
+
+
+def _with_default_config(request: type, config: RunConfig) -> type:
+    """The same request whose `config` is filled in."""
+    annotation = get_type_hints(request, include_extras=True)["config"]
+    body = {"__annotations__": {"config": annotation}, "config": config, "__doc__": request.__doc__}
+    return dataclasses.dataclass(kw_only=True)(type(request.__name__, (request,), body))
 
 
 def _base_config(flags: list[str]) -> tuple[RunConfig, list[str]]:

@@ -26,11 +26,11 @@ class RunConfig(BaseModel):
 
     recipe: str = ""
     """The recipe this started from."""
-    seed: int = Field(0, ge=0)
-    batch: int = Field(4096, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch: int = Field(default=4096, ge=1)
     """Global batch: over all ranks and accumulation steps."""
-    epochs: float = Field(1600.0, gt=0)
-    steps: int | None = Field(None, ge=1)
+    epochs: float = Field(default=1600.0, gt=0)
+    steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; where given it decides instead of epochs."""
     encoder: EncoderSettings = EncoderSettings()
     method: SiameseIMSettings = SiameseIMSettings()

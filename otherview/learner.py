@@ -37,7 +37,7 @@ class Learner(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def encoders(self) -> Mapping[str, nn.Module]:
+    def encoders(self) -> Mapping[str, Any]:
         """The encoders worth keeping, by role: 'encoder' (the online one) first."""
 
     @abstractmethod

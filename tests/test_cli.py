@@ -56,7 +56,7 @@ def test_unknown_names(otherview: Callable) -> None:
     wrong(otherview("pretain"), "did you mean pretrain")
     wrong(otherview("show", "vews"), "vews", "views, masks, correspondence")
     wrong(otherview("pretrain", "--config", "nowhere.yaml", "--data", "x", "--out", "y"), "nowhere.yaml")
-    wrong(otherview("evaluate", "knn", "--weights", "nowhere", "--train", "shapes:9", "--test", "shapes:9"), "nowhere")
+    wrong(otherview("evaluate", "knn", "--weights", "nowhere", "--train", "shapes:99", "--test", "shapes:9"), "nowhere")
     wrong(
         otherview("evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:9", "--test", "shapes:9:val"),
         "--k 20", "9",
@@ -112,7 +112,7 @@ def test_recipes(result_of: Callable, otherview: Callable) -> None:
     assert all("command" in header and "cost" in header and "expected" in header for header in listed.values())
     whole = result_of("recipes", "siamese_im_vit_b16")["config"]
     assert (whole["batch"], whole["epochs"], whole["method"]["negative_weight"]) == (4096, 1600, 0.02)
-    assert otherview("recipes", "siamese_im_vit_l16").stdout.count("width: 1024") == 1
+    assert otherview("recipes", "siamese_im_vit_l16").stdout.count("  width: 1024") == 1
 
 
 def test_a_printed_recipe_is_a_config(otherview: Callable, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_pictures(result_of: Callable, tmp_path: Path, picture: str) -> None:
 @pytest.mark.slow
 def test_dry_run_writes_nothing(result_of: Callable, tmp_path: Path) -> None:
     result = result_of(*PICO, "--data", "shapes:200", "--out", "out", "--dry-run")
-    assert result["steps"] == 6000 or result["steps"] > 0
+    assert result["steps"] == 5000
     assert result["parameters_encoder"] > 700_000
     assert result["seconds_per_step"] > 0 and result["hours_expected"] > 0
     assert not (tmp_path / "out").exists()

@@ -111,8 +111,8 @@ def test_a_broken_image_is_replaced_by_the_next_and_nothing_else_changes() -> No
     broken = frozenset((4, 5, 19))
     replacement = {4: 6, 5: 6, 19: 0}
     for clean, mended in zip(batches(PLAN), batches(PLAN, broken=broken), strict=True):
-        for place, index in enumerate(clean.index.tolist()):
-            assert int(mended.index[place]) == replacement.get(index, index)
+        for place, index in enumerate(clean.read.tolist()):
+            assert int(mended.read[place]) == replacement.get(index, index)
             assert int(mended.broken[place]) == (index if index in broken else -1)
             if index not in broken:
                 mine, theirs = ([leaf[place] for leaf in leaves(side.views)] for side in (clean, mended))

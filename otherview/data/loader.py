@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     """What a worker hands over: the method's own sample, whose image it is, and whose it replaces (−1: nobody's)."""
 
     views: Any
-    index: int
+    read: int
     broken: int
 
 

@@ -91,7 +91,7 @@ class Drawing(NamedTuple):
     @property
     def pixel_labels(self) -> np.ndarray:
         """uint8 [S, S]: 0 ground, else class + 1."""
-        return (self.masks.any(axis=0) * (self.label + 1)).astype(np.uint8)
+        return np.where(self.masks.any(axis=0), self.label + 1, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,25 @@ class SiameseIMSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["siamese_im"] = "siamese_im"
-    head_width: int = Field(768, ge=4)
+    head_width: int = Field(default=768, ge=4)
     """Width of projector and predictor."""
-    head_heads: int = Field(16, ge=1)
+    head_heads: int = Field(default=16, ge=1)
     """Attention heads of projector and predictor."""
-    projector_depth: int = Field(2, ge=0)
+    projector_depth: int = Field(default=2, ge=0)
     """Blocks of the projector after its Linear."""
     projector_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the projector's blocks; batch: over all tokens of all ranks."""
-    predictor_depth: int = Field(4, ge=0)
+    predictor_depth: int = Field(default=4, ge=0)
     """Blocks of the predictor."""
     predictor_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the predictor's blocks."""
     loss: Literal["dense", "global_dense"] = "dense"
     """dense: the CVPR form; global_dense: the article's, with the two weights below."""
-    negative_weight: float = Field(0.02, ge=0)
+    negative_weight: float = Field(default=0.02, ge=0)
     """Weight of UniGrad's negative term. It is tied to the width: keep negative_weight · head_width near 15."""
-    global_weight: float = Field(1.0, ge=0)
-    dense_weight: float = Field(1.0, ge=0)
-    momentum: float = Field(0.995, ge=0, le=1)
+    global_weight: float = Field(default=1.0, ge=0)
+    dense_weight: float = Field(default=1.0, ge=0)
+    momentum: float = Field(default=0.995, ge=0, le=1)
     """The target's momentum at the start; it rises to 1 along half a cosine."""
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,7 +74,7 @@ class SiameseIM(Learner):
         return self._views
 
     @property
-    def encoders(self) -> Mapping[str, nn.Module]:
+    def encoders(self) -> Mapping[str, Encoder]:
         return {"encoder": self.online.encoder, "target": self.target.encoder}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -18,7 +18,9 @@ def twin(module: M) -> M:
 @torch.no_grad()
 def move(target: nn.Module, *, towards: nn.Module, momentum: float) -> None:
     """target ← momentum · target + (1 − momentum) · towards, parameter by parameter, in the parameters' own float32."""
-    torch._foreach_lerp_(list(target.parameters()), list(towards.parameters()), 1 - momentum)
+    mine: list[Tensor] = list(target.parameters())
+    theirs: list[Tensor] = list(towards.parameters())
+    torch._foreach_lerp_(mine, theirs, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def cosine_momentum(progress: float, *, start: float) -> float:

@@ -77,8 +77,8 @@ class Encoder(nn.Module):
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
-        prefix = [self.vit.cls_token] if self.vit.reg_token is None else [self.vit.cls_token, self.vit.reg_token]
-        sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in prefix), patches], dim=1)
+        learned = [token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None]
+        sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
         for block in self.vit.blocks:
             sequence = block(sequence)
         return Tokens(self.vit.norm(sequence), self.prefix)

@@ -12,11 +12,11 @@ class EncoderSettings(BaseModel):
 
     image_size: tuple[int, int] = (224, 224)
     """Height and width in pixels."""
-    patch_size: int = Field(16, ge=1)
-    width: int = Field(768, ge=4)
-    depth: int = Field(12, ge=1)
-    heads: int = Field(12, ge=1)
-    registers: int = Field(0, ge=0)
+    patch_size: int = Field(default=16, ge=1)
+    width: int = Field(default=768, ge=4)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=12, ge=1)
+    registers: int = Field(default=0, ge=0)
     """Extra learned tokens beside cls."""
     layer_scale: float | None = None
     """Initial value of LayerScale after attention and MLP; none by default."""

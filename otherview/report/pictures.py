@@ -75,7 +75,7 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
     columns = 6
     lines = -(-len(masks) // columns)
     figure = plt.figure(figsize=(9, 1.6 * lines + 2.8), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.5 * lines, 2.8])
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1.5 * lines, 2.8]))
     for axes, mask in zip(above.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
         _panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
     axes = below.subplots()

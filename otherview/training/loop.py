@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """What the loader yields: the method's own batch, the images' indices, and those they replace (−1: nobody's)."""
 
     views: Any
-    index: Tensor
+    read: Tensor
     broken: Tensor
 
 

@@ -10,25 +10,25 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lr_per_256: float = Field(6.25e-5, gt=0)
+    lr_per_256: float = Field(default=6.25e-5, gt=0)
     """Learning rate for a batch of 256; the peak rate is this times batch / 256."""
-    warmup: float = Field(0.025, ge=0, lt=1)
+    warmup: float = Field(default=0.025, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0; then half a cosine back to 0."""
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float | None = Field(1.0, gt=0)
+    clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; none: no clipping."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: autocast with norms, loss and moving average in float32. fp32 is faster on most CPUs."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
-    workers: int = Field(8, ge=0)
+    workers: int = Field(default=8, ge=0)
     """Processes that read and augment images."""
-    log_every: int = Field(20, ge=1)
+    log_every: int = Field(default=20, ge=1)
     """Steps between lines of metrics.jsonl."""
-    save_every: int = Field(500, ge=1)
+    save_every: int = Field(default=500, ge=1)
     """Steps between checkpoints."""
-    keep_every: int | None = Field(None, ge=1)
+    keep_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints that are kept beside the last two; none: only those two."""
 
 

@@ -3,11 +3,17 @@
 import resource
 import statistics
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otherview.config import RunConfig
 from otherview.data.plan import StepPlan
 from otherview.verbs.request import DeviceName, resolve_device, set_threads
+
+if TYPE_CHECKING:
+    import torch
+
+    from otherview.data.source import Source
+    from otherview.learner import Learner
 
 TIMED_STEPS = 3
 
@@ -20,32 +26,13 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
     source = open_source(data)
     plan = StepPlan(len(source), config.batch, config.steps_for(len(source)), config.seed)
 
-    from otherview.data.loader import SampleMaker, make_loader
     from otherview.methods.build import build_siamese_im
-    from otherview.training.optim import make_optimiser
 
     set_threads(threads)
-    chosen = resolve_device(device)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed).to(chosen)
-    optimiser = make_optimiser(learner, config.training)
-    from otherview.training.loop import to_device
-
-    maker = SampleMaker(source, learner.views, config.seed)
-    loader = iter(make_loader(maker, plan, start=0, workers=0, pin=False))
-    data_seconds, step_seconds = [], []
-    for step in range(min(TIMED_STEPS, plan.steps)):
-        began = time.monotonic()
-        batch = to_device(next(loader)[0], chosen)
-        data_seconds.append(time.monotonic() - began)
-        began = time.monotonic()
-        loss = learner(batch, learner.prepare([batch], step / plan.steps), 0)
-        loss.total.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        float(loss.total)
-        step_seconds.append(time.monotonic() - began)
-    step, loading = statistics.median(step_seconds), statistics.median(data_seconds)
-    pace = max(step, loading / max(1, config.training.workers)) if config.training.workers else step + loading
+    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
+    step, loading = _timed(learner, config, source, plan, resolve_device(device))
+    workers = config.training.workers
+    pace = max(step, loading / workers) if workers else step + loading
     rows, columns = config.encoder.grid
     patches = rows * columns
     hidden = config.views.mask.hidden_of(patches)
@@ -63,3 +50,29 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
         "hours_expected": round(pace * plan.steps / 3600, 2),
         "warnings": config.warnings(),
     }
+
+
+def _timed(
+    learner: "Learner", config: RunConfig, source: "Source", plan: StepPlan, device: "torch.device"
+) -> tuple[float, float]:
+    """Median seconds of a step, and of loading its batch in this process."""
+    from otherview.data.loader import SampleMaker, make_loader
+    from otherview.training.loop import to_device
+    from otherview.training.optim import make_optimiser
+
+    learner.to(device)
+    optimiser = make_optimiser(learner, config.training)
+    loader = iter(make_loader(SampleMaker(source, learner.views, config.seed), plan, start=0, workers=0, pin=False))
+    step_seconds, data_seconds = [], []
+    for step in range(min(TIMED_STEPS, plan.steps)):
+        began = time.monotonic()
+        batch = to_device(next(loader)[0], device)
+        data_seconds.append(time.monotonic() - began)
+        began = time.monotonic()
+        loss = learner(batch, learner.prepare([batch], step / plan.steps), 0)
+        loss.total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        float(loss.total.detach())  # waits for the device
+        step_seconds.append(time.monotonic() - began)
+    return statistics.median(step_seconds), statistics.median(data_seconds)

@@ -74,7 +74,7 @@ def run(request: Show) -> dict[str, Any]:
     match request:
         case ShowMasks():
             masks = _masks(request.config, grid, max(MASKS_COUNTED, request.count))
-            figure = pictures.draw_masks(masks[: request.count], masks.mean(axis=0), count=len(masks))
+            figure = pictures.draw_masks(list(masks[: request.count]), masks.mean(axis=0), count=len(masks))
         case ShowCorrespondence():
             figure = pictures.draw_correspondence(_pairs(request, grid)[1], grid)
         case _:

@@ -48,8 +48,8 @@ def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flippe
 
 def cut(image: Image.Image, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
     """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 [H, W, C]."""
-    top, left, bottom, right = crop.top, crop.left, crop.top + crop.height, crop.left + crop.width
-    patch = image.crop((round(left), round(top), round(right), round(bottom)))
+    top, left, height, width = (round(float(side)) for side in crop[:4])
+    patch = image.crop((left, top, left + width, top + height))
     if patch.size != (size[1], size[0]):
         patch = patch.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     pixels = np.asarray(patch)

@@ -10,16 +10,16 @@ class ColourSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    jitter_probability: float = Field(0.8, ge=0, le=1)
-    brightness: float = Field(0.4, ge=0)
-    contrast: float = Field(0.4, ge=0)
-    saturation: float = Field(0.2, ge=0)
-    hue: float = Field(0.1, ge=0, le=0.5)
-    gray_probability: float = Field(0.2, ge=0, le=1)
-    blur_probability: float = Field(1.0, ge=0, le=1)
+    jitter_probability: float = Field(default=0.8, ge=0, le=1)
+    brightness: float = Field(default=0.4, ge=0)
+    contrast: float = Field(default=0.4, ge=0)
+    saturation: float = Field(default=0.2, ge=0)
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    gray_probability: float = Field(default=0.2, ge=0, le=1)
+    blur_probability: float = Field(default=1.0, ge=0, le=1)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Range of the Gaussian's standard deviation, in pixels of the view."""
-    solarise_probability: float = Field(0.0, ge=0, le=1)
+    solarise_probability: float = Field(default=0.0, ge=0, le=1)
 
 
 class MaskSettings(BaseModel):
@@ -55,7 +55,7 @@ class ViewSettings(BaseModel):
     """Range of the crop's share of the image area."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over height, drawn log-uniformly."""
-    flip_probability: float = Field(0.5, ge=0, le=1)
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
     seen_colour: ColourSettings = ColourSettings()
     """The colour branch of the online view."""
     other_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)

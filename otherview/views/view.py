@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from otherview.geometry import Crop
@@ -31,9 +31,9 @@ class ViewPair(NamedTuple):
 
 
 def normalise(
-    pixels: UInt8[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
+    pixels: Shaped[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "B C H W"]:
-    """uint8 pixels to float32 with the given channel mean and standard deviation (both for a range of [0, 1])."""
+    """Levels in 0 … 255 (uint8 or float) to float32 by channel mean and standard deviation, both for [0, 1]."""
     shift = torch.tensor(mean, device=pixels.device)[:, None, None]
     scale = torch.tensor(std, device=pixels.device)[:, None, None]
     return (pixels.float() / 255 - shift) / scale

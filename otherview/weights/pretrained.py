@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from otherview.errors import WrongRequest
 from otherview.nn.encoder import Encoder, Tokens
 from otherview.nn.settings import EncoderSettings
+from otherview.views.view import normalise
 
 KEY = "otherview"
 
@@ -48,13 +49,11 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.card = card
-        self.register_buffer("mean", torch.tensor(card.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(card.std)[:, None, None], persistent=False)
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Tokens:
         """Tokens of images of any size that the patch divides: uint8, or floats in [0, 1]."""
-        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-        return self.encoder((scaled - self.mean) / self.std)
+        levels = images if images.dtype == torch.uint8 else images * 255
+        return self.encoder(normalise(levels, self.card.mean, self.card.std))
 
 
 def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:

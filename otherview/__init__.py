@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+_ROOMS_WITH_TENSORS = (
+    "geometry", "distributed", "seeding", "learner", "data", "views", "nn", "losses", "methods", "training", "weights",
+    "evaluation", "report", "bench",
+)  # fmt: skip
+
 if os.environ.get("OTHERVIEW_TYPECHECK") == "1":  # shapes as executed types, in tests
     from jaxtyping import install_import_hook
 
-    install_import_hook("otherview", "beartype.beartype")
+    install_import_hook([f"otherview.{room}" for room in _ROOMS_WITH_TENSORS], "beartype.beartype")
 
 if TYPE_CHECKING:
     from otherview.verbs import evaluate

@@ -61,6 +61,7 @@ def same(a: object, b: object) -> bool:
 PLAN = StepPlan(images=20, batch=6, steps=8, seed=3)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers(workers: int) -> None:
     alone, shared = batches(PLAN), batches(PLAN, workers=workers)

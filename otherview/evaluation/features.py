@@ -80,7 +80,7 @@ def extract(
             kinds = {"pixels": images.flatten(1)}
         else:
             tokens = encoder(images)
-            kinds = {"cls": tokens.cls, "mean": tokens.mean}
+            kinds = {"mean": tokens.mean, "cls": tokens.cls}
         for name, value in kinds.items():
             found.setdefault(name, []).append(value.float().cpu())
         advance(len(pixels))

@@ -3,7 +3,8 @@
 One fixed style, readable without colour: outlines are drawn twice, dark under light.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -147,7 +148,7 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     axes.set_ylim(max(pixels.shape[0] - 0.5, y.max() + half[0]) + 2, min(-0.5, y.min() - half[0]) - 2)
 
 
-def draw_curves(lines: Sequence[dict[str, float]]) -> Figure:
+def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Is it learning: loss with the least reachable one, effective rank, and kNN where it was watched."""
     panels = [
         ("loss", ("loss", "reachable_loss")),

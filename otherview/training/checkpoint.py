@@ -20,7 +20,7 @@ from otherview.distributed import rank, ranks
 def environment(device: str) -> dict[str, Any]:
     """What an exact continuation is relative to."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string: torch's own class is no safe global
         "device": device,
         "threads": torch.get_num_threads(),
         "ranks": ranks(),
@@ -74,5 +74,5 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         try:
             return torch.load(path, map_location="cpu", weights_only=True), said
         except Exception as error:
-            said.append(f"{path} cannot be read ({str(error).splitlines()[0]}); trying the one before")
+            said.append(f"{path} cannot be read ({type(error).__name__}): it is not whole, or not ours")
     return None, said

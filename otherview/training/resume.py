@@ -3,6 +3,7 @@
 import torch
 
 from otherview.distributed import rank
+from otherview.errors import WrongRequest
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
 from otherview.training.console import RunProgress
 from otherview.training.journal import Journal
@@ -32,6 +33,8 @@ def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
     progress = RunProgress(total=run.steps, start=0, speak=rank() == 0)
     for line in said:
         progress.say(line)
+    if state is None and said:
+        raise WrongRequest(f"no checkpoint in {run.folder / 'checkpoints'} can be read: give --fresh to start over")
     if state is None:
         return 0, Journal(path)
     run.learner.load_state_dict(state["learner"])

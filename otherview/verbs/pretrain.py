@@ -1,10 +1,8 @@
 """Pre-train an encoder on any folder of images; run the same command again to continue."""
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from otherview.config import RunConfig, config_hash
-from otherview.data.plan import StepPlan
 from otherview.errors import WrongRequest
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import prepare_folder, summary_of, write_summary
 
 if TYPE_CHECKING:
+    from otherview.data.plan import StepPlan
     from otherview.data.source import Source
     from otherview.training.run import Run, Summary
 
@@ -76,6 +74,7 @@ def pretrain(
 
     Raises WrongRequest before anything is computed; Stopped (exit status 75) when asked to stop.
     """
+    from otherview.data.plan import StepPlan
     from otherview.data.source import open_source
 
     config.check()
@@ -96,29 +95,13 @@ def pretrain(
     began = time.monotonic()
     parts = _assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
     from otherview.training.loop import train
+    from otherview.training.stop import stop_requests
 
     with stop_requests() as parts.asked_to_stop:
         ended = train(parts)
     summary = _finish(config, parts, ended, out=out, seconds=time.monotonic() - began)
     print(_snippet(out), file=sys.stderr)
     return summary
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT, SIGTERM or SIGUSR1 into a request that the loop honours after its step; a second SIGINT is immediate."""
-    asked: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watched(bank: str | None, test: str | None) -> "tuple[Source, Source] | None":
@@ -135,7 +118,7 @@ def _watched(bank: str | None, test: str | None) -> "tuple[Source, Source] | Non
     return sources
 
 
-def _first_lines(config: RunConfig, plan: StepPlan, *, data: str, out: Path) -> list[str]:
+def _first_lines(config: RunConfig, plan: "StepPlan", *, data: str, out: Path) -> list[str]:
     rows, columns = config.encoder.grid
     height, width = config.encoder.image_size
     return [
@@ -149,7 +132,7 @@ def _first_lines(config: RunConfig, plan: StepPlan, *, data: str, out: Path) -> 
 def _assemble(
     config: RunConfig,
     source: "Source",
-    plan: StepPlan,
+    plan: "StepPlan",
     *,
     out: Path,
     device: DeviceName,

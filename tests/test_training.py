@@ -85,13 +85,16 @@ def test_a_killed_run_continues_bit_for_bit_kill(undisturbed: Path, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path: Path, number: int) -> None:
+    """The signal goes to the whole job, its workers included, as a terminal and a cluster's scheduler send it."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "otherview", *SMALL, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     patience = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() and time.monotonic() < patience:
         time.sleep(0.01)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
     assert "the same command" in said.splitlines()[-1]

@@ -5,11 +5,14 @@ after step s simply asks for steps s, s + 1, ...
 A broken image is replaced by the next readable one in the source's order, seen through the broken one's randomness.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from otherview.data.plan import StepPlan
@@ -22,11 +25,15 @@ MOST_BROKEN_IN_A_ROW = 100
 
 
 class Sample(NamedTuple):
-    """What a worker hands over: the method's own sample, whose image it is, and whose it replaces (−1: nobody's)."""
+    """The method's own sample, whose image it is, and whose it replaces (−1: nobody's); collated, a batch of them."""
 
     views: Any
-    read: int
-    broken: int
+    read: int | Tensor
+    broken: int | Tensor
+
+    def replaced(self) -> list[int]:
+        """The indices of the broken images in this batch."""
+        return [index for index in torch.as_tensor(self.broken).reshape(-1).tolist() if index >= 0]
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,16 @@ class _PlanSampler(Sampler[list[tuple[int, int]]]):
         return (self.plan.steps - self.start) * self.plan.accumulation
 
 
-def one_thread(_worker: int) -> None:
-    """A worker computes on one thread; the model has the others."""
+def settle_worker(_worker: int) -> None:
+    """A worker computes on one thread, the model has the others; and signals are the main process's business.
+
+    Terminals and cluster schedulers send a signal to every process of a job: a worker that died of it would take the
+    run down before its checkpoint is written. A worker leaves when its loader or its parent does.
+    """
     import cv2
 
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
@@ -74,8 +87,13 @@ def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int,
     return DataLoader(
         maker,
         batch_sampler=_PlanSampler(plan, start),
-        num_workers=workers,
-        worker_init_fn=one_thread,
+        num_workers=min(workers, _usable_cores()),
+        worker_init_fn=settle_worker,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )
+
+
+def _usable_cores() -> int:
+    """More workers than cores only take turns; the batches are the same for any number of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

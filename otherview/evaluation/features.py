@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from otherview.data.loader import one_thread
+from otherview.data.loader import settle_worker
 from otherview.data.source import Source
 from otherview.nn.encoder import Encoder
 from otherview.views.view import normalise
@@ -69,7 +69,7 @@ def extract(
 ) -> dict[str, Float[Tensor, "N D"]]:
     """cls and mean token of every image, float32 on the CPU; with `encoder` None the normalised pixels themselves."""
     indices = np.arange(len(source)) if indices is None else indices
-    loader = DataLoader(_Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=one_thread)
+    loader = DataLoader(_Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=settle_worker)
     if encoder is not None:
         encoder.eval()
     found: dict[str, list[Tensor]] = {}

@@ -6,11 +6,12 @@ summary = train(run)
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
 from otherview.learner import Learner, StepLoss
 from otherview.training.clock import Clock
@@ -23,14 +24,6 @@ from otherview.training.schedule import warmup_cosine
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
-
-
-class Batch(NamedTuple):
-    """What the loader yields: the method's own batch, the images' indices, and those they replace (−1: nobody's)."""
-
-    views: Any
-    read: Tensor
-    broken: Tensor
 
 
 def train(run: Run) -> Summary:
@@ -122,11 +115,11 @@ def _trainable(learner: Learner) -> list[torch.nn.Parameter]:
     return [parameter for parameter in learner.parameters() if parameter.requires_grad]
 
 
-def _next_step(batches: Iterator[Any], run: Run, progress: RunProgress) -> list[Any]:
+def _next_step(batches: Iterator[Sample], run: Run, progress: RunProgress) -> list[Any]:
     """The micro-batches of one step on the device; broken images are named once."""
-    samples = [Batch(*batch) for batch in islice(batches, run.settings.accumulation)]
+    samples = list(islice(batches, run.settings.accumulation))
     for sample in samples:
-        for index in sample.broken[sample.broken >= 0].tolist():
+        for index in sample.replaced():
             if index not in run.broken:
                 run.broken.add(index)
                 progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")

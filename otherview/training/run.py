@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from accelerate import Accelerator
 
+from otherview.data.loader import Sample
 from otherview.learner import Learner, Observer
 from otherview.training.settings import TrainingSettings
 
@@ -39,7 +40,7 @@ class Run:
     steps_per_epoch: int
     config_hash: str
     accelerator: Accelerator
-    loader_from: Callable[[int], Iterable[Any]]
+    loader_from: Callable[[int], Iterable[Sample]]
     """Micro-batches from a step on."""
     name_of: Callable[[int], str]
     """What to call an image in a message."""

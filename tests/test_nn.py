@@ -1,17 +1,22 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.utils.data import default_collate
 
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
+from otherview.methods.build import build_siamese_im
 from otherview.nn.batch_norm import TokenBatchNorm, token_statistics
 from otherview.nn.ema import cosine_momentum, move, twin
 from otherview.nn.encoder import Encoder
 from otherview.nn.positions import sincos_grid
 from otherview.nn.settings import EncoderSettings
+from otherview.recipes.registry import find
 from tests.ranks import batch_norm_of_rank, in_ranks
 
 SMALL = EncoderSettings(image_size=(16, 24), patch_size=4, width=32, depth=3, heads=4)
@@ -141,3 +146,17 @@ def test_moving_average() -> None:
     torch.testing.assert_close(target.weight, before + 0.1)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     assert [cosine_momentum(p, start=0.99) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])
+
+
+def test_predictions_may_start_at_nothing() -> None:
+    """With predictor_start zero the loss begins at the oracle of y = 0, which is 1; with random it does not."""
+    found = {}
+    for start in ("zero", "random"):
+        config = find("siamese_im_demo").make()
+        method = config.method.model_copy(update={"predictor_start": start})
+        learner = build_siamese_im(method, encoder=config.encoder, views=config.views, seed=0)
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+        batch = default_collate([learner.views(image, np.random.default_rng(index)) for index in range(4)])
+        found[start] = float(learner(batch, learner.prepare([batch], 0.0), 0).total)
+    assert found["zero"] == pytest.approx(1, abs=1e-4)
+    assert abs(found["random"] - 1) > 0.01

@@ -2,10 +2,13 @@
 
     shapes:N[:train|val|test][@SIZE]
 
-Every image shows one to three objects of one class on a textured ground. The class is the outline alone: colours,
-places, turns, sizes and grounds are drawn without looking at it, and all outlines have the same area.
+Every image shows five to seven bright objects of one class on a dark, cloudy ground. The class is the outline alone:
+brightness, tint, places, turns, sizes and grounds are drawn without looking at it, and all outlines have the same area.
+What the images share beyond the outline is kept small on purpose: whatever varies most between images is learned first,
+and where that was brightness or colour nothing else was learned in demo time (docs/log.md).
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +21,9 @@ from otherview.errors import WrongRequest
 
 SPLITS = ("train", "val", "test")
 FINE = 4
-"""Images are drawn this many times larger and averaged down."""
+"""Outlines are filled on a grid this many times finer than the pixels."""
+GROUND, CLOUDS, CONTRAST, TINT = 90.0, 10.0, 110.0, 20.0
+"""Levels of 255: the ground's mean and standard deviation, what objects are brighter by, and the range of their tint."""
 
 
 def _regular(corners: int, *, inner: float | None = None) -> np.ndarray:
@@ -37,20 +42,14 @@ def _cross(arm: float) -> np.ndarray:
     return np.concatenate([quarter @ turn.T for turn in turns])
 
 
-def _crescent() -> np.ndarray:
-    outer = np.linspace(0.35, 2 * np.pi - 0.35, 28)
-    inner = outer[::-1]
-    shift = np.array([0.42, 0.0])
-    return np.concatenate([
-        np.stack([np.cos(outer), np.sin(outer)], axis=1),
-        0.72 * np.stack([np.cos(inner), np.sin(inner)], axis=1) + shift,
-    ])  # fmt: skip
-
-
 def _ring() -> np.ndarray:
     """One closed line round the outside and back round the hole."""
     outer, hole = _regular(32), 0.62 * _regular(32)[::-1]
     return np.concatenate([outer, outer[:1], hole[-1:], hole])
+
+
+def _corners(*points: tuple[int | float, int | float]) -> np.ndarray:
+    return np.array(points, float)
 
 
 def _unit_area(outline: np.ndarray) -> np.ndarray:
@@ -64,12 +63,12 @@ OUTLINES: dict[str, np.ndarray] = {
     for name, outline in {
         "disc": _regular(32),
         "triangle": _regular(3),
-        "square": _regular(4),
-        "star": _regular(5, inner=0.42),
-        "cross": _cross(0.3),
+        "star": _regular(5, inner=0.38),
+        "cross": _cross(0.22),
         "ring": _ring(),
-        "crescent": _crescent(),
-        "burst": _regular(10, inner=0.6),
+        "bar": _corners((-1, -5), (1, -5), (1, 5), (-1, 5)),
+        "angle": _corners((0, 0), (3, 0), (3, 1), (1, 1), (1, 3), (0, 3)),
+        "bracket": _corners((0, 0), (3.4, 0), (3.4, 3), (2.6, 3), (2.6, 0.8), (0.8, 0.8), (0.8, 3), (0, 3)),
     }.items()
 }
 CLASSES = tuple(OUTLINES)
@@ -135,26 +134,26 @@ class Shapes:
         rng = self._rng(index)
         label = int(rng.integers(len(CLASSES)))
         ground = _ground(self.size, rng)
-        outlines = _scatter(OUTLINES[CLASSES[label]], self.size, rng)
-        canvas, layers = ground.copy(), []
-        for outline in outlines:
-            layer = np.zeros(canvas.shape[:2], np.uint8)
-            cv2.fillPoly(layer, [np.round(outline * FINE).astype(np.int32)], 255)
-            canvas[layer > 0] = _colour_against(ground, layer > 0, rng)
-            layers.append(layer)
-        return _finish(canvas, ground, layers, label=label, size=self.size)
+        canvas, masks = ground.copy(), []
+        for outline in _scatter(OUTLINES[CLASSES[label]], self.size, rng):
+            mask = _fill(outline, self.size)
+            canvas[mask] = ground[mask] + CONTRAST + rng.uniform(-TINT, TINT, 3)
+            masks.append(mask)
+        visible = _visible(masks)
+        pixels, background = (np.clip(np.round(image), 0, 255).astype(np.uint8) for image in (canvas, ground))
+        return Drawing(pixels, background, label, _boxes(visible), visible)
 
 
 def _scatter(outline: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One to three turned copies of an outline whose centres keep apart, in pixels of the image."""
+    """Five to seven turned copies of an outline whose centres keep apart, in pixels of the image."""
     placed: list[tuple[np.ndarray, float]] = []
     outlines = []
-    for _ in range(int(rng.integers(1, 4))):
-        extent = size * rng.uniform(0.24, 0.36)
+    for _ in range(int(rng.integers(5, 8))):
+        extent = size * rng.uniform(0.18, 0.22)
         turn = rng.uniform(0, 2 * np.pi)
         for _ in range(10):
-            centre = rng.uniform(0.2 * size, 0.8 * size, 2)
-            if all(np.hypot(*(centre - other)) > 0.8 * (extent + reach) for other, reach in placed):
+            centre = rng.uniform(0.02 * size, 0.98 * size, 2)
+            if all(math.dist(centre, other) > 0.9 * (extent + reach) for other, reach in placed):
                 placed.append((centre, extent))
                 rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
                 outlines.append(extent * outline @ rotation.T + centre)
@@ -163,35 +162,33 @@ def _scatter(outline: np.ndarray, size: int, rng: np.random.Generator) -> list[n
 
 
 def _ground(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth field of two colours: float32 [fine, fine, 3]."""
-    fine = size * FINE
-    field = cv2.resize(rng.random((4, 4), np.float32), (fine, fine), interpolation=cv2.INTER_CUBIC)[..., None]
-    first, second = rng.uniform(0, 255, (2, 3)).astype(np.float32)
-    return first + (0.5 * (second - first)) * np.clip(field, 0, 1)
+    """Clouds of a fixed mean and strength: float32 [S, S, 3]."""
+    clouds = rng.random((4, 4), np.float32)
+    clouds = CLOUDS * (clouds - clouds.mean()) / clouds.std()
+    return (GROUND + cv2.resize(clouds, (size, size), interpolation=cv2.INTER_CUBIC))[..., None].repeat(3, axis=2)
 
 
-def _colour_against(ground: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A colour that a person can tell from the ground it lies on."""
-    behind = ground[where].mean(axis=0) if where.any() else np.zeros(3)
-    colours = rng.uniform(0, 255, (8, 3)).astype(np.float32)
-    far = np.abs(colours - behind).sum(axis=1) > 200
-    return colours[int(np.argmax(far))]
+def _fill(outline: np.ndarray, size: int) -> np.ndarray:
+    """The pixels that lie inside by more than half: bool [S, S]. Soft edges would tell an outline's length by colour."""
+    layer = np.zeros((size * FINE, size * FINE), np.uint8)
+    cv2.fillPoly(layer, [np.round(outline * FINE - 0.5).astype(np.int32)], 255)
+    return cv2.resize(layer, (size, size), interpolation=cv2.INTER_AREA) > 127
 
 
-def _finish(canvas: np.ndarray, ground: np.ndarray, layers: list[np.ndarray], *, label: int, size: int) -> Drawing:
-    def shrink(image: np.ndarray) -> np.ndarray:
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-
-    covered = np.zeros((size, size), bool)
-    masks = []
-    for layer in reversed(layers):  # the last drawn lies on top
-        mask = (shrink(layer) > 127) & ~covered
+def _visible(masks: list[np.ndarray]) -> np.ndarray:
+    """The visible part of every object, those wholly hidden left out; the last drawn lies on top."""
+    covered = np.zeros_like(masks[0])
+    parts = []
+    for mask in reversed(masks):
+        parts.append(mask & ~covered)
         covered |= mask
-        masks.append(mask)
-    visible = np.stack([mask for mask in reversed(masks) if mask.any()])
-    boxes = []
-    for mask in visible:
+    return np.stack([part for part in reversed(parts) if part.any()])
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """float32 [objects, 4]: left, top, right, bottom."""
+    found = []
+    for mask in masks:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    pixels, background = (np.clip(np.round(shrink(image)), 0, 255).astype(np.uint8) for image in (canvas, ground))
-    return Drawing(pixels, background, label, np.asarray(boxes, np.float32), visible)
+        found.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return np.asarray(found, np.float32)

@@ -69,7 +69,9 @@ def extract(
 ) -> dict[str, Float[Tensor, "N D"]]:
     """cls and mean token of every image, float32 on the CPU; with `encoder` None the normalised pixels themselves."""
     indices = np.arange(len(source)) if indices is None else indices
-    loader = DataLoader(_Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=settle_worker)
+    loader = DataLoader(
+        _Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=settle_worker
+    )
     if encoder is not None:
         encoder.eval()
     found: dict[str, list[Tensor]] = {}

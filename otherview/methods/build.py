@@ -33,6 +33,8 @@ def build_siamese_im(
         predictor = Predictor(
             method.head_width, depth=method.predictor_depth, heads=method.head_heads, norm=method.predictor_norm
         )
+        if method.predictor_start == "zero":
+            torch.nn.init.zeros_(predictor.head.weight)
     return SiameseIM(
         encoder=Encoder(encoder, seed=seed),
         projector=projector,

@@ -25,6 +25,9 @@ class SiameseIMSettings(BaseModel):
     """Blocks of the predictor."""
     predictor_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the predictor's blocks."""
+    predictor_start: Literal["random", "zero"] = "random"
+    """The predictor's last Linear at the start. zero (ours): predictions begin at nothing, and the encoder is not pulled
+    about before there is something to predict; short runs of small models learn sooner."""
     loss: Literal["dense", "global_dense"] = "dense"
     """dense: the CVPR form; global_dense: the article's, with the two weights below."""
     negative_weight: float = Field(default=0.02, ge=0)

@@ -86,7 +86,11 @@ def siamese_im_demo() -> RunConfig:
     cost      about 6 minutes on two CPU cores
     expected  kNN still at chance: drawn shapes do not learn in this time yet (docs/log.md)
     """
-    return siamese_im_pico_32().model_copy(update={"recipe": "siamese_im_demo", "steps": 1000})
+    plain = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
+    views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": plain, "other_colour": plain})
+    pico = siamese_im_pico_32()
+    method = pico.method.model_copy(update={"predictor_start": "zero"})
+    return pico.model_copy(update={"recipe": "siamese_im_demo", "steps": 600, "method": method, "views": views})
 
 
 def _small_views() -> ViewSettings:

@@ -37,6 +37,8 @@ def train(run: Run) -> Summary:
     clockwork = Clock(run.batch)
     figures: Mapping[str, float] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
+        if start == 0:
+            _observe(run, 0, journal, progress)
         for step in range(start, run.steps):
             if step > start and step % settings.save_every == 0:
                 save(run, optimiser, journal, step)

@@ -13,6 +13,8 @@ from otherview.verbs.request import Computing
 
 RECIPE = "siamese_im_demo"
 TRAIN, BANK, TEST = "shapes:50000:train", "shapes:5000:val", "shapes:2000:test"
+WATCH = {"knn_bank": "shapes:2000:train", "knn_test": "shapes:1000:val", "knn_every": 150}
+"""What the curve is drawn from; the test images stay unseen until the end."""
 
 
 @dataclass(kw_only=True)
@@ -32,8 +34,9 @@ def run(request: Demo) -> dict[str, Any]:
 
     began = time.monotonic()
     config = find(RECIPE).make().model_copy(update={"seed": request.seed})
-    trained = pretrain(config, data=TRAIN, out=request.out, device=request.device, threads=request.threads)
-    scores = evaluate.knn(request.out, train=BANK, test=TEST, device=request.device, threads=request.threads)
+    computing = {"device": request.device, "threads": request.threads}
+    trained = pretrain(config, data=TRAIN, out=request.out, **WATCH, **computing)
+    scores = evaluate.knn(request.out, train=BANK, test=TEST, **computing)
     report = request.out / "report.html"
     _report(request, scores, str(trained["verdict"]), report)
     value = {score.name: score.value for score in [*scores.scores, *scores.control]}

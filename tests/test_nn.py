@@ -157,6 +157,6 @@ def test_predictions_may_start_at_nothing() -> None:
         learner = build_siamese_im(method, encoder=config.encoder, views=config.views, seed=0)
         image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
         batch = default_collate([learner.views(image, np.random.default_rng(index)) for index in range(4)])
-        found[start] = float(learner(batch, learner.prepare([batch], 0.0), 0).total)
+        found[start] = float(learner(batch, learner.prepare([batch], 0.0), 0).total.detach())
     assert found["zero"] == pytest.approx(1, abs=1e-4)
     assert abs(found["random"] - 1) > 0.01

@@ -36,22 +36,22 @@ def shaded(view: View, grid: PatchGrid) -> np.ndarray:
 
 
 def _panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
-    axes.imshow(pixels, interpolation="nearest")
+    """An image whose axes count pixels from its upper left edge, as crops and places do."""
+    axes.imshow(pixels, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
+    axes.autoscale(False)
     axes.set_title(title, fontsize=8)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _outline(axes: Axes, x: Sequence[float], y: Sequence[float], label: str = "") -> None:
-    axes.plot(x, y, color="black", linewidth=2.4)
-    axes.plot(x, y, color="white", linewidth=1.0)
-    if label:
-        axes.text(x[0], y[0], label, color="white", fontsize=7, bbox={"facecolor": "black", "pad": 1, "linewidth": 0})
-
-
-def _box(crop: Crop) -> tuple[list[float], list[float]]:
-    left, right, top, bottom = crop.left, crop.left + crop.width, crop.top, crop.top + crop.height
-    return [left, right, right, left, left], [top, top, bottom, bottom, top]  # pyright: ignore[reportReturnType]
+def _outline(axes: Axes, crop: Crop, label: str, *, above: bool) -> None:
+    """The crop's rectangle; its name stands in the upper left or the lower right corner, so that two can be read."""
+    left, top, right, bottom = crop.left, crop.top, crop.left + crop.width, crop.top + crop.height
+    for colour, width in (("black", 2.4), ("white", 1.0)):
+        axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=width)  # pyright: ignore[reportArgumentType]
+    x, y, ha, va = (left, top, "left", "top") if above else (right, bottom, "right", "bottom")
+    style = {"facecolor": "black", "pad": 1, "linewidth": 0}
+    axes.text(float(x), float(y), label, ha=ha, va=va, color="white", fontsize=7, bbox=style)
 
 
 def _as_said(crop: Crop) -> str:
@@ -63,8 +63,8 @@ def draw_views(images: Sequence[Image.Image], pairs: Sequence[ViewPair], grid: P
     figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
     for axes, image, pair in zip(rows, images, pairs, strict=True):
         _panel(axes[0], np.asarray(image), f"image {image.height}×{image.width} px")
-        _outline(axes[0], *_box(pair.seen.crop), label="seen")
-        _outline(axes[0], *_box(pair.other.crop), label="other")
+        _outline(axes[0], pair.seen.crop, "seen", above=True)
+        _outline(axes[0], pair.other.crop, "other", above=False)
         _panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")
         _panel(axes[2], shaded(pair.seen, grid), f"{int(pair.seen.hidden.sum())} of {grid.patches} patches hidden")
         _panel(axes[3], pixels_of(pair.other), f"other: {_as_said(pair.other.crop)}")
@@ -73,13 +73,13 @@ def draw_views(images: Sequence[Image.Image], pairs: Sequence[ViewPair], grid: P
 
 def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int) -> Figure:
     """Some masks (dark: hidden), and how often each patch was hidden over `count` masks."""
-    columns = 6
+    columns = 3
     lines = -(-len(masks) // columns)
-    figure = plt.figure(figsize=(9, 1.6 * lines + 2.8), layout="constrained")
-    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1.5 * lines, 2.8]))
-    for axes, mask in zip(above.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
+    figure = plt.figure(figsize=(9, max(3.6, 1.25 * lines)), layout="constrained")
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.1 * columns, 4.6]))
+    for axes, mask in zip(left.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
         _panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
-    axes = below.subplots()
+    axes = right.subplots()
     shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")
     axes.set_title(f"how often each patch is hidden, over {count:,} masks", fontsize=9)
     if frequency.size <= 256:
@@ -95,7 +95,7 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
             )
     axes.set_xticks([])
     axes.set_yticks([])
-    below.colorbar(shown, ax=axes)
+    right.colorbar(shown, ax=axes, shrink=0.7)
     return figure
 
 
@@ -120,7 +120,7 @@ def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
     _panel(axes, pixels, "the other view, to be predicted")
     for number, (u, v) in enumerate(_marked(grid), 1):
-        _dot(axes, (v + 0.5) * size[1] - 0.5, (u + 0.5) * size[0] - 0.5, number)
+        _dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
 
 
 def _dot(axes: Axes, x: float, y: float, number: int) -> None:
@@ -133,8 +133,8 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     pixels = shaded(pair.seen, grid)
     placement = place(pair.other.crop, within=pair.seen.crop, grid=grid)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
-    y = ((placement.rows + 0.5) * size[0] - 0.5).numpy()
-    x = ((placement.columns + 0.5) * size[1] - 0.5).numpy()
+    y = ((placement.rows + 0.5) * size[0]).numpy()
+    x = ((placement.columns + 0.5) * size[1]).numpy()
     half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
     _panel(axes, pixels, "the seen view, masked, and where those patches fall in it")
     for edge in np.concatenate([[y.min() - half[0]], y + half[0]]) if y[0] < y[-1] else ():
@@ -144,8 +144,8 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     for number, (u, v) in enumerate(_marked(grid), 1):
         _dot(axes, float(x[v]), float(y[u]), number)
     axes.set_facecolor("0.6")
-    axes.set_xlim(min(-0.5, x.min() - half[1]) - 2, max(pixels.shape[1] - 0.5, x.max() + half[1]) + 2)
-    axes.set_ylim(max(pixels.shape[0] - 0.5, y.max() + half[0]) + 2, min(-0.5, y.min() - half[0]) - 2)
+    axes.set_xlim(min(0, x.min() - half[1]) - 2, max(pixels.shape[1], x.max() + half[1]) + 2)
+    axes.set_ylim(max(pixels.shape[0], y.max() + half[0]) + 2, min(0, y.min() - half[0]) - 2)
 
 
 def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:

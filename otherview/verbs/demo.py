@@ -70,7 +70,8 @@ def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
     pairs = [views(image, sample_rng(seed=request.seed, epoch=0, index=index)) for index, image in enumerate(images)]
     shown = [
         Picture("Is it learning?",
-                "The loss says little; the effective rank of C (how many directions the targets fill) should climb.",
+                "The loss says little: watch kNN on images that training does not use, from the untrained encoder at "
+                "step 0 on. The effective rank of C (how many directions the targets fill) falls first and climbs later.",
                 pictures.draw_curves(read_journal(request.out / "metrics.jsonl"))),
         Picture("What the learner sees", "Two crops of one image; the seen view is masked, the other has to be predicted.",
                 pictures.draw_views(images, pairs, grid)),

@@ -24,7 +24,7 @@ format: .venv/development
 	$(BIN)/ruff check --fix otherview tests
 
 docs: .venv/development
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 soak: .venv/development
 	$(BIN)/python -m pytest -q -m soak; status=$$?; [ $$status -eq 5 ] || exit $$status

@@ -2,7 +2,7 @@
 
     shapes:N[:train|val|test][@SIZE]
 
-Every image shows five to seven bright objects of one class on a dark, cloudy ground. The class is the outline alone:
+Every image shows up to seven bright objects of one class on a dark, cloudy ground. The class is the outline alone:
 brightness, tint, places, turns, sizes and grounds are drawn without looking at it, and all outlines have the same area.
 What the images share beyond the outline is kept small on purpose: whatever varies most between images is learned first,
 and where that was brightness or colour nothing else was learned in demo time (docs/log.md).
@@ -145,7 +145,7 @@ class Shapes:
 
 
 def _scatter(outline: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Five to seven turned copies of an outline whose centres keep apart, in pixels of the image."""
+    """Up to seven turned copies of an outline whose centres keep apart, in pixels of the image."""
     placed: list[tuple[np.ndarray, float]] = []
     outlines = []
     for _ in range(int(rng.integers(5, 8))):

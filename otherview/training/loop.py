@@ -34,11 +34,11 @@ def train(run: Run) -> Summary:
     start, journal = restore(run, optimiser)
     wrapped = accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))
-    clockwork = Clock(run.batch)
     figures: Mapping[str, float] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
         if start == 0:
             _observe(run, 0, journal, progress)
+        clockwork = Clock(run.batch)
         for step in range(start, run.steps):
             if step > start and step % settings.save_every == 0:
                 save(run, optimiser, journal, step)

@@ -31,6 +31,7 @@ VERBS = {
     "show masks": ("show", "ShowMasks", "what is hidden: some masks and how often each patch is"),
     "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),
     "recipes": ("recipes", "Recipes", "list the recipes; NAME prints its whole config"),
+    "bench loader": ("bench", "BenchLoader", "images/s per core of the input path against torchvision on PIL images"),
     "bench loss": ("bench", "BenchLoss", "memory and time of the loss"),
 }
 

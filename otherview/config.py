@@ -42,6 +42,12 @@ class RunConfig(BaseModel):
         self.encoder.check()
         self.method.check()
         rows, columns = self.encoder.grid
+        for name, values in (("mean", self.views.mean), ("std", self.views.std)):
+            if len(values) != self.encoder.channels:
+                raise WrongRequest(
+                    f"views.{name} has {len(values)} values for {self.encoder.channels} channels: "
+                    f"give --views.{name} one per channel; otherview doctor measures them"
+                )
         hidden = self.views.mask.hidden_of(rows * columns)
         if not 0 <= hidden < rows * columns:
             raise WrongRequest(

@@ -13,10 +13,25 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
-Views = Callable[[Image.Image, np.random.Generator], Any]
+
+@runtime_checkable
+class Image(Protocol):
+    """An image as views see it: its size as a person sees it, and its pixels when asked for."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def decode(self, least_scale: float = 1.0) -> np.ndarray:
+        """uint8 [H, W, C], the whole image; it may be smaller than height × width, down to `least_scale` of them."""
+        ...
+
+
+Views = Callable[[Image, np.random.Generator], Any]
 """A pure function, run in a worker: one image and its generator in, one sample out."""
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.utils.data import default_collate
 
+from otherview.data.picture import Picture
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build_siamese_im
@@ -155,7 +155,7 @@ def test_predictions_may_start_at_nothing() -> None:
         config = find("siamese_im_demo").make()
         method = config.method.model_copy(update={"predictor_start": start})
         learner = build_siamese_im(method, encoder=config.encoder, views=config.views, seed=0)
-        image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+        image = Picture("noise", np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
         batch = default_collate([learner.views(image, np.random.default_rng(index)) for index in range(4)])
         found[start] = float(learner(batch, learner.prepare([batch], 0.0), 0).total.detach())
     assert found["zero"] == pytest.approx(1, abs=1e-4)

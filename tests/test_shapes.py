@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from otherview.data.picture import picture_of
 from otherview.data.shapes import CLASSES, Shapes
-from otherview.data.source import open_source
+from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation.logistic import fit_logistic
 
@@ -15,14 +16,19 @@ CHANCE = 1 / len(CLASSES)
 def test_the_same_image_every_time_and_another_in_every_split() -> None:
     train, again = Shapes(50), Shapes(5000)
     for index in range(20):
-        assert train.image(index).tobytes() == again.image(index).tobytes()
-    splits = {Shapes(5, split).image(3).tobytes() for split in ("train", "val", "test")}
+        assert train.read(index) == again.read(index)
+    splits = {Shapes(5, split).read(3) for split in ("train", "val", "test")}
     assert len(splits) == 3
 
 
 def test_no_image_stands_in_two_splits() -> None:
-    seen = [Shapes(400, split).image(index).tobytes() for split in ("train", "val", "test") for index in range(400)]
+    seen = [Shapes(400, split).read(index) for split in ("train", "val", "test") for index in range(400)]
     assert len(set(seen)) == len(seen)
+
+
+def test_the_file_holds_the_drawing() -> None:
+    source = Shapes(9, "val", 40)
+    assert (picture_of(source, 5).decode() == source.drawing(5).pixels).all()
 
 
 def test_boxes_masks_and_pixel_labels_agree() -> None:
@@ -101,4 +107,4 @@ def test_wrong_specs(spec: str) -> None:
 
 def test_spec() -> None:
     source = open_source("shapes:7:val@64")
-    assert (len(source), source.image(6).size) == (7, (64, 64))
+    assert (len(source), picture_of(source, 6).decode().shape) == (7, (64, 64, 3))

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from otherview.data.source import labels_of, open_source
+from otherview.data.picture import picture_of
+from otherview.data.source import labels_of
+from otherview.data.spec import open_source
 from otherview.errors import BrokenImage, WrongRequest
 
 
@@ -29,7 +31,7 @@ def written(path: Path, content: bytes) -> Path:
 
 def values(spec: str | Path) -> list[int]:
     source = open_source(str(spec))
-    return [source.image(index).getpixel((5, 5))[0] for index in range(len(source))]  # pyright: ignore[reportIndexIssue]
+    return [int(picture_of(source, index).decode()[5, 5, 0]) for index in range(len(source))]
 
 
 @pytest.fixture
@@ -120,45 +122,17 @@ def test_wrong_requests_are_named(tmp_path: Path, make, said: str) -> None:
         open_source(str(make(tmp_path)))
 
 
-def test_what_a_person_would_see(tmp_path: Path) -> None:
-    """Alpha over white, palette, gray, CMYK, and a rotated photo upright."""
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "alpha.png")
-    Image.new("L", (4, 4), 77).save(tmp_path / "gray.png")
-    Image.new("CMYK", (4, 4), (0, 0, 0, 0)).save(tmp_path / "ink.tif")
-    picture(9).convert("P").save(tmp_path / "palette.png")
-    rotated = Image.new("RGB", (6, 3))
-    rotated.putpixel((0, 0), (255, 255, 255))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
-    rotated.save(tmp_path / "turned.tif", exif=exif)
-    source = open_source(str(tmp_path))
-    seen = {source.name(index): source.image(index) for index in range(len(source))}
-    assert {image.mode for image in seen.values()} == {"RGB"}
-    assert seen["alpha.png"].getpixel((0, 0)) == (255, 255, 255)
-    assert seen["gray.png"].getpixel((0, 0)) == (77, 77, 77)
-    assert seen["ink.tif"].getpixel((0, 0)) == (255, 255, 255)
-    assert seen["turned.tif"].size == (3, 6)
-    assert seen["turned.tif"].getpixel((2, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", encoded(3)[:40]])
-def test_broken_files_are_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(BrokenImage, match=r"bad\.png"):
-        open_source(str(tmp_path)).image(0)
-
-
 def test_a_file_deleted_meanwhile_is_a_broken_image(folder: Path) -> None:
     source = open_source(str(folder))
     (folder / "b/1.png").unlink()
     with pytest.raises(BrokenImage, match=r"1\.png"):
-        source.image(2)
+        source.read(2)
 
 
 def test_real_data(real_data: Path) -> None:
     source = open_source(str(real_data / "cifar10/train.parquet"))
     assert len(source) == 50_000
     assert np.bincount(labels_of(source, "")).tolist() == [5000] * 10
-    assert source.image(49_999).size == (32, 32)
+    assert picture_of(source, 49_999).width == 32
     shards = open_source(str(real_data / "imagenette128/train-*.tar"))
-    assert (len(shards), shards.image(9468).size) == (9469, (128, 128))
+    assert (len(shards), picture_of(shards, 9468).height) == (9469, 128)

@@ -3,6 +3,7 @@
 A step is a list of (epoch, index) pairs, and a sample is a function of (seed, epoch, index), so a run that stopped
 after step s simply asks for steps s, s + 1, ...
 A broken image is replaced by the next readable one in the source's order, seen through the broken one's randomness.
+Samples wait in shared memory: at most workers × WAITING micro-batches of them.
 """
 
 import os
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from otherview.data.levels import RGB, Decoding
+from otherview.data.picture import picture_of
 from otherview.data.plan import StepPlan
 from otherview.data.source import Source
 from otherview.errors import BrokenImage
@@ -22,6 +25,8 @@ from otherview.learner import Views
 from otherview.seeding import sample_rng
 
 MOST_BROKEN_IN_A_ROW = 100
+WAITING = 4
+"""Micro-batches that a worker makes ahead."""
 
 
 class Sample(NamedTuple):
@@ -43,6 +48,7 @@ class SampleMaker(Dataset[Sample]):
     source: Source
     views: Views
     seed: int
+    decoding: Decoding = RGB
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -50,10 +56,12 @@ class SampleMaker(Dataset[Sample]):
         for step in range(MOST_BROKEN_IN_A_ROW):
             actual = (index + step) % len(self.source)
             try:
-                image = self.source.image(actual)
+                image = picture_of(self.source, actual, self.decoding)
+                views = self.views(image, rng)
             except BrokenImage:
+                rng = sample_rng(seed=self.seed, epoch=epoch, index=index)  # a late fault may have drawn already
                 continue
-            return Sample(self.views(image, rng), actual, -1 if step == 0 else index)
+            return Sample(views, actual, -1 if step == 0 else index)
         raise BrokenImage(f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, from {self.source.name(index)} on")
 
 
@@ -90,7 +98,7 @@ def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int,
         num_workers=min(workers, _usable_cores()),
         worker_init_fn=settle_worker,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=WAITING if workers else None,
     )
 
 

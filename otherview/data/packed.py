@@ -1,92 +1,76 @@
-"""Packed: encoded images inside large files, reached by offset; the index is made once and kept in the user's cache.
+"""Packed: encoded images inside large files, reached by offset; nothing is ever unpacked beside them.
 
-Tar shards are read where they lie; parquet, which cannot be read by row, is unpacked into the cache once.
+Tar shards and zip archives are read where they lie; parquet, which cannot be read by row, is laid out in the cache once.
 """
 
-import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import zlib
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image
+from otherview.data.files import NO_LABEL
+from otherview.data.index import Table
+from otherview.errors import BrokenImage, WrongRequest
 
-from otherview.data.decode import decode
-
-FORMAT = 1
-"""Raised when the index changes its meaning, so that old ones are not read."""
+MOST_OPEN = 64
+"""Files that one process keeps open, however many shards there are."""
+LARGEST_IMAGE = 2**30
+"""Bytes of one encoded image; more is a broken archive or a bomb."""
 
 
 class Packed:
-    """Byte ranges of files: columns `file`, `offset`, `size`, `label` (−1: none) and `name`, one row per image."""
+    """Byte ranges of one file: a row per image with `offset`, `size`, `label` (−1: none) and, for zip, `deflated`."""
 
-    def __init__(self, files: Sequence[Path], columns: dict[str, np.ndarray]) -> None:
-        self.files = list(files)
-        self.columns = columns
-        self._open: dict[tuple[int, int], int] = {}
+    def __init__(self, file: Path, table: Table, *, compressed: bool = False) -> None:
+        self.file, self.table, self.compressed = file, table, compressed
 
     def __len__(self) -> int:
-        return len(self.columns["offset"])
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": {}}
-
-    def image(self, index: int) -> Image.Image:
-        """The decoded image."""
-        return decode(self.read(index), self.name(index))
+        return len(self.table)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes."""
-        which, offset, size = (int(self.columns[name][index]) for name in ("file", "offset", "size"))
-        key = (os.getpid(), which)  # a forked worker opens its own
-        if key not in self._open:
-            self._open[key] = os.open(self.files[which], os.O_RDONLY)
-        return os.pread(self._open[key], size, offset)
+        offset, size = self.table.number("offset", index), self.table.number("size", index)
+        if size > LARGEST_IMAGE:
+            raise BrokenImage(f"{self.name(index)}: {size:,} bytes for one image")
+        try:
+            data = os.pread(_opened(self.file), size, offset)
+        except OSError as error:
+            raise BrokenImage(f"{self.name(index)}: {self.file} {error.strerror}") from error
+        if len(data) < size:
+            raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
+        if self.compressed and self.table.number("deflated", index):
+            try:
+                return zlib.decompressobj(-15).decompress(data, LARGEST_IMAGE)
+            except zlib.error as error:
+                raise BrokenImage(f"{self.name(index)}: {error}") from error
+        return data
 
     def label(self, index: int) -> int | None:
-        """The class, if the file has one."""
-        label = int(self.columns["label"][index])
-        return None if label < 0 else label
+        label = self.table.number("label", index)
+        return None if label == NO_LABEL else label
 
     def name(self, index: int) -> str:
-        """The name inside the file."""
-        return str(self.columns["name"][index])
+        """The file's name and the member's."""
+        return f"{self.file.name}/{self.table.name(index).encode(errors='replace').decode()}"
 
 
-def cache_folder() -> Path:
-    """Where indexes live: OTHERVIEW_CACHE, else the user's cache folder."""
-    base = os.environ.get("OTHERVIEW_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "otherview"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+_open: OrderedDict[tuple[int, Path], int] = OrderedDict()
 
 
-def cached(file: Path, kind: str, build: Callable[[Path], None]) -> Path:
-    """A cache file made by `build(path)` once per content of `file` (its path, size and time)."""
-    state = file.stat()
-    key = f"{FORMAT}|{kind}|{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.{kind}"
-    if not path.exists():
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            build(Path(temporary))
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    return path
+def _opened(file: Path) -> int:
+    """A descriptor of this process; the one not used for longest is closed when there are too many."""
+    key = (os.getpid(), file)  # a forked worker opens its own
+    if key not in _open:
+        _open[key] = os.open(file, os.O_RDONLY)
+        if len(_open) > MOST_OPEN:
+            os.close(_open.popitem(last=False)[1])
+    _open.move_to_end(key)
+    return _open[key]
 
 
-def save_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write an index."""
-    with path.open("wb") as file:
-        np.savez(file, **columns)  # pyright: ignore[reportArgumentType]
-
-
-def load_columns(paths: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Read the indexes of several files as one; the column `file` says which of them a row belongs to."""
-    tables = [dict(np.load(path, allow_pickle=False)) for path in paths]
-    joined = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    joined["file"] = np.repeat(np.arange(len(tables)), [len(table["offset"]) for table in tables])
-    return joined
+def check_name(archive: Path, name: str) -> None:
+    """Refuse an archive whose members would leave its folder if it were unpacked."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise WrongRequest(
+            f"{archive} names a file outside itself ({name!r}): such archives are not read; pack it again"
+        )

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from otherview.errors import WrongRequest
 
@@ -125,9 +124,9 @@ class Shapes:
         """Split and index."""
         return f"shapes:{self.split}[{index}]"
 
-    def image(self, index: int) -> Image.Image:
-        """The drawn image."""
-        return Image.fromarray(self.drawing(index).pixels)
+    def read(self, index: int) -> bytes:
+        """The drawn image as a PPM file: a line of text and the pixels."""
+        return f"P6 {self.size} {self.size} 255\n".encode() + self.drawing(index).pixels.tobytes()
 
     def drawing(self, index: int) -> Drawing:
         """The image with boxes, masks and ground."""

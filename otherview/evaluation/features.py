@@ -1,51 +1,54 @@
 """Features: one pass of a frozen encoder over a source, in its order, without padding or duplicates.
 
-    features = extract(encoder, source, mean=…, std=…)     # {"cls": [N, D], "mean": [N, D]}
+    features = extract(encoder, source, look)     # {"cls": [N, D], "mean": [N, D]}
 
 An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.loader import settle_worker
+from otherview.data.picture import Look, Picture, picture_of
 from otherview.data.source import Source
+from otherview.geometry import Crop
 from otherview.nn.encoder import Encoder
+from otherview.views.crop import cut, least_scale, planes
 from otherview.views.view import normalise
 
 Advance = Callable[[int], None]
 """Called with the number of images done."""
 
 
-def centre(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The centre of an image at `size` (height, width): uint8 [3, H, W]."""
-    height, width = size
-    scale = max(height / image.height, width / image.width)
-    if scale != 1:
-        shape = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-        image = image.resize(shape, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return np.asarray(image.crop((left, top, left + width, top + height))).transpose(2, 0, 1).copy()
+def centre(image: Picture, size: tuple[int, int]) -> np.ndarray:
+    """The centre of an image at `size` (height, width): uint8 [C, H, W]."""
+    scale = max(size[0] / image.height, size[1] / image.width)
+    height, width = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+    crop = Crop(
+        float((image.height - height) // 2), float((image.width - width) // 2), float(height), float(width), False
+    )
+    pixels = image.decode(least_scale((crop,), size=size))
+    return planes(cut(pixels, crop, of=(image.height, image.width), size=size), flipped=False)
 
 
 @dataclass(frozen=True)
 class _Centres(Dataset[np.ndarray]):
     source: Source
     indices: np.ndarray
-    size: tuple[int, int]
+    look: Look
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        return centre(self.source.image(int(self.indices[place])), self.size)
+        index = int(self.indices[place])
+        return centre(picture_of(self.source, index, self.look.decoding), self.look.size)
 
 
 def first_of(source: Source, count: int | None) -> np.ndarray:
@@ -59,10 +62,8 @@ def first_of(source: Source, count: int | None) -> np.ndarray:
 def extract(
     encoder: Encoder | None,
     source: Source,
+    look: Look,
     *,
-    size: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
     indices: np.ndarray | None = None,
     workers: int = 1,
     advance: Advance = lambda _: None,
@@ -70,14 +71,17 @@ def extract(
     """cls and mean token of every image, float32 on the CPU; with `encoder` None the normalised pixels themselves."""
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
-        _Centres(source, indices, size), batch_size=250, num_workers=workers, worker_init_fn=settle_worker
+        _Centres(source, indices, look),
+        batch_size=250,
+        num_workers=workers,
+        worker_init_fn=settle_worker,
     )
     if encoder is not None:
         encoder.eval()
     found: dict[str, list[Tensor]] = {}
     for pixels in loader:
         device = pixels.device if encoder is None else next(encoder.parameters()).device
-        images = normalise(pixels.to(device), mean, std)
+        images = normalise(pixels.to(device), look.mean, look.std)
         if encoder is None:
             kinds = {"pixels": images.flatten(1)}
         else:

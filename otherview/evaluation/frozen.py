@@ -3,7 +3,7 @@
 judge(encoder, control, train, test, classify=…)     # {"encoder_mean": .61, "untrained_mean": …, "pixels": …}
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from otherview.data.picture import Look
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import Advance, extract
@@ -50,7 +51,7 @@ def judge(
     control: Encoder,
     *,
     sides: tuple[Side, Side],
-    normalisation: tuple[Sequence[float], Sequence[float]],
+    look: Look,
     classify: Classify,
     workers: int,
     advance: Advance = lambda _: None,
@@ -64,9 +65,7 @@ def judge(
             extract(
                 module,
                 side.source,
-                size=encoder.settings.image_size,
-                mean=normalisation[0],
-                std=normalisation[1],
+                look,
                 indices=side.indices,
                 workers=workers,
                 advance=advance,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from otherview.data.picture import Look
 from otherview.data.source import Source, labels_of
 from otherview.evaluation.features import extract, first_of
 from otherview.evaluation.knn import accuracy, knn_predict
@@ -19,9 +20,7 @@ class OnlineKnn:
     bank: Source
     queries: Source
     every: int
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    look: Look
     bank_size: int = 5000
     query_size: int = 2000
     _labels: list[Tensor] = field(default_factory=list)
@@ -37,7 +36,7 @@ class OnlineKnn:
             )
             self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
         bank, queries = (
-            extract(encoder, source, size=self.size, mean=self.mean, std=self.std, indices=chosen)  # pyright: ignore[reportArgumentType]
+            extract(encoder, source, self.look, indices=chosen)  # pyright: ignore[reportArgumentType]
             for source, chosen in zip((self.bank, self.queries), indices, strict=True)
         )
         k = min(20, len(self._labels[0]))

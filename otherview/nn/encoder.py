@@ -101,6 +101,7 @@ def _build_vit(settings: EncoderSettings) -> VisionTransformer:
     return VisionTransformer(
         img_size=settings.image_size,
         patch_size=settings.patch_size,
+        in_chans=settings.channels,
         embed_dim=settings.width,
         depth=settings.depth,
         num_heads=settings.heads,

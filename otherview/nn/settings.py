@@ -13,6 +13,8 @@ class EncoderSettings(BaseModel):
     image_size: tuple[int, int] = (224, 224)
     """Height and width in pixels."""
     patch_size: int = Field(default=16, ge=1)
+    channels: int = Field(default=3, ge=1)
+    """Of the images: 3 for what a person would see; others for arrays (*.npy) and TIFF with several channels."""
     width: int = Field(default=768, ge=4)
     depth: int = Field(default=12, ge=1)
     heads: int = Field(default=12, ge=1)

@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from otherview.geometry import Crop, PatchGrid, place
+from otherview.learner import Image
 from otherview.views.view import View, ViewPair
 
 HIDDEN_SHADE = 0.25
@@ -36,7 +36,8 @@ def shaded(view: View, grid: PatchGrid) -> np.ndarray:
 
 
 def _panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
-    """An image whose axes count pixels from its upper left edge, as crops and places do."""
+    """An image whose axes count pixels from its upper left edge, as crops and places do; of many channels, three."""
+    pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=2)
     axes.imshow(pixels, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
     axes.autoscale(False)
     axes.set_title(title, fontsize=8)
@@ -58,11 +59,11 @@ def _as_said(crop: Crop) -> str:
     return f"{crop.height:.0f}×{crop.width:.0f} px{', mirrored' if crop.flipped else ''}"
 
 
-def draw_views(images: Sequence[Image.Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
+def draw_views(images: Sequence[Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
     """A row per image: the image with both crops, the seen view, the seen view masked, the other view."""
     figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
     for axes, image, pair in zip(rows, images, pairs, strict=True):
-        _panel(axes[0], np.asarray(image), f"image {image.height}×{image.width} px")
+        _panel(axes[0], image.decode(), f"image {image.height}×{image.width} px")
         _outline(axes[0], pair.seen.crop, "seen", above=True)
         _outline(axes[0], pair.other.crop, "other", above=False)
         _panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
+from otherview.errors import BrokenImage
 from otherview.learner import Learner, StepLoss
 from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
@@ -24,6 +25,8 @@ from otherview.training.schedule import warmup_cosine
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
+ENOUGH_TO_JUDGE = 200
+"""So many images must have been asked for before a share of broken ones means anything."""
 
 
 def train(run: Run) -> Summary:
@@ -121,11 +124,24 @@ def _next_step(batches: Iterator[Sample], run: Run, progress: RunProgress) -> li
     """The micro-batches of one step on the device; broken images are named once."""
     samples = list(islice(batches, run.settings.accumulation))
     for sample in samples:
-        for index in sample.replaced():
+        replaced = sample.replaced()
+        run.samples += torch.as_tensor(sample.read).numel()
+        run.replaced += len(replaced)
+        for index in replaced:
             if index not in run.broken:
                 run.broken.add(index)
                 progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")
+    _stop_if_broken(run)
     return [to_device(sample.views, run.accelerator.device) for sample in samples]
+
+
+def _stop_if_broken(run: Run) -> None:
+    """A run over data of which a large share cannot be read ends early, with a name to look at."""
+    if run.samples >= ENOUGH_TO_JUDGE and run.replaced > run.settings.most_broken * run.samples:
+        raise BrokenImage(
+            f"{run.replaced} of {run.samples} images cannot be read ({run.name_of(min(run.broken))} for one), more than "
+            f"training.most_broken {run.settings.most_broken:.0%}: otherview doctor names them all and why"
+        )
 
 
 def to_device(part: Any, device: torch.device) -> Any:

@@ -48,3 +48,7 @@ class Run:
     asked_to_stop: Callable[[], bool] = lambda: False
     broken: set[int] = field(default_factory=set)
     """Indices of images that could not be read so far."""
+    samples: int = 0
+    """Images asked for since this start, on this rank."""
+    replaced: int = 0
+    """How many of them could not be read."""

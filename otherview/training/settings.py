@@ -22,6 +22,8 @@ class TrainingSettings(BaseModel):
     """bf16: autocast with norms, loss and moving average in float32. fp32 is faster on most CPUs."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
+    most_broken: float = Field(default=0.1, ge=0, le=1)
+    """The run stops when more than this share of the images it met is broken."""
     workers: int = Field(default=8, ge=0)
     """Processes that read and augment images."""
     log_every: int = Field(default=20, ge=1)
@@ -32,5 +34,5 @@ class TrainingSettings(BaseModel):
     """Steps between checkpoints that are kept beside the last two; none: only those two."""
 
 
-FREE_TO_CHANGE = frozenset(("workers", "log_every", "save_every", "keep_every"))
+FREE_TO_CHANGE = frozenset(("most_broken", "workers", "log_every", "save_every", "keep_every"))
 """Settings that may differ between a run's start and its continuation."""

@@ -53,7 +53,8 @@ def run(request: Demo) -> dict[str, Any]:
 
 
 def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
-    from otherview.data.source import open_source
+    from otherview.data.picture import picture_of
+    from otherview.data.spec import open_source
     from otherview.geometry import PatchGrid
     from otherview.report import pictures
     from otherview.report.page import Picture, write_page
@@ -66,7 +67,7 @@ def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
     grid = PatchGrid(*config.encoder.grid)
     source = open_source(TRAIN)
     views = PairViews(config.views, config.encoder.image_size, grid)
-    images = [source.image(index) for index in range(4)]
+    images = [picture_of(source, index) for index in range(4)]
     pairs = [views(image, sample_rng(seed=request.seed, epoch=0, index=index)) for index, image in enumerate(images)]
     shown = [
         Picture("Is it learning?",
@@ -93,10 +94,10 @@ def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
 
 
 def _neighbours(request: Demo, queries: int = 5, nearest: int = 6) -> Any:
-    import numpy as np
     import torch
 
-    from otherview.data.source import open_source
+    from otherview.data.picture import picture_of
+    from otherview.data.spec import open_source
     from otherview.evaluation.features import extract
     from otherview.nn.encoder import Encoder
     from otherview.report import pictures
@@ -108,14 +109,11 @@ def _neighbours(request: Demo, queries: int = 5, nearest: int = 6) -> Any:
     rows = []
     for name, encoder in (("trained", trained.encoder), ("untrained", Encoder(card.encoder, seed=card.seed))):
         a, b = (
-            torch.nn.functional.normalize(
-                extract(encoder, source, size=card.encoder.image_size, mean=card.mean, std=card.std)["mean"], dim=1
-            )
-            for source in (test, bank)
+            torch.nn.functional.normalize(extract(encoder, source, card.look)["mean"], dim=1) for source in (test, bank)
         )
         found = (a @ b.T).topk(nearest, dim=1).indices.tolist()
-        rows.append((name, [[np.asarray(bank.image(index)) for index in indices] for indices in found]))
-    return pictures.draw_neighbours([np.asarray(test.image(index)) for index in range(queries)], rows)
+        rows.append((name, [[picture_of(bank, index).decode() for index in indices] for indices in found]))
+    return pictures.draw_neighbours([picture_of(test, index).decode() for index in range(queries)], rows)
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

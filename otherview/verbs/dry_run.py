@@ -21,7 +21,7 @@ TIMED_STEPS = 3
 def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | None) -> dict[str, Any]:
     """Build everything, take a few real steps on real data without keeping them, and extrapolate."""
     config.check()
-    from otherview.data.source import open_source
+    from otherview.data.spec import open_source
 
     source = open_source(data)
     plan = StepPlan(len(source), config.batch, config.steps_for(len(source)), config.seed)
@@ -59,10 +59,15 @@ def _timed(
     from otherview.data.loader import SampleMaker, make_loader
     from otherview.training.loop import to_device
     from otherview.training.optim import make_optimiser
+    from otherview.verbs.weights import decoding_of
 
     learner.to(device)
     optimiser = make_optimiser(learner, config.training)
-    loader = iter(make_loader(SampleMaker(source, learner.views, config.seed), plan, start=0, workers=0, pin=False))
+    loader = iter(
+        make_loader(
+            SampleMaker(source, learner.views, config.seed, decoding_of(config)), plan, start=0, workers=0, pin=False
+        )
+    )
     step_seconds, data_seconds = [], []
     for step in range(min(TIMED_STEPS, plan.steps)):
         began = time.monotonic()

@@ -133,7 +133,7 @@ def evaluate(
             subject.encoder,
             control,
             sides=sides,
-            normalisation=(card.mean, card.std),
+            look=card.look,
             classify=protocol.classify,
             workers=options.workers,
             advance=progress.advance,
@@ -156,7 +156,8 @@ def evaluate(
 
 
 def _side(spec: str, count: int | None) -> "Side":
-    from otherview.data.source import labels_of, open_source
+    from otherview.data.source import labels_of
+    from otherview.data.spec import open_source
 
     source = open_source(spec)
     count = min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count

@@ -15,6 +15,9 @@ from otherview.verbs.request import Computing, DeviceName, check_threads, shorte
 from otherview.verbs.run_folder import prepare_folder, summary_of, write_summary
 
 if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
     from otherview.data.plan import StepPlan
     from otherview.data.source import Source
     from otherview.training.run import Run, Summary
@@ -29,7 +32,8 @@ class Pretrain(Computing):
     """Pre-train an encoder; run the same command again in the same folder to continue."""
 
     data: str
-    """Images: a folder, *.parquet, *.tar shards, shapes:N; several joined by commas."""
+    """Images: a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:NAME, torchvision:NAME, coco:JSON@IMAGES/,
+    pixels:IMAGES/@LABELS/ or shapes:N; several joined by commas."""
     out: Path
     """The run folder."""
     fresh: bool = False
@@ -75,7 +79,7 @@ def pretrain(
     Raises WrongRequest before anything is computed; Stopped (exit status 75) when asked to stop.
     """
     from otherview.data.plan import StepPlan
-    from otherview.data.source import open_source
+    from otherview.data.spec import open_source
 
     config.check()
     out = Path(out)
@@ -110,7 +114,8 @@ def _watched(bank: str | None, test: str | None) -> "tuple[Source, Source] | Non
         return None
     if bank is None or test is None:
         raise WrongRequest("--knn-bank and --knn-test belong together: give both or neither")
-    from otherview.data.source import labels_of, open_source
+    from otherview.data.source import labels_of
+    from otherview.data.spec import open_source
 
     sources = open_source(bank), open_source(test)
     for source, spec in zip(sources, (bank, test), strict=True):
@@ -143,26 +148,23 @@ def _assemble(
     """Every part of the run, built and handed over; here the heavy imports begin."""
     from dataclasses import replace
 
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
     from otherview.data.loader import SampleMaker, make_loader
+    from otherview.data.picture import Look
     from otherview.distributed import rank, ranks
     from otherview.evaluation.watch import OnlineKnn
     from otherview.methods.build import build_siamese_im
     from otherview.training.run import Run
     from otherview.verbs.request import resolve_device, set_threads
+    from otherview.verbs.weights import decoding_of
 
     chosen = resolve_device(device)
-    accelerator = Accelerator(
-        cpu=chosen.type == "cpu",
-        mixed_precision="bf16" if config.training.precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)],
-    )
+    accelerator = _accelerator(chosen, config.training.precision)
     set_threads(threads)
     learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
     own = replace(plan, ranks=ranks(), rank=rank())
-    maker = SampleMaker(source, learner.views, config.seed)
-    sides = {"size": config.encoder.image_size, "mean": config.views.mean, "std": config.views.std}
+    decoding = decoding_of(config)
+    maker = SampleMaker(source, learner.views, config.seed, decoding)
+    look = Look(config.encoder.image_size, config.views.mean, config.views.std, decoding)
     return Run(
         learner=learner,
         settings=config.training,
@@ -176,7 +178,17 @@ def _assemble(
             maker, own, start=step, workers=config.training.workers, pin=chosen.type == "cuda"
         ),
         name_of=source.name,
-        observers=[OnlineKnn(*watch, every=knn_every, **sides)] if watch else [],
+        observers=[OnlineKnn(*watch, every=knn_every, look=look)] if watch else [],
+    )
+
+
+def _accelerator(device: "torch.device", precision: str) -> "Accelerator":
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)],
     )
 
 
@@ -185,7 +197,8 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, sec
     from otherview.distributed import rank
     from otherview.training.journal import read_journal
     from otherview.training.verdict import verdict
-    from otherview.weights.pretrained import Card, save_encoder
+    from otherview.verbs.weights import card_of
+    from otherview.weights.pretrained import save_encoder
 
     summary = {
         "steps": ended.steps,
@@ -200,17 +213,7 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, sec
         return summary
     summary["verdict"] = verdict(read_journal(out / "metrics.jsonl"))
     for branch, encoder in parts.learner.encoders.items():
-        card = Card(
-            method=config.method.name,
-            recipe=config.recipe,
-            branch=branch,
-            encoder=config.encoder,
-            mean=config.views.mean,
-            std=config.views.std,
-            seed=config.seed,
-            steps=ended.steps,
-            config_hash=parts.config_hash,
-        )
+        card = card_of(config, method=config.method.name, branch=branch, steps=ended.steps)
         save_encoder(out / f"{branch}.safetensors", encoder, card)
     write_summary(out, config, summary)
     print(summary["verdict"], file=sys.stderr)

@@ -12,8 +12,7 @@ from otherview.errors import WrongRequest
 from otherview.verbs.request import Request
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from otherview.data.picture import Picture
     from otherview.geometry import PatchGrid
     from otherview.views.view import ViewPair
 
@@ -111,10 +110,12 @@ def _masks(config: RunConfig, grid: "PatchGrid", count: int) -> Any:
     )
 
 
-def _pairs(request: Show, grid: "PatchGrid") -> "tuple[list[Image.Image], list[ViewPair]]":
+def _pairs(request: Show, grid: "PatchGrid") -> "tuple[list[Picture], list[ViewPair]]":
     """The images, and their views as epoch 0 of a run would draw them."""
-    from otherview.data.source import open_source
+    from otherview.data.picture import picture_of
+    from otherview.data.spec import open_source
     from otherview.seeding import sample_rng
+    from otherview.verbs.weights import decoding_of
     from otherview.views.pair import PairViews
 
     source = open_source(request.data)
@@ -122,6 +123,7 @@ def _pairs(request: Show, grid: "PatchGrid") -> "tuple[list[Image.Image], list[V
         raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
     views = PairViews(request.config.views, request.config.encoder.image_size, grid)
     chosen = range(request.first, min(request.first + request.count, len(source)))
-    images = [source.image(index) for index in chosen]
+    decoding = decoding_of(request.config)
+    images = [picture_of(source, index, decoding) for index in chosen]
     rngs = [sample_rng(seed=request.config.seed, epoch=0, index=index) for index in chosen]
     return images, [views(image, rng) for image, rng in zip(images, rngs, strict=True)]

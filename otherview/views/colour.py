@@ -1,14 +1,19 @@
 """The two colour branches: jitter, gray, blur, solarise on uint8 pixels (specification 1.1).
 
 Same operations and distributions as torchvision on PIL images, done by OpenCV and look-up tables, which are several
-times cheaper. Every function maps uint8 [H, W, 3] to uint8 [H, W, 3].
+times cheaper. Every function maps uint8 [H, W, C] to uint8 [H, W, C]; saturation, hue and gray need three channels, and
+where an image has another number those are left out.
 """
+
+import math
 
 import cv2
 import numpy as np
 
 from otherview.views.settings import ColourSettings
 
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""Of ITU-R 601."""
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -18,13 +23,22 @@ def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with black: 0 black, 1 unchanged."""
-    return _look_up(pixels, _LEVELS * factor)
+    return cv2.convertScaleAbs(pixels, alpha=factor)
 
 
 def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the mean gray level of the image, rounded."""
-    mean = int(cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return _look_up(pixels, mean + (_LEVELS - mean) * factor)
+    mean = int(_mean_level(pixels) + 0.5)
+    shift = mean * (1 - factor)
+    if shift >= 0:
+        return cv2.convertScaleAbs(pixels, alpha=factor, beta=shift)
+    return cv2.addWeighted(pixels, factor, pixels, 0, shift)  # below zero an absolute value would be wrong
+
+
+def _mean_level(pixels: np.ndarray) -> float:
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return float(_LUMA @ cv2.mean(pixels)[:3])
+    return float(pixels.mean())
 
 
 def gray(pixels: np.ndarray) -> np.ndarray:
@@ -34,7 +48,7 @@ def gray(pixels: np.ndarray) -> np.ndarray:
 
 def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the gray image: 0 gray, 1 unchanged."""
-    return cv2.addWeighted(pixels, factor, gray(pixels), 1 - factor, 0)
+    return cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
 def hue(pixels: np.ndarray, shift: float) -> np.ndarray:
@@ -45,8 +59,26 @@ def hue(pixels: np.ndarray, shift: float) -> np.ndarray:
 
 
 def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with standard deviation `sigma` in pixels."""
-    return cv2.GaussianBlur(pixels, (0, 0), sigmaX=sigma, borderType=cv2.BORDER_REPLICATE)
+    """Gaussian blur with standard deviation `sigma` in pixels, as Pillow approximates it."""
+    kernel = _blur_kernel(sigma)
+    return cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+BOXES = 3
+
+
+def _blur_kernel(sigma: float) -> np.ndarray:
+    """Three extended box filters, one after another: Pillow's Gaussian (Gwosdek and others, SSVM 2011).
+
+    A box of 2·reach + 1 ones has at both ends one more weight, chosen so that the variance is sigma² / 3 exactly.
+    """
+    variance = sigma * sigma / BOXES
+    reach = int((math.sqrt(12 * variance + 1) - 1) / 2)
+    size = 2 * reach + 1
+    end = size * (reach * (reach + 1) - 3 * variance) / (6 * (variance - (reach + 1) ** 2))
+    box = np.array([end, *[1.0] * size, end]) / (size + 2 * end)
+    kernel = np.convolve(np.convolve(box, box), box)
+    return (kernel + kernel[::-1]) / 2  # OpenCV's quick path wants it symmetric to the last bit
 
 
 def solarise(pixels: np.ndarray, threshold: int = 128) -> np.ndarray:
@@ -56,22 +88,23 @@ def solarise(pixels: np.ndarray, threshold: int = 128) -> np.ndarray:
 
 def recolour(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator) -> np.ndarray:
     """One draw of a colour branch: jitter in random order, then gray, blur and solarise, each with its probability."""
+    colourful = pixels.shape[2] == 3
     if rng.random() < settings.jitter_probability:
-        pixels = _jitter(pixels, settings, rng)
-    if rng.random() < settings.gray_probability:
+        pixels = _jitter(pixels, settings, rng, colourful=colourful)
+    if rng.random() < settings.gray_probability and colourful:
         pixels = gray(pixels)
     if rng.random() < settings.blur_probability:
         pixels = blur(pixels, rng.uniform(*settings.blur_sigma))
     if rng.random() < settings.solarise_probability:
         pixels = solarise(pixels)
-    return pixels
+    return pixels if pixels.ndim == 3 else pixels[..., None]  # OpenCV drops a single channel's axis
 
 
-def _jitter(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator) -> np.ndarray:
+def _jitter(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator, *, colourful: bool) -> np.ndarray:
     around_one = (settings.brightness, settings.contrast, settings.saturation)
     factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in around_one] + [rng.uniform(-settings.hue, settings.hue)]
     operations = (brightness, contrast, saturation, hue)
-    strengths = (*around_one, settings.hue)
+    strengths = (*around_one, settings.hue) if colourful else (*around_one[:2], 0, 0)
     for which in rng.permutation(4):
         if strengths[which] > 0:
             pixels = operations[which](pixels, factors[which])

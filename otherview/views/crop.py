@@ -6,8 +6,11 @@ result is mirrored, which takes the same pixels for less work.
 
 import math
 
+import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from otherview.geometry import Crop
 
@@ -46,11 +49,40 @@ def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flippe
     return Crop(float((height - h) // 2), float((width - w) // 2), float(h), float(w), flipped)
 
 
-def cut(image: Image.Image, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
-    """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 [H, W, C]."""
-    top, left, height, width = (round(float(side)) for side in crop[:4])
-    patch = image.crop((left, top, left + width, top + height))
-    if patch.size != (size[1], size[0]):
-        patch = patch.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    pixels = np.asarray(patch)
-    return np.ascontiguousarray(pixels[:, ::-1]) if crop.flipped else pixels
+def least_scale(crops: tuple[Crop, ...], *, size: tuple[int, int]) -> float:
+    """How much of the full resolution the crops need, so that none has fewer pixels than `size`; at most 1."""
+    needed = max(max(size[0] / float(crop.height), size[1] / float(crop.width)) for crop in crops)
+    return min(1.0, needed)
+
+
+def cut(pixels: np.ndarray, crop: Crop, *, of: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 [H, W, C].
+
+    Not mirrored yet: `planes` does that last, where it costs least; colour operations do not care.
+    `of` is the full resolution in which the crop is given; where `pixels` are fewer, the crop's edges fall between them
+    and are honoured there.
+    """
+    rows, columns = pixels.shape[0] / of[0], pixels.shape[1] / of[1]
+    top, left, height, width = (
+        float(side) * scale for side, scale in zip(crop[:4], (rows, columns, rows, columns), strict=True)
+    )
+    if rows == columns == 1:
+        patch = pixels[int(top) : int(top + height), int(left) : int(left + width)]
+        patch = patch if patch.shape[:2] == size else _resize(patch, size)
+    else:
+        box = (left, top, left + width, top + height)
+        patch = np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
+    return patch
+
+
+def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
+    """uint8 [C, H, W] of [H, W, C], mirrored where asked for."""
+    parts = cv2.split(pixels)
+    return np.stack([cv2.flip(part, 1) for part in parts] if flipped else parts)
+
+
+def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Torch's antialiased bicubic on 8 bits: Pillow's filter, within rounding, at a fraction of its time."""
+    image = torch.from_numpy(np.ascontiguousarray(patch)[None]).permute(0, 3, 1, 2)  # torch knows it as channels last
+    resized = F.interpolate(image, size, mode="bicubic", antialias=True)[0]
+    return np.atleast_3d(cv2.merge([plane.numpy() for plane in resized]))

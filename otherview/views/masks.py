@@ -5,6 +5,7 @@ Source: specification 1.2; BEiT-style blocks with a fixed final count.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,32 +17,39 @@ BLOCK_ASPECT = (0.3, 1 / 0.3)
 
 def blockwise_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: np.random.Generator) -> np.ndarray:
     """Blocks of at least `minimum_block` patches until no further block fits, then single patches up to the count."""
-    mask = np.zeros(grid, dtype=bool)
-    count = 0
+    board = [0] * grid.rows  # one whole number per row, one bit per patch: counting bits is what this loop does
+    count, draws = 0, _uniform(rng)
     while count < hidden:
-        added = _mark_block(mask, room=hidden - count, minimum_block=minimum_block, rng=rng)
+        added = _mark_block(board, grid.columns, room=hidden - count, minimum_block=minimum_block, draws=draws)
         if added == 0:
             break
         count += added
+    mask = np.array([[row >> column & 1 for column in range(grid.columns)] for row in board], dtype=bool)
     free = np.flatnonzero(~mask)
-    mask.flat[rng.choice(free, hidden - count, replace=False)] = True
+    mask.flat[rng.permutation(free)[: hidden - count]] = True
     return mask
 
 
-def _mark_block(mask: np.ndarray, *, room: int, minimum_block: int, rng: np.random.Generator) -> int:
+def _uniform(rng: np.random.Generator) -> Iterator[float]:
+    """Numbers in [0, 1), drawn many at a time."""
+    while True:
+        yield from rng.random(64).tolist()
+
+
+def _mark_block(board: list[int], columns: int, *, room: int, minimum_block: int, draws: Iterator[float]) -> int:
     """Up to ten tries to mark one block that adds between 1 and `room` patches; returns how many it added."""
-    rows, columns = mask.shape
-    low, high = BLOCK_ASPECT
+    low, high = sorted((minimum_block, room))
     for _ in range(10):
-        area = rng.uniform(*sorted((minimum_block, room)))
-        aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
+        area = low + (high - low) * next(draws)
+        aspect = BLOCK_ASPECT[0] * (BLOCK_ASPECT[1] / BLOCK_ASPECT[0]) ** next(draws)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if h < rows and w < columns:
-            top, left = rng.integers(0, rows - h + 1), rng.integers(0, columns - w + 1)
-            block = mask[top : top + h, left : left + w]
-            new = block.size - int(np.count_nonzero(block))
+        if h < len(board) and w < columns:
+            top, left = int(next(draws) * (len(board) - h + 1)), int(next(draws) * (columns - w + 1))
+            block = ((1 << w) - 1) << left
+            new = h * w - sum((row & block).bit_count() for row in board[top : top + h])
             if 0 < new <= room:
-                block[:] = True
+                for row in range(top, top + h):
+                    board[row] |= block
                 return new
     return 0
 

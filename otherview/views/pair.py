@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
-from otherview.geometry import PatchGrid
+from otherview.geometry import Crop, PatchGrid
+from otherview.learner import Image
 from otherview.views.colour import recolour
-from otherview.views.crop import cut, sample_crop
+from otherview.views.crop import cut, least_scale, planes, sample_crop
 from otherview.views.masks import draw_mask
-from otherview.views.settings import ColourSettings, ViewSettings
+from otherview.views.settings import ViewSettings
 from otherview.views.view import View, ViewPair
 
 
@@ -29,16 +29,20 @@ class PairViews:
     size: tuple[int, int]
     grid: PatchGrid
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> ViewPair:
+    def __call__(self, image: Image, rng: np.random.Generator) -> ViewPair:
+        crops = self._crop(image, rng), self._crop(image, rng)
+        pixels = image.decode(least_scale(crops, size=self.size))
+        cuts = [cut(pixels, crop, of=(image.height, image.width), size=self.size) for crop in crops]
+        seen = recolour(cuts[0], self.settings.seen_colour, rng)
+        other = recolour(cuts[1], self.settings.other_colour, rng)
         hidden = draw_mask(self.grid, self.settings.mask, rng)
-        nothing = np.zeros(self.grid, dtype=bool)
         return ViewPair(
-            seen=self._view(image, self.settings.seen_colour, hidden, rng),
-            other=self._view(image, self.settings.other_colour, nothing, rng),
+            seen=_view(seen, crops[0], hidden),
+            other=_view(other, crops[1], np.zeros(self.grid, dtype=bool)),
         )
 
-    def _view(self, image: Image.Image, colour: ColourSettings, hidden: np.ndarray, rng: np.random.Generator) -> View:
-        crop = sample_crop(
+    def _crop(self, image: Image, rng: np.random.Generator) -> Crop:
+        return sample_crop(
             image.height,
             image.width,
             rng=rng,
@@ -46,9 +50,9 @@ class PairViews:
             aspect=self.settings.crop_aspect,
             flip_probability=self.settings.flip_probability,
         )
-        pixels = recolour(cut(image, crop, size=self.size), colour, rng)
-        return View(
-            pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-            crop=crop,
-            hidden=torch.from_numpy(hidden.reshape(-1)),
-        )
+
+
+def _view(pixels: np.ndarray, crop: Crop, hidden: np.ndarray) -> View:
+    return View(
+        torch.from_numpy(planes(pixels, flipped=bool(crop.flipped))), crop, torch.from_numpy(hidden.reshape(-1))
+    )

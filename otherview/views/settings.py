@@ -61,5 +61,8 @@ class ViewSettings(BaseModel):
     other_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)
     """The colour branch of the target view."""
     mask: MaskSettings = MaskSettings()
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    levels: tuple[float, float] | None = None
+    """Values that become black and white (0 and 255); default: the range of 8 or 16 bits, or [0, 1] for floats."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)

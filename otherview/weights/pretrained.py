@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from otherview.data.levels import Decoding
+from otherview.data.picture import Look
 from otherview.errors import WrongRequest
 from otherview.nn.encoder import Encoder, Tokens
 from otherview.nn.settings import EncoderSettings
@@ -34,12 +36,19 @@ class Card(BaseModel):
     recipe: str
     branch: str
     encoder: EncoderSettings
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    levels: tuple[float, float] | None = None
     seed: int
     steps: int
     config_hash: str
     licence_of_starting_weights: str = "none: trained from random weights"
+
+    @property
+    def look(self) -> Look:
+        """How the encoder wants its images."""
+        decoding = Decoding(self.encoder.channels, self.levels)
+        return Look(self.encoder.image_size, self.mean, self.std, decoding)
 
 
 class PretrainedEncoder(nn.Module):
@@ -50,7 +59,7 @@ class PretrainedEncoder(nn.Module):
         self.encoder = encoder
         self.card = card
 
-    def forward(self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Tokens:
+    def forward(self, images: UInt8[Tensor, "B C H W"] | Float[Tensor, "B C H W"]) -> Tokens:
         """Tokens of images of any size that the patch divides: uint8, or floats in [0, 1]."""
         levels = images if images.dtype == torch.uint8 else images * 255
         return self.encoder(normalise(levels, self.card.mean, self.card.std))

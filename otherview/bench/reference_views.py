@@ -1,0 +1,58 @@
+"""The reference input path: torchvision on PIL images, one operation at a time, floats out of the worker.
+
+This is what the published pipelines do; `views/` makes the same draws and operations in less time (specification 1.1).
+"""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from otherview.data.source import Source
+from otherview.views.settings import ColourSettings, ViewSettings
+
+
+class PillowBlur(torch.nn.Module):
+    """Pillow's Gaussian blur of random radius."""
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(float(np.random.uniform(*self.sigma))))
+
+
+def reference_branch(views: ViewSettings, colour: ColourSettings, size: tuple[int, int]) -> v2.Compose:
+    """One view: PIL image in, normalised float tensor out."""
+    jitter = v2.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
+    return v2.Compose([
+        v2.RandomHorizontalFlip(views.flip_probability),
+        v2.RandomResizedCrop(size, views.crop_share, views.crop_aspect, interpolation=v2.InterpolationMode.BICUBIC),
+        v2.RandomApply([jitter], colour.jitter_probability),
+        v2.RandomGrayscale(colour.gray_probability),
+        v2.RandomApply([PillowBlur(colour.blur_sigma)], colour.blur_probability),
+        v2.RandomSolarize(128, colour.solarise_probability),
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(views.mean), list(views.std)),
+    ])  # fmt: skip
+
+
+class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Two views of every image of a source."""
+
+    def __init__(self, source: Source, views: ViewSettings, size: tuple[int, int]) -> None:
+        self.source = source
+        self.seen = reference_branch(views, views.seen_colour, size)
+        self.other = reference_branch(views, views.other_colour, size)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.open(io.BytesIO(self.source.read(index))).convert("RGB")
+        return self.seen(image), self.other(image)

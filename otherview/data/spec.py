@@ -1,0 +1,131 @@
+"""The words that name images, everywhere that images are asked for.
+
+open_source("photos/")                      # images anywhere below a folder
+open_source("train-*.tar,shapes:5000:val")    # several, one after another
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from otherview.data.source import Joined, Selected, Source
+from otherview.errors import WrongRequest
+
+KINDS = "a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:, torchvision:, coco:, pixels: or shapes:N"
+SHARDS = (".parquet", ".tar")
+"""A folder that holds such files stands for them."""
+
+
+def open_source(spec: str) -> Source:
+    """The source that a SPEC names; raises WrongRequest for what cannot be found or read."""
+    words = [word.strip() for word in spec.split(",")]
+    if not all(words):
+        raise WrongRequest(f"an empty name in {spec!r}: give {KINDS}, joined by commas")
+    return _joined([_open_one(word) for word in words])
+
+
+def absolute(spec: str) -> str:
+    """The same images named from anywhere."""
+    return ",".join(_absolute(word.strip()) for word in spec.split(","))
+
+
+def _absolute(word: str) -> str:
+    kind, colon, rest = word.partition(":")
+    if colon and kind in ("coco", "pixels"):
+        return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in rest.split("@"))
+    return word if colon and kind in ("shapes", "hf", "torchvision") else str(Path(word).expanduser().absolute())
+
+
+def _joined(parts: list[Source]) -> Source:
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _open_one(word: str) -> Source:
+    kind, colon, rest = word.partition(":")
+    if colon and (opened := _by_kind(kind, rest)) is not None:
+        return opened
+    files = _files(word)
+    openers = {_opener(path) for path in files}
+    opener = openers.pop()
+    if opener is None or openers:
+        raise WrongRequest(f"{word} is no kind of data that can be read: give {KINDS}")
+    return _joined([opener(path) for path in files])
+
+
+def _by_kind(kind: str, rest: str) -> Source | None:
+    """The source of a word such as shapes:100, or None for another word with a colon."""
+    name, _, split = rest.partition(":")
+    match kind:
+        case "shapes":
+            from otherview.data.shapes import Shapes
+
+            return Shapes.from_spec(f"shapes:{rest}")
+        case "coco":
+            from otherview.data.annotated import open_coco
+
+            return open_coco(rest)
+        case "pixels":
+            from otherview.data.annotated import open_pixels
+
+            return open_pixels(rest)
+        case "hf":
+            from otherview.data.hub import open_hugging_face
+
+            return open_hugging_face(name, split or "train")
+        case "torchvision":
+            from otherview.data.hub import open_torchvision
+
+            return open_torchvision(name, split or "train")
+    return None
+
+
+def _opener(path: Path) -> Callable[[Path], Source] | None:
+    """What opens a path, by its kind."""
+    from otherview.data.files import open_folder
+
+    if path.is_dir():
+        return open_folder
+    match path.suffix.lower():
+        case ".parquet":
+            from otherview.data.parquet import open_parquet
+
+            return open_parquet
+        case ".tar":
+            from otherview.data.tar import open_tar
+
+            return open_tar
+        case ".zip":
+            from otherview.data.zipped import open_zip
+
+            return open_zip
+        case ".txt" | ".csv":
+            return _open_list
+    return None
+
+
+def _open_list(path: Path) -> Source:
+    from otherview.data.files import open_list, rows_of
+
+    if (selection := rows_of(path)) is None:
+        return open_list(path)
+    spec, rows = selection
+    source = open_source(spec)
+    if not len(rows) or rows.min() < 0 or rows.max() >= len(source):
+        raise WrongRequest(f"{path} names rows that {spec} does not have: let doctor write it again")
+    return Selected(source, rows)
+
+
+def _files(word: str) -> list[Path]:
+    """The files a word stands for: itself, what a pattern matches, or the shards of a folder of shards."""
+    path = Path(word).expanduser()
+    if any(sign in path.name for sign in "*?[") and not path.exists():
+        found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+        if not found:
+            raise WrongRequest(f"no file matches {word}: check the pattern and the folder {path.parent}")
+        return found
+    if not path.exists():
+        raise WrongRequest(f"{word} does not exist: give {KINDS}")
+    if path.is_dir():
+        for suffix in SHARDS:
+            if shards := sorted(path.glob(f"*{suffix}")):
+                return shards
+    return [path]

@@ -24,6 +24,7 @@ from otherview.recipes.registry import find
 
 VERBS = {
     "demo": ("demo", "Demo", "pre-train, evaluate and report on built-in images, in minutes, with no network"),
+    "doctor": ("doctor", "Doctor", "what is in this data, what is broken, what run fits, how long it will take"),
     "pretrain": ("pretrain", "Pretrain", "pre-train an encoder on your images; the same command continues"),
     "evaluate knn": ("evaluate", "Knn", "weighted nearest neighbours on frozen features"),
     "evaluate linear": ("evaluate", "Linear", "logistic regression on frozen features"),

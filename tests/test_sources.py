@@ -1,5 +1,9 @@
 import io
+import json
+import os
+import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from otherview.data import files
+from otherview.data.annotated import CocoImages, LabelledPixels
+from otherview.data.index import cache_folder
+from otherview.data.packed import MOST_OPEN
 from otherview.data.picture import picture_of
 from otherview.data.source import labels_of
 from otherview.data.spec import open_source
@@ -115,6 +123,17 @@ def test_joined(tmp_path: Path, folder: Path) -> None:
         (lambda p: written(p / "x.parquet", b"junk"), "no readable parquet"),
         (lambda p: (pq.write_table(pa.table({"a": [1]}), p / "n.parquet"), p / "n.parquet")[1], "no column 'image'"),
         (lambda p: f"{p},", "empty name"),
+        (lambda p: written(p / "x.zip", b"junk"), "no readable zip"),
+        (lambda p: zipped(p / "e.zip", {"a.txt": b"1"}), "holds no images"),
+        (lambda p: written(p / "e.txt", b"\n\n"), "names no images"),
+        (lambda p: written(p / "e.csv", b"file,label\n"), "header must be path,label"),
+        (lambda p: written(p / "b.csv", b"path\n\xff\xfe\n"), "no readable list"),
+        (lambda p: written(p / "r.txt", b"# rows of shapes:5\n0\n5\n"), "rows that shapes:5 does not have"),
+        (lambda p: written(p / "w.txt", b"# rows of shapes:5\nfive\n"), "something else than row numbers"),
+        (lambda p: "coco:nothing", "names no images: write coco:"),
+        (lambda p: f"coco:{p / 'x.json'}@{p}", "does not exist"),
+        (lambda p: f"coco:{written(p / 'c.json', b'[1]')}@{p}", "no COCO or LVIS"),
+        (lambda p: f"coco:{written(p / 'j.json', b'{')}@{p}", "no readable JSON"),
     ],
 )
 def test_wrong_requests_are_named(tmp_path: Path, make, said: str) -> None:
@@ -136,3 +155,185 @@ def test_real_data(real_data: Path) -> None:
     assert picture_of(source, 49_999).width == 32
     shards = open_source(str(real_data / "imagenette128/train-*.tar"))
     assert (len(shards), picture_of(shards, 9468).height) == (9469, 128)
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_lists_are_relative_to_their_file(folder: Path, tmp_path: Path) -> None:
+    listed = written(tmp_path / "some.txt", b"images/b/1.png\r\n\nimages/a/3.bmp\n")
+    assert values(listed) == [0, 20]
+    elsewhere = tmp_path / "lists"
+    elsewhere.mkdir()
+    assert values(written(elsewhere / "x.txt", f"../images/a/3.bmp\n{folder / 'b/1.png'}".encode())) == [20, 0]
+    assert open_source(str(listed)).label(0) is None
+
+
+def test_csv_with_and_without_labels(folder: Path, tmp_path: Path) -> None:
+    rows = 'label,path\nfrog,images/b/1.png\n"cat","images/a/3.bmp"\nfrog,images/a/deep/2.JPG\n'
+    source = open_source(str(written(tmp_path / "l.csv", rows.encode())))
+    assert labels_of(source, "").tolist() == [1, 0, 1]
+    assert values(tmp_path / "l.csv") == [0, 20, 10]
+    numbers = written(tmp_path / "n.csv", b"path,label\nimages/b/1.png,7\nimages/a/3.bmp,\n")
+    assert [open_source(str(numbers)).label(index) for index in (0, 1)] == [7, None]
+    assert values(written(tmp_path / "p.csv", b"path\nimages/b/1.png\n")) == [0]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_stored_and_deflated(tmp_path: Path, method: int) -> None:
+    members = {"dog/9.png": encoded(5), "cat/1.png": encoded(6), "notes.txt": b"x", "__MACOSX/dog/._9.png": b"junk"}
+    path = zipped(tmp_path / "z.zip", members, method)
+    assert values(path) == [6, 5]
+    assert labels_of(open_source(str(path)), "").tolist() == [0, 1]
+    assert open_source(str(path)).name(1) == "z.zip/dog/9.png"
+    flat = zipped(tmp_path / "flat.zip", {"1.png": encoded(5), "cat/1.png": encoded(6)}, method)
+    assert open_source(str(flat)).label(1) is None
+
+
+def test_more_shards_than_open_files(tmp_path: Path) -> None:
+    for number in range(MOST_OPEN + 20):
+        shard(tmp_path / f"{number:03}.tar", {"0.png": encoded(number)})
+    assert values(tmp_path) == list(range(MOST_OPEN + 20))
+    assert values(tmp_path) == list(range(MOST_OPEN + 20))  # from the kept indexes, over closed files
+    assert len(list(Path("/proc/self/fd").iterdir())) < 3 * MOST_OPEN
+
+
+def test_coco_and_lvis(tmp_path: Path) -> None:
+    (tmp_path / "pics/val2017").mkdir(parents=True)
+    (tmp_path / "pics/val2017/1.png").write_bytes(encoded(9))
+    crowd = {"image_id": 77, "category_id": 90, "bbox": [0, 1, 2, 3], "iscrowd": 1, "segmentation": {"counts": "x"}}
+    content = {
+        "images": [
+            {"id": 77, "file_name": "val2017/1.png"},
+            {"id": 5, "coco_url": "http://images.cocodataset.org/val2017/1.png"},  # as LVIS names them
+        ],
+        "annotations": [crowd],
+    }
+    annotations = written(tmp_path / "a.json", json.dumps(content).encode())
+    source = open_source(f"coco:{annotations}@{tmp_path / 'pics'}")
+    assert isinstance(source, CocoImages)
+    assert [int(picture_of(source, index).decode()[0, 0, 0]) for index in range(2)] == [9, 9]
+    assert (source.objects(0), source.objects(1)) == ([crowd], [])
+    assert (source.image_id(1), source.label(0)) == (5, None)
+
+
+def test_pixel_labels(tmp_path: Path) -> None:
+    for name in ("deep/a", "b"):
+        for kind, level in (("images", 200), ("labels", 3)):
+            path = tmp_path / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB" if kind == "images" else "L", (6, 4), level if kind == "labels" else (level,) * 3).save(
+                path
+            )
+    source = open_source(f"pixels:{tmp_path / 'images'}@{tmp_path / 'labels'}")
+    assert isinstance(source, LabelledPixels)
+    assert len(source) == 2 and (source.pixel_labels(1) == np.full((4, 6), 3)).all()
+    (tmp_path / "labels/b.png").unlink()
+    with pytest.raises(WrongRequest, match=r"no labels for b\.png"):
+        open_source(f"pixels:{tmp_path / 'images'}@{tmp_path / 'labels'}")
+
+
+def test_hugging_face_from_a_local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hub's own client left in its cache is found without a network."""
+    snapshot = tmp_path / "hub/datasets--some--cats/snapshots/abc123"
+    (snapshot / "data").mkdir(parents=True)
+    table(snapshot / "data/train-00000-of-00001.parquet", [10, 20])
+    table(snapshot / "data/test-00000-of-00001.parquet", [30])
+    refs = tmp_path / "hub/datasets--some--cats/refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert values("hf:some/cats") == [10, 20]
+    assert values("hf:some/cats:test") == [30]
+    with pytest.raises(WrongRequest, match="hf:some/dogs:train has no parquet files"):
+        open_source("hf:some/dogs")
+
+
+def test_torchvision_from_a_local_copy() -> None:
+    raw = cache_folder() / "torchvision/MNIST/raw"
+    raw.mkdir(parents=True)
+    pixels, labels = np.zeros((3, 28, 28), np.uint8), np.array([4, 0, 9], np.uint8)
+    pixels[:] = np.array([10, 20, 30])[:, None, None]
+    for split in ("train", "t10k"):
+        header = (0x803).to_bytes(4, "big") + b"".join(side.to_bytes(4, "big") for side in pixels.shape)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(
+            (0x801).to_bytes(4, "big") + (3).to_bytes(4, "big") + labels.tobytes()
+        )
+    assert values("torchvision:MNIST") == [10, 20, 30]
+    assert labels_of(open_source("torchvision:MNIST:test"), "").tolist() == [4, 0, 9]
+    for wrong, said in (("Mnist", "no dataset 'Mnist'"), ("MNIST:val", "splits train and test")):
+        with pytest.raises(WrongRequest, match=said):
+            open_source(f"torchvision:{wrong}")
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png"])
+def test_archives_that_would_leave_their_folder_are_refused(tmp_path: Path, name: str) -> None:
+    for path in (shard(tmp_path / "s.tar", {name: encoded(1)}), zipped(tmp_path / "s.zip", {name: encoded(1)})):
+        with pytest.raises(WrongRequest, match="names a file outside itself"):
+            open_source(str(path))
+    annotations = written(tmp_path / "a.json", json.dumps({"images": [{"id": 1, "file_name": name}]}).encode())
+    with pytest.raises(WrongRequest, match="outside its folder"):
+        open_source(f"coco:{annotations}@{tmp_path}")
+
+
+def test_links_are_followed_once_and_loops_end(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "9.png").write_bytes(encoded(90))
+    (folder / "d").symlink_to(outside)  # a class kept elsewhere
+    (folder / "a/loop").symlink_to(folder)
+    (folder / "self").symlink_to(folder / "self")
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    assert values(folder) == [20, 10, 0, 90]
+    assert labels_of(open_source(str(folder)), "").tolist() == [0, 0, 1, 2]
+
+
+def test_a_zip_bomb_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zipped(tmp_path / "bomb.zip", {"a.png": bytes(10_000_000)})
+    monkeypatch.setattr("otherview.data.packed.LARGEST_IMAGE", 1_000_000)
+    with pytest.raises(BrokenImage, match=r"a\.png"):
+        picture_of(open_source(str(path)), 0)
+
+
+def test_a_shard_cut_short_names_its_image(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"0.png": encoded(1), "1.png": encoded(2)})
+    source = open_source(str(path))
+    with path.open("r+b") as file:
+        file.truncate(1200)
+    with pytest.raises(BrokenImage, match=r"s\.tar/1\.png"):
+        source.read(1)
+
+
+def test_an_index_is_made_once_and_again_after_a_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    walk = files._walk
+    monkeypatch.setattr(files, "_walk", lambda root, *rest: made.append(root) or walk(root, *rest))
+    assert values(folder) == values(folder) == [20, 10, 0]
+    assert len(made) == 1
+    (folder / "a/deep/0.png").write_bytes(encoded(70))
+    assert values(folder) == [20, 70, 10, 0]
+    assert len(made) == 2
+    assert len([path for path in cache_folder().iterdir() if path.name.startswith("tmp-")]) == 0
+
+
+def test_sources_travel_to_workers_without_their_tables(folder: Path, tmp_path: Path) -> None:
+    lines = "\n".join(["images/b/1.png"] * 50_000)
+    source = open_source(f"{written(tmp_path / 'l.txt', lines.encode())},{folder}")
+    sent = pickle.dumps(source)
+    assert len(sent) < 5000
+    again = pickle.loads(sent)
+    assert len(again) == 50_003 and again.read(50_002) == source.read(50_002)
+
+
+def test_names_in_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xff\n.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / name).write_bytes(encoded(42))
+    assert values(tmp_path / "images") == [42]
+    open_source(str(tmp_path / "images")).name(0).encode()

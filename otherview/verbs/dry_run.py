@@ -47,6 +47,7 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "seconds_per_step": round(step, 3),
         "seconds_of_loading_per_step": round(loading, 3),
+        "seconds_per_epoch": round(pace * plan.steps_per_epoch, 1),
         "hours_expected": round(pace * plan.steps / 3600, 2),
         "warnings": config.warnings(),
     }

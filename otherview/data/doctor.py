@@ -1,0 +1,130 @@
+"""What is in this data: every image decoded once, in parallel, and what was found about each of them.
+
+findings = examine(source, workers=2)
+findings.unreadable, findings.duplicates, findings.mean
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from otherview.data.levels import RGB, Decoding
+from otherview.data.loader import settle_worker
+from otherview.data.picture import ARRAY_START, FORMATS, open_picture
+from otherview.data.source import Source
+from otherview.errors import BrokenImage
+
+BATCH = 64
+
+
+class Checkup(NamedTuple):
+    """One image: why it cannot be read (empty: it can), its kind, size, content and moments per channel."""
+
+    fault: str
+    kind: str
+    size: tuple[int, int]
+    digest: int
+    mean: np.ndarray
+    square: np.ndarray
+
+
+@dataclass
+class Findings:
+    """What was found. Means and deviations are of levels in [0, 1], every image with the same weight."""
+
+    images: int = 0
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Index → reason, the name in front."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """'JPEG RGB', 'PNG RGBA', 'array uint16 ×4' …"""
+    repeats: dict[int, int] = field(default_factory=dict)
+    """Index of an image whose bytes stood before → index of the first."""
+    heights: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    std: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def readable(self) -> int:
+        return self.images - len(self.unreadable)
+
+
+class _Checkups(Dataset[Checkup]):
+    def __init__(self, source: Source, decoding: Decoding) -> None:
+        self.source, self.decoding = source, decoding
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Checkup:
+        nothing = np.zeros(self.decoding.channels)
+        try:
+            data = self.source.read(index)
+            pixels = open_picture(data, self.source.name(index), self.decoding).decode()
+        except BrokenImage as error:
+            return Checkup(str(error), "", (0, 0), 0, nothing, nothing)
+        digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+        levels = pixels.reshape(-1, pixels.shape[2]) / np.float32(255)
+        return Checkup(
+            "", _kind(data), pixels.shape[:2], digest, levels.mean(axis=0), np.square(levels, out=levels).mean(axis=0)
+        )
+
+
+def _kind(data: bytes) -> str:
+    """What a file is, in words."""
+    if data.startswith(ARRAY_START):
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        return f"array {array.dtype} {'×'.join(map(str, array.shape))}"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return f"{opened.format} {opened.mode}"
+    except Exception:  # tifffile reads what Pillow does not
+        return "TIFF of several channels"
+
+
+def examine(
+    source: Source,
+    *,
+    decoding: Decoding = RGB,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Findings:
+    """Decode everything once; memory is a few numbers per image."""
+    found = Findings()
+    digests = np.zeros(len(source), np.int64)
+    sums = np.zeros((2, decoding.channels))
+    loader = DataLoader(
+        _Checkups(source, decoding), BATCH, num_workers=workers, worker_init_fn=settle_worker, collate_fn=list
+    )
+    for checkups in loader:
+        for index, checkup in enumerate(checkups, found.images):
+            if checkup.fault:
+                found.unreadable[index] = checkup.fault
+                continue
+            found.kinds[checkup.kind] += 1
+            found.heights.append(checkup.size[0])
+            found.widths.append(checkup.size[1])
+            digests[index] = checkup.digest
+            sums += checkup.mean, checkup.square
+        found.images += len(checkups)
+        advance(len(checkups))
+    found.repeats = _repeats(digests, found.unreadable)
+    found.mean, square = sums / max(1, found.readable)
+    found.std = np.sqrt(np.maximum(square - found.mean**2, 0))
+    return found
+
+
+def _repeats(digests: np.ndarray, unreadable: dict[int, str]) -> dict[int, int]:
+    """Images whose content stood before, each with the first that had it."""
+    good = np.setdiff1d(np.arange(len(digests)), np.fromiter(unreadable, np.int64, len(unreadable)))
+    _, first, which = np.unique(digests[good], return_index=True, return_inverse=True)
+    firsts = first[which]
+    again = np.flatnonzero(firsts != np.arange(len(good)))
+    return {int(good[place]): int(good[firsts[place]]) for place in again}

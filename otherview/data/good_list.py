@@ -1,0 +1,47 @@
+"""A list of good images that is itself a SPEC: their paths where they are files, else the rows of the source."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from otherview.data.files import ROWS_OF, Files
+from otherview.data.source import Joined, Selected, Source
+from otherview.data.spec import absolute
+
+
+def write_good_list(source: Source, spec: str, *, bad: set[int], folder: Path) -> Path:
+    """Write good.csv (paths and labels) or good.txt (row numbers); returns its path."""
+    good = [index for index in range(len(source)) if index not in bad]
+    files = list(_files(source, good))
+    if len(files) == len(good):
+        path = folder / "good.csv"
+        with _written(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.writer(file)
+            labelled = any(label is not None for _, label in files)
+            rows.writerow(["path", "label"] if labelled else ["path"])
+            rows.writerows([name, "" if label is None else label] if labelled else [name] for name, label in files)
+    else:
+        path = folder / "good.txt"
+        lines = [f"{ROWS_OF}{absolute(spec)}", *map(str, good)]
+        _written(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _written(path).replace(path)
+    return path
+
+
+def _written(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _files(source: Source, indices: list[int]) -> Iterator[tuple[str, int | None]]:
+    """Path and label of every image that is a file."""
+    for index in indices:
+        part, inner = source, index
+        while not isinstance(part, Files):
+            if isinstance(part, Joined):
+                part, inner = part.locate(inner)
+            elif isinstance(part, Selected):
+                part, inner = part.source, int(part.indices[inner])
+            else:
+                return
+        yield os.path.abspath(part.path(inner)), part.label(inner)  # noqa: PTH100 (links stay as they are)

@@ -33,6 +33,7 @@ VERBS = {
     "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),
     "recipes": ("recipes", "Recipes", "list the recipes; NAME prints its whole config"),
     "bench loader": ("bench", "BenchLoader", "images/s per core of the input path against torchvision on PIL images"),
+    "bench step": ("bench", "BenchStep", "images/s of a training step against a naive twin, share of the peak, memory"),
     "bench loss": ("bench", "BenchLoss", "memory and time of the loss"),
 }
 

@@ -48,6 +48,12 @@ class RunConfig(BaseModel):
                     f"views.{name} has {len(values)} values for {self.encoder.channels} channels: "
                     f"give --views.{name} one per channel; otherview doctor measures them"
                 )
+        if min(self.views.std) <= 0:
+            raise WrongRequest(f"views.std {min(self.views.std)} is not above 0: pixels are divided by it")
+        if self.views.levels and self.views.levels[0] >= self.views.levels[1]:
+            raise WrongRequest(
+                f"views.levels {self.views.levels[0]} {self.views.levels[1]} must rise: black, then white"
+            )
         hidden = self.views.mask.hidden_of(rows * columns)
         if not 0 <= hidden < rows * columns:
             raise WrongRequest(

@@ -50,3 +50,12 @@ def gather(values: Tensor) -> Tensor:
     if ranks() == 1:
         return values[None]
     return _Gather.apply(values)  # pyright: ignore[reportReturnType]
+
+
+def gather_objects(thing: Any) -> list[Any]:
+    """Everyone's small Python object, in the order of ranks; slow, for rare news only."""
+    if ranks() == 1:
+        return [thing]
+    everyone: list[Any] = [None] * ranks()
+    dist.all_gather_object(everyone, thing)
+    return everyone

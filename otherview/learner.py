@@ -16,6 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+class Reduced(NamedTuple):
+    """An image decoded at 1/`factor` of its size; its upper left corner lies at (`top`, `left`) of these pixels."""
+
+    pixels: np.ndarray
+    factor: int = 1
+    top: float = 0.0
+    left: float = 0.0
+
+
 @runtime_checkable
 class Image(Protocol):
     """An image as views see it: its size as a person sees it, and its pixels when asked for."""
@@ -26,8 +35,12 @@ class Image(Protocol):
     @property
     def width(self) -> int: ...
 
-    def decode(self, least_scale: float = 1.0) -> np.ndarray:
-        """uint8 [H, W, C], the whole image; it may be smaller than height × width, down to `least_scale` of them."""
+    def decode(self) -> np.ndarray:
+        """uint8 [H, W, C], the whole image."""
+        ...
+
+    def reduced(self, least_scale: float) -> Reduced:
+        """The whole image at `least_scale` of its size or more."""
         ...
 
 

@@ -60,3 +60,39 @@ def correlation_of_rank(rank: int, targets: torch.Tensor) -> torch.Tensor:
     from otherview.losses.unigrad import correlation
 
     return correlation([targets[rank]])
+
+
+def training_of_rank(rank: int, count: int, optimiser_name: str) -> dict[str, Any]:
+    """Three optimiser steps of a small SiameseIM on this rank's slice of the same global batches."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    from otherview.data.loader import SampleMaker, make_loader
+    from otherview.data.plan import StepPlan
+    from otherview.data.shapes import Shapes
+    from otherview.distributed import mean_over_ranks
+    from otherview.methods.build import build_siamese_im
+    from otherview.recipes.registry import find
+
+    config = find("siamese_im_pico_32").make()
+    encoder = config.encoder.model_copy(update={"width": 32, "depth": 2})
+    method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5})
+    learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
+    wrapped = DistributedDataParallel(learner, broadcast_buffers=False) if count > 1 else learner
+    make = {"sgd": lambda p: torch.optim.SGD(p, lr=0.1), "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3)}
+    optimiser = make[optimiser_name](learner.parameter_groups(0.05))
+    plan = StepPlan(64, 16, 3, seed=0, ranks=count, rank=rank)
+    maker = SampleMaker(Shapes(64), learner.views, seed=0)
+    found: dict[str, Any] = {}
+    for step, sample in enumerate(make_loader(maker, plan, start=0, workers=0, pin=False)):
+        context = learner.prepare([sample.views], step / 3)
+        loss = wrapped(sample.views, context, 0)
+        loss.total.backward()
+        if step == 0:
+            found["loss"] = mean_over_ranks(loss.total.detach())
+            found["parts"] = {name: mean_over_ranks(value) for name, value in loss.parts.items()}
+            found["c"] = context.statistics[0]
+            found["gradients"] = {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
+        optimiser.step()
+        optimiser.zero_grad()
+    found["weights"] = {name: value.clone() for name, value in learner.state_dict().items()}
+    return found

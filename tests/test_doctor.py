@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from otherview.data import doctor
 from otherview.data.loader import Sample, SampleMaker, make_loader
 from otherview.data.plan import StepPlan
 from otherview.data.spec import open_source
@@ -69,6 +70,7 @@ def test_doctor(images: Path, result_of: Callable[..., dict], tmp_path: Path) ->
     assert found["std"] == pytest.approx(pixels.std(axis=(0, 1)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_good_rows_of_a_source_without_files(result_of: Callable[..., dict], tmp_path: Path) -> None:
     found = result_of("doctor", "--data", "shapes:70:val,shapes:5", "--out", tmp_path / "found")
     good, whole = open_source(found["good"]), open_source("shapes:70:val,shapes:5")
@@ -76,6 +78,7 @@ def test_good_rows_of_a_source_without_files(result_of: Callable[..., dict], tmp
     assert good.read(74) == whole.read(74) and good.label(3) == whole.label(3)
 
 
+@pytest.mark.slow
 def test_many_channels(result_of: Callable[..., dict], tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     for number in range(70):
@@ -144,7 +147,35 @@ def test_nothing_readable_is_said(otherview: Callable, tmp_path: Path) -> None:
     (tmp_path / "x/1.png").write_bytes(b"junk")
     done = otherview("doctor", "--data", tmp_path / "x")
     assert done.returncode == 0
-    assert "1 images, 1 unreadable" in done.stdout and "nothing here can be read" in done.stdout
+    assert "1 images, 1 unreadable" in done.stdout and "too few images can be read" in done.stdout
     for words, said in ((("--channels", 0), "number of channels"), (("--levels", 5, 1), "must rise")):
         wrong = otherview("doctor", "--data", tmp_path / "x", *words)
         assert wrong.returncode == 2 and said in wrong.stderr
+
+
+def test_doctor_does_not_write_into_the_data_or_over_it(images: Path, otherview: Callable, tmp_path: Path) -> None:
+    for out in (images, images / "doctor"):
+        done = otherview("doctor", "--data", images, "--out", out)
+        assert done.returncode == 2 and "lies in the data" in done.stderr
+    listed = tmp_path / "found/good.csv"
+    listed.parent.mkdir()
+    listed.write_text("path\n../images/a/002.jpg\n")
+    done = otherview("doctor", "--data", listed, "--out", listed.parent)
+    assert done.returncode == 2 and "choose another folder" in done.stderr
+
+
+def test_evaluation_leaves_broken_images_out_and_names_them(images: Path, otherview: Callable) -> None:
+    done = otherview(
+        "evaluate", "knn", "--weights", "random:siamese_im_demo", "--train", images, "--test", images, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {score["n"] for score in json.loads(done.stdout)["scores"]} == {196}
+    for name in BROKEN:
+        assert done.stderr.count(f"broken image left out: {name}") == 1
+
+
+def test_moments_are_exact_at_any_size() -> None:
+    """A running sum in float32 is off by 4 % at four million pixels."""
+    pixels = np.full((2000, 2000, 3), 51, np.uint8)
+    mean, square = doctor._moments(pixels)
+    assert mean == pytest.approx([0.2] * 3, rel=1e-12) and square == pytest.approx([0.04] * 3, rel=1e-12)

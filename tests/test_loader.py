@@ -33,6 +33,10 @@ class PartlyBroken:
             raise BrokenImage(self.name(index))
         return self.inner.read(index)
 
+    @property
+    def classes(self) -> None:
+        return None
+
     def label(self, index: int) -> int:
         return self.inner.label(index)
 
@@ -42,7 +46,7 @@ class PartlyBroken:
 
 @pytest.fixture(autouse=True)
 def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otherview.data.loader._usable_cores", lambda: 8)
+    monkeypatch.setattr("otherview.data.loader.usable_cores", lambda: 8)
 
 
 def batches(plan: StepPlan, *, start: int = 0, workers: int = 0, broken: frozenset[int] = frozenset()) -> list[Sample]:
@@ -92,6 +96,14 @@ def test_ranks_and_accumulation_cut_the_same_batch() -> None:
                 for index in micro
             ]
             assert joined == indices
+
+
+def test_four_ranks_see_what_one_sees() -> None:
+    whole = batches(StepPlan(images=20, batch=8, steps=4, seed=3))
+    parts = [batches(StepPlan(images=20, batch=8, steps=4, seed=3, ranks=4, rank=rank)) for rank in range(4)]
+    for step, batch in enumerate(whole):
+        for leaf, *pieces in zip(leaves(batch), *(leaves(part[step]) for part in parts), strict=True):
+            assert (leaf == torch.cat(pieces)).all()
 
 
 def test_an_epoch_visits_every_image_once_and_drops_the_rest() -> None:

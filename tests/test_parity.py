@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from otherview.bench.reference import NaiveSiameseIM
 from otherview.geometry import PatchGrid, place
 from otherview.losses.objectives import Dense
 from otherview.methods.siamese_im import SiameseIM
@@ -41,7 +42,11 @@ class PixelsAsTheyAre(SiameseIM):
         return view.pixels
 
 
-def build(arrays: dict[str, np.ndarray], s: dict[str, Any]) -> SiameseIM:
+class NaiveTwin(PixelsAsTheyAre, NaiveSiameseIM):
+    """What `bench step` measures against has to compute the same."""
+
+
+def build(arrays: dict[str, np.ndarray], s: dict[str, Any], kind: type[SiameseIM] = PixelsAsTheyAre) -> SiameseIM:
     assert not (unknown := set(s) - KNOWN_SETTINGS), f"settings that this test does not honour: {unknown}"
     size = s["image_size"] if isinstance(s["image_size"], list) else [s["image_size"]] * 2
     encoder = EncoderSettings(
@@ -50,7 +55,7 @@ def build(arrays: dict[str, np.ndarray], s: dict[str, Any]) -> SiameseIM:
     )  # fmt: skip
     width, heads = s["decoder_dim"], s["decoder_heads"]
     norm = {True: "layer", False: "batch"}
-    learner = PixelsAsTheyAre(
+    learner = kind(
         encoder=Encoder(encoder),
         projector=Projector(
             s["embed_dim"], width, depth=s["projector_depth"], heads=heads, norm=norm[s["use_proj_ln"]]
@@ -109,9 +114,10 @@ def test_moving_average_parity(path: Path) -> None:
 
 
 @by_stem("siamese_im")
-def test_gradient_parity(path: Path) -> None:
+@pytest.mark.parametrize("kind", [PixelsAsTheyAre, NaiveTwin])
+def test_gradient_parity(path: Path, kind: type[SiameseIM]) -> None:
     arrays, settings = load(path)
-    learner, batch = build(arrays, settings), batch_of(arrays)
+    learner, batch = build(arrays, settings, kind), batch_of(arrays)
     learner(batch, learner.prepare([batch], 0.0), 0).total.backward()
     expected = renamed(arrays, "grad/")
     whole = float(torch.stack([value.double().norm() for value in expected.values()]).norm())
@@ -122,9 +128,10 @@ def test_gradient_parity(path: Path) -> None:
 
 
 @by_stem("siamese_im")
-def test_five_steps_parity(path: Path) -> None:
+@pytest.mark.parametrize("kind", [PixelsAsTheyAre, NaiveTwin])
+def test_five_steps_parity(path: Path, kind: type[SiameseIM]) -> None:
     arrays, s = load(path)
-    learner, batch = build(arrays, s), batch_of(arrays)
+    learner, batch = build(arrays, s, kind), batch_of(arrays)
     optimiser = torch.optim.AdamW(learner.parameter_groups(s["weight_decay"]), lr=s["lr"], betas=s["betas"])
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     losses, norms = [], []

@@ -191,6 +191,6 @@ def test_verdicts() -> None:
     assert "kNN 0.300 → 0.500" in verdict([{"effective_rank": 9.0}, {"knn_mean": 0.3}, {"knn_mean": 0.5}])
     assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.5}]).startswith("learning")
     assert verdict([{"knn_mean": 0.3}, {"effective_rank": 9.0}, {"knn_mean": 0.31}]).startswith("slow")
-    assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.31}]).startswith("collapsed")
-    assert verdict([{"effective_rank": 40.0}, {"effective_rank": 1.3}]).startswith("collapsed")
+    assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.31}]).startswith("collapsing")
+    assert verdict([{"effective_rank": 40.0}, {"effective_rank": 1.3}]).startswith("collapsing")
     assert "negative_weight" in verdict([{"effective_rank": 2.0}])

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from otherview.data.picture import Picture
 from otherview.geometry import Crop, PatchGrid
+from otherview.learner import Reduced
 from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, least_scale, planes, sample_crop
@@ -134,7 +135,7 @@ def test_cutting_is_flip_then_crop_then_resize(photo: Image.Image) -> None:
     mirrored = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     left = photo.width - 20 - 50
     expected = tv.resized_crop(mirrored, 11, left, 40, 50, [16, 24], interpolation=v2.InterpolationMode.BICUBIC)
-    pixels = cut(np.asarray(photo), crop, of=(photo.height, photo.width), size=(16, 24))
+    pixels = cut(Reduced(np.asarray(photo)), crop, size=(16, 24))
     ours = planes(pixels, flipped=True).transpose(1, 2, 0)
     assert difference(ours, expected).max() <= 2 and difference(ours, expected).mean() < 0.2
 
@@ -146,8 +147,8 @@ def test_a_crop_of_a_reduced_image_falls_between_its_pixels(photo: Image.Image) 
     crop = Crop(21.0, 33.0, 77.0, 101.0, False)
     near = Crop(23.0, 35.0, 77.0, 101.0, False)
     full, reduced, shifted = (
-        cut(pixels, place, of=(144, 192), size=(24, 32)).astype(int)
-        for pixels, place in ((smooth, crop), (half, crop), (half, near))
+        cut(image, place, size=(24, 32)).astype(int)
+        for image, place in ((Reduced(smooth), crop), (Reduced(half, 2), crop), (Reduced(half, 2), near))
     )
     assert np.abs(full - reduced).mean() < 0.5 < np.abs(full - shifted).mean()
 

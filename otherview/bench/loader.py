@@ -45,6 +45,8 @@ class Photos:
         Image.fromarray(pixels).save(written, "JPEG", quality=90)
         return written.getvalue()
 
+    classes = None
+
     def label(self, index: int) -> None:
         return None
 
@@ -54,6 +56,8 @@ class Photos:
 
 class Held:
     """Encoded images held in memory, so that the disk is not what is measured."""
+
+    classes = None
 
     def __init__(self, source: Source, most: int = 256) -> None:
         chosen = np.linspace(0, len(source) - 1, min(most, len(source))).round().astype(np.int64)
@@ -72,7 +76,9 @@ class Held:
         return f"image {index}"
 
 
-def bench_loader(source: Source, *, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
+def bench_loader(
+    source: Source, *, rounds: int = ROUNDS, advance: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Medians over rounds in which every path makes two views at 224 px of the same images; one core, no workers.
 
     Raises RuntimeError where the reference is slower than it can be on an idle machine.
@@ -82,7 +88,7 @@ def bench_loader(source: Source, *, advance: Callable[[], None] = lambda: None) 
     held = Held(source)
     paths = {"decode": _decode, "reference": _reference, "ours": _ours}
     rates: dict[str, list[float]] = {name: [] for name in paths}
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         chosen = Selected(held, np.arange(turn * BATCH * BATCHES, (turn + 1) * BATCH * BATCHES) % len(held))
         for name, path in paths.items():
             rates[name].append(_images_per_second(path(chosen)))

@@ -1,19 +1,85 @@
 """The naive twins: written plainly, as the formulas read, to be tested and measured against.
 
-Axes: N tokens, D width.
+Axes: B images, L patches, N tokens, D width.
 """
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from timm.layers import Attention  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
+from otherview.learner import StepLoss
+from otherview.losses.unigrad import correlation, spectrum_figures
+from otherview.methods.siamese_im import Context, SiameseIM
+from otherview.views.view import ViewPair
 
-def unigrad_by_similarities(y: Float[Tensor, "N D"], z: Float[Tensor, "N D"], *, weight: float) -> Float[Tensor, ""]:
-    """UniGrad's value through the N×N similarities: mean yᵀ·C·y is the mean squared similarity of all pairs."""
+
+def unigrad_by_similarities(
+    y: Float[Tensor, "N D"], z: Float[Tensor, "N D"], *, weight: float, negatives: Float[Tensor, "M D"] | None = None
+) -> Float[Tensor, ""]:
+    """UniGrad's value through the similarities of all pairs: mean yᵀ·C·y is their mean square (negatives: z)."""
     width = y.shape[1]
+    negatives = z if negatives is None else negatives
     positive = (y - z).square().sum(dim=1).mean()
-    negative = (y @ z.T).square().sum(dim=1).mean() / len(z)
+    negative = (y @ negatives.T).square().sum(dim=1).mean() / len(negatives)
     return (positive + weight * negative) / width
+
+
+@dataclass(frozen=True)
+class DenseBySimilarities:
+    """The dense objective with the square matrix; its statistics are all targets of the step."""
+
+    negative_weight: float
+
+    def statistics(self, targets: Sequence[Float[Tensor, "B L D"]]) -> Any:
+        return (torch.cat([z.flatten(0, 1) for z in targets]),)
+
+    def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Any) -> StepLoss:
+        total = unigrad_by_similarities(
+            y.flatten(0, 1), z.flatten(0, 1), weight=self.negative_weight, negatives=statistics[0]
+        )
+        return StepLoss(total, {})
+
+    def figures(self, statistics: Any) -> Mapping[str, Tensor]:
+        return spectrum_figures(correlation(statistics), weight=self.negative_weight)
+
+
+class NaiveSiameseIM(SiameseIM):
+    """The method as one would first write it: unfused attention, the square negative term, the average moved one
+    parameter at a time. Same parameters, same names, same numbers."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.objective = DenseBySimilarities(self.objective.negative_weight)  # pyright: ignore
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.fused_attn = False
+
+    @torch.no_grad()
+    def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
+        momentum = self.momentum(progress)
+        for mine, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
+            mine.data = mine.data * momentum + theirs.data * (1 - momentum)
+        targets = [self.represent(batch.other) for batch in micro_batches]
+        return Context(targets, self.objective.statistics(targets))
+
+
+def naive_twin(learner: SiameseIM) -> NaiveSiameseIM:
+    """The naive twin of a learner, with the same weights."""
+    parts = copy.deepcopy(learner)
+    return NaiveSiameseIM(
+        encoder=parts.online.encoder,
+        projector=parts.online.projector,
+        predictor=parts.predictor,
+        objective=parts.objective,
+        views=parts.views,
+        momentum=parts.momentum,
+    )
 
 
 def knn_by_loop(bank: Tensor, labels: Tensor, queries: Tensor, *, k: int, temperature: float) -> Tensor:

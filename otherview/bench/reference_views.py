@@ -3,14 +3,18 @@
 This is what the published pipelines do; `views/` makes the same draws and operations in less time (specification 1.1).
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+# torchvision declares tensors where its functions take PIL images as well
+
 import io
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
+from torchvision import transforms as tv
 
+from otherview.data.decode import FORMATS
 from otherview.data.source import Source
 from otherview.views.settings import ColourSettings, ViewSettings
 
@@ -26,19 +30,18 @@ class PillowBlur(torch.nn.Module):
         return image.filter(ImageFilter.GaussianBlur(float(np.random.uniform(*self.sigma))))
 
 
-def reference_branch(views: ViewSettings, colour: ColourSettings, size: tuple[int, int]) -> v2.Compose:
+def reference_branch(views: ViewSettings, colour: ColourSettings, size: tuple[int, int]) -> tv.Compose:
     """One view: PIL image in, normalised float tensor out."""
-    jitter = v2.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
-    return v2.Compose([
-        v2.RandomHorizontalFlip(views.flip_probability),
-        v2.RandomResizedCrop(size, views.crop_share, views.crop_aspect, interpolation=v2.InterpolationMode.BICUBIC),
-        v2.RandomApply([jitter], colour.jitter_probability),
-        v2.RandomGrayscale(colour.gray_probability),
-        v2.RandomApply([PillowBlur(colour.blur_sigma)], colour.blur_probability),
-        v2.RandomSolarize(128, colour.solarise_probability),
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(views.mean), list(views.std)),
+    jitter = tv.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
+    return tv.Compose([
+        tv.RandomHorizontalFlip(views.flip_probability),
+        tv.RandomResizedCrop(size, views.crop_share, views.crop_aspect, interpolation=tv.InterpolationMode.BICUBIC),
+        tv.RandomApply([jitter], colour.jitter_probability),
+        tv.RandomGrayscale(colour.gray_probability),
+        tv.RandomApply([PillowBlur(colour.blur_sigma)], colour.blur_probability),
+        tv.RandomSolarize(128, colour.solarise_probability),
+        tv.ToTensor(),
+        tv.Normalize(views.mean, views.std),
     ])  # fmt: skip
 
 
@@ -54,5 +57,5 @@ class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image = Image.open(io.BytesIO(self.source.read(index))).convert("RGB")
+        image = Image.open(io.BytesIO(self.source.read(index)), formats=FORMATS).convert("RGB")
         return self.seen(image), self.other(image)

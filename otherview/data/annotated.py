@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from otherview.data.files import NO_LABEL, Files, open_folder
+from otherview.data.files import Files, open_folder
+from otherview.data.first_level import NO_LABEL
 from otherview.data.index import Table, TableWriter, cached
 from otherview.errors import BrokenImage, WrongRequest
 
@@ -50,10 +51,13 @@ def _index_coco(file: Path, place: Path) -> list[Path]:
     try:
         for image in _read_json(file)["images"]:
             name = image["file_name"] if "file_name" in image else "/".join(image["coco_url"].split("/")[-2:])
+            name = str(name)
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise WrongRequest(f"{file} names an image outside its folder ({name!r}): such files are not read")
             writer.add(name, label=NO_LABEL, image_id=int(image["id"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except WrongRequest:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {error!r} in its images") from error
     writer.close()
     return [file]
@@ -77,9 +81,11 @@ class LabelledPixels(Files):
         """The class of every pixel: uint8 or uint16 [H, W]."""
         from PIL import Image
 
+        from otherview.data.decode import FORMATS
+
         stem = str(Path(self.table.name(index)).with_suffix(""))
         try:
-            with Image.open(self.labels / (stem + self.endings[stem])) as opened:
+            with Image.open(self.labels / (stem + self.endings[stem]), formats=FORMATS) as opened:
                 found = np.asarray(opened)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BrokenImage(f"{self.labels / stem}: {error}") from error

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.levels import RGB, Decoding
 from otherview.data.loader import settle_worker
-from otherview.data.picture import ARRAY_START, FORMATS, open_picture
+from otherview.data.picture import open_picture
 from otherview.data.source import Source
 from otherview.errors import BrokenImage
 
@@ -71,17 +72,24 @@ class _Checkups(Dataset[Checkup]):
         except BrokenImage as error:
             return Checkup(str(error), "", (0, 0), 0, nothing, nothing)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
-        levels = pixels.reshape(-1, pixels.shape[2]) / np.float32(255)
-        return Checkup(
-            "", _kind(data), pixels.shape[:2], digest, levels.mean(axis=0), np.square(levels, out=levels).mean(axis=0)
-        )
+        mean, square = _moments(pixels)
+        return Checkup("", _kind(data, self.decoding.channels), pixels.shape[:2], digest, mean, square)
 
 
-def _kind(data: bytes) -> str:
+def _moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square per channel, of levels in [0, 1]: exact, from how often each level occurs."""
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels, 2, 0)])
+    share = counts / (pixels.shape[0] * pixels.shape[1])
+    return share @ _LEVELS, share @ np.square(_LEVELS)
+
+
+_LEVELS = np.arange(256) / 255
+
+
+def _kind(data: bytes, channels: int) -> str:
     """What a file is, in words."""
     if data.startswith(ARRAY_START):
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-        return f"array {array.dtype} {'×'.join(map(str, array.shape))}"
+        return f"array {np.load(io.BytesIO(data), allow_pickle=False).dtype} ×{channels}"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             return f"{opened.format} {opened.mode}"

@@ -10,12 +10,17 @@ images are no files).
 
 import csv
 import os
+import re
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from otherview.data.first_level import NO_LABEL, FirstLevel
 from otherview.data.index import Table, TableWriter, cached
+from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
 ENDINGS = frozenset((
@@ -24,8 +29,9 @@ ENDINGS = frozenset((
 ))  # fmt: skip
 ARRAYS = frozenset((".npy",))
 """Arrays count only in a folder that holds no images, where they are not somebody's side files."""
-NO_LABEL = -1
 ROWS_OF = "# rows of "
+LARGEST_IMAGE = 2**30
+"""Bytes of one encoded image; more is a broken archive or a bomb."""
 
 
 class Files:
@@ -33,6 +39,7 @@ class Files:
 
     def __init__(self, root: Path, table: Table) -> None:
         self.root, self.table = root, table
+        self.classes = table.classes
 
     def __len__(self) -> int:
         return len(self.table)
@@ -43,7 +50,13 @@ class Files:
 
     def read(self, index: int) -> bytes:
         try:
-            return self.path(index).read_bytes()
+            with open(self.path(index), "rb", opener=_without_waiting) as file:
+                state = os.fstat(file.fileno())
+                if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_IMAGE:
+                    raise BrokenImage(
+                        f"{self.name(index)}: no file, or too large for one image ({state.st_size:,} bytes)"
+                    )
+                return file.read()
         except (OSError, ValueError) as error:  # ValueError: a null byte in a path
             raise BrokenImage(f"{self.name(index)}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -52,8 +65,13 @@ class Files:
         return None if label == NO_LABEL else label
 
     def name(self, index: int) -> str:
-        """The path below the root, printable whatever its bytes are."""
-        return self.table.name(index).encode(errors="replace").decode()
+        """The path below the root."""
+        return printable(self.table.name(index)) or f"row {index} without a path"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open without waiting for a pipe's other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_folder(root: Path) -> Files:
@@ -65,29 +83,29 @@ def open_folder(root: Path) -> Files:
 
 
 def _index_folder(root: Path, place: Path) -> list[Path]:
-    folders: list[Path] = []
+    depends: list[Path] = []
     for endings in (ENDINGS, ARRAYS):
-        folders.clear()
-        writer, classes, flat = TableWriter(place, "label"), {}, False
-        for name in _walk(root, folders, endings):
-            first, below, _ = name.partition(os.sep)
-            flat = flat or not below
-            writer.add(name, label=classes.setdefault(first, len(classes)) if below else NO_LABEL)
-        if flat:  # images beside the class folders: there are no classes
-            writer.replace("label", np.full(len(writer), NO_LABEL))
-        writer.close()
+        depends.clear()
+        writer, classes = TableWriter(place, "label"), FirstLevel()
+        for name in _walk(root, depends, endings):
+            writer.add(name, label=classes.label(name.replace(os.sep, "/")))
+        classes.finish(writer)
         if len(writer):
             break
-    return folders
+    return depends
 
 
-def _walk(root: Path, folders: list[Path], endings: frozenset[str]) -> Iterator[str]:
-    """Relative paths of images in sorted order; links are followed, each real folder once, so loops end."""
+def _walk(root: Path, depends: list[Path], endings: frozenset[str]) -> Iterator[str]:
+    """Relative paths of images in sorted order; links are followed, each real folder once, so loops end.
+
+    `depends` gets every folder met, also one that cannot be read: once it can, the index is made again.
+    """
     seen: set[tuple[int, int]] = set()
     open_ends = [""]
     while open_ends:
         below = open_ends.pop()
         here = root / below
+        depends.append(here)
         try:
             state = here.stat()
             if (state.st_dev, state.st_ino) in seen:
@@ -98,16 +116,17 @@ def _walk(root: Path, folders: list[Path], endings: frozenset[str]) -> Iterator[
         except OSError as error:
             if not below:
                 raise WrongRequest(f"{root} cannot be read ({error.strerror}): check its permissions") from error
-            continue  # a folder that may not be read, or a link to nowhere
-        folders.append(here)
+            print(f"{printable(str(here))} is left out: {error.strerror}", file=sys.stderr)
+            continue
         names = [(os.path.join(below, entry.name), _is_folder(entry)) for entry in entries]  # noqa: PTH118
         yield from (name for name, folder in names if not folder and os.path.splitext(name)[1].lower() in endings)  # noqa: PTH122
         open_ends += [name for name, folder in reversed(names) if folder]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A folder, or a link that leads to one or to nothing, which may be a folder another day."""
     try:
-        return entry.is_dir()
+        return entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path) and "." not in entry.name)  # noqa: PTH110
     except OSError:  # a link that leads to itself
         return False
 
@@ -121,6 +140,9 @@ def open_list(path: Path) -> Files:
     return files
 
 
+WHOLE_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0+)?")
+
+
 def _index_rows(path: Path, rows: Iterator[tuple[str, str]], place: Path) -> list[Path]:
     """Labels that are all whole numbers are taken as they are, others are numbered in sorted order."""
     writer, words = TableWriter(place, "label"), {}
@@ -129,9 +151,13 @@ def _index_rows(path: Path, rows: Iterator[tuple[str, str]], place: Path) -> lis
             writer.add(name, label=words.setdefault(label, len(words)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise WrongRequest(f"{path} is no readable list ({error}): it must be text in UTF-8") from error
-    known = [word for word in words if word]
-    numbers = {word: int(word) for word in known} if all(map(str.isdecimal, known)) else None
-    numbers = numbers or {word: number for number, word in enumerate(sorted(known))}
+    known = sorted(word for word in words if word)
+    matches = [WHOLE_NUMBER.fullmatch(word) for word in known]
+    if all(matches):
+        numbers = {word: max(NO_LABEL, int(match[1])) for word, match in zip(known, matches, strict=True) if match}
+    else:
+        numbers = {word: number for number, word in enumerate(known)}
+        writer.name_classes(known)
     if len(writer):
         writer.replace("label", np.array([numbers.get(word, NO_LABEL) for word in words])[writer.column("label")])
     writer.close()
@@ -146,15 +172,17 @@ def _text_rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            raise WrongRequest(
-                f"{path} begins with {','.join(reader.fieldnames or ())!r}: its header must be path,label"
-            )
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header = [word.strip() for word in next(reader, [])]
+        if "path" not in header:
+            raise WrongRequest(f"{path} begins with {printable(','.join(header))!r}: its header must be path,label")
+        where = header.index("path")
+        label = header.index("label") if "label" in header else None
         for row in reader:
-            if row["path"]:
-                yield row["path"], (row.get("label") or "").strip()
+            if row:
+                known = label is not None and label < len(row)
+                yield (row[where] if where < len(row) else ""), (row[label].strip() if known else "")  # pyright: ignore
 
 
 def rows_of(path: Path) -> tuple[str, np.ndarray] | None:

@@ -20,7 +20,7 @@ def write_good_list(source: Source, spec: str, *, bad: set[int], folder: Path) -
             rows = csv.writer(file)
             labelled = any(label is not None for _, label in files)
             rows.writerow(["path", "label"] if labelled else ["path"])
-            rows.writerows([name, "" if label is None else label] if labelled else [name] for name, label in files)
+            rows.writerows([name, _word(label, source)] if labelled else [name] for name, label in files)
     else:
         path = folder / "good.txt"
         lines = [f"{ROWS_OF}{absolute(spec)}", *map(str, good)]
@@ -29,19 +29,20 @@ def write_good_list(source: Source, spec: str, *, bad: set[int], folder: Path) -
     return path
 
 
+def _word(label: int | None, source: Source) -> str:
+    """A label as it is written: the name of the class, where it has one."""
+    return "" if label is None else str(label) if source.classes is None else source.classes[label]
+
+
 def _written(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
 
 
 def _files(source: Source, indices: list[int]) -> Iterator[tuple[str, int | None]]:
-    """Path and label of every image that is a file."""
+    """Path and label of every image that is a file; labels in the numbers or names of the whole source."""
     for index in indices:
         part, inner = source, index
-        while not isinstance(part, Files):
-            if isinstance(part, Joined):
-                part, inner = part.locate(inner)
-            elif isinstance(part, Selected):
-                part, inner = part.source, int(part.indices[inner])
-            else:
-                return
-        yield os.path.abspath(part.path(inner)), part.label(inner)  # noqa: PTH100 (links stay as they are)
+        while isinstance(part, (Joined, Selected)):
+            part, inner = part.locate(inner)
+        if isinstance(part, Files):
+            yield os.path.abspath(part.path(inner)), source.label(index)  # noqa: PTH100 (links stay as they are)

@@ -11,8 +11,11 @@ from typing import Any
 
 from otherview.data.index import cache_folder
 from otherview.data.parquet import open_parquet
-from otherview.data.source import Joined, Source
+from otherview.data.source import Source, joined
 from otherview.errors import BrokenImage, WrongRequest
+
+NAMES = ("{split}-*.parquet", "{split}.parquet", "{split}/*.parquet")
+"""How a split's files are called."""
 
 
 def open_hugging_face(name: str, split: str) -> Source:
@@ -20,20 +23,24 @@ def open_hugging_face(name: str, split: str) -> Source:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    pattern = f"**/{split}-*.parquet"
-    found: list[Path] = []
+    patterns = [f"{start}{name}" for name in NAMES for start in ("", "**/")]
+    patterns = [pattern.format(split=split) for pattern in patterns]
     for revision in ("main", "refs/convert/parquet"):  # the hub converts what its owners did not
-        patterns = [pattern, f"**/{split}.parquet", f"**/{split}/*.parquet"]
         try:
             folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns))
         except LocalEntryNotFoundError:
             continue  # offline, and this revision was never downloaded
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise WrongRequest(f"hf:{name} cannot be had ({str(error).splitlines()[0]}): check the name") from error
-        found = sorted({path for wanted in patterns for path in folder.glob(wanted)})
+        found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+        places = sorted({str(path.parent.relative_to(folder)) for path in found})
+        if len(places) > 1:
+            raise WrongRequest(
+                f"hf:{name}:{split} has several configurations ({', '.join(places[:5])}): give one as a folder, "
+                f"{folder}/{places[0]}"
+            )
         if found:
-            parts = [open_parquet(path) for path in found]
-            return parts[0] if len(parts) == 1 else Joined(parts)
+            return joined([open_parquet(path) for path in found])
     raise WrongRequest(
         f"hf:{name}:{split} has no parquet files here or on the hub: check name and split, and that there is a network"
     )
@@ -67,6 +74,8 @@ class TorchvisionImages:
 
     def __init__(self, dataset: Any, title: str) -> None:
         self.dataset, self.title = dataset, title
+        names = getattr(dataset, "classes", None)
+        self.classes = [str(name) for name in names] if names else None
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -1,6 +1,6 @@
 """Indexes: what is known of a source's images, made once, kept in the user's cache and read by memory map.
 
-    table = indexed("zip", file, build)       # build(writer) → the paths that the index depends on
+    table = Table(cached("zip", file, build))      # build(folder) fills it and returns the paths it depends on
     table.name(7), table.number("offset", 7)
 
 An index is good while everything it depends on keeps its size and time. Names are bytes and offsets, so two million of
@@ -12,13 +12,22 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-FORMAT = 2
+from otherview.errors import WrongRequest
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may build the same index, the later one stays
+    fcntl = None
+
+FORMAT = 3
 """Raised when an index changes its meaning, so that old ones are not read."""
 
 
@@ -48,6 +57,12 @@ class Table:
     def number(self, column: str, index: int) -> int:
         """One number of a row."""
         return int(self._columns[column][index])
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes by number, where the source has names for them."""
+        path = self.folder / "classes.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
     def numbers(self, column: str) -> np.ndarray:
         """A whole column: int64, mapped, not to be written to."""
@@ -87,6 +102,10 @@ class TableWriter:
         """What was added so far: int64."""
         return np.frombuffer(self._columns[name], np.int64) if len(self) else np.empty(0, np.int64)
 
+    def name_classes(self, names: Sequence[str]) -> None:
+        """What the labels stand for."""
+        (self.folder / "classes.json").write_text(json.dumps(list(names)))
+
     def close(self) -> None:
         """Write the numbers."""
         self._names.close()
@@ -95,53 +114,88 @@ class TableWriter:
 
 
 Build = Callable[[Path], Iterable[Path]]
-"""Fills a new folder and returns the paths that its content depends on."""
+"""Fills a new folder and returns the paths that its content depends on; one that cannot be read must stay so."""
+UNREADABLE = (-1, -1)
+DAY = 86400.0
+KEPT_DAYS, ABANDONED_DAYS = 7, 1
 
 
 def cache_folder() -> Path:
-    """Where indexes live: OTHERVIEW_CACHE, else the user's cache folder."""
+    """Where indexes live: OTHERVIEW_CACHE, else the user's cache folder; raises WrongRequest where it cannot be made."""
     base = os.environ.get("OTHERVIEW_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "otherview"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "otherview"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongRequest(
+            f"the cache {folder} cannot be made ({error.strerror}): set OTHERVIEW_CACHE to a folder that you own"
+        ) from error
     return folder
 
 
 def cached(kind: str, path: Path, build: Build) -> Path:
-    """The cache's folder for `path`, filled by `build` unless a good one is there; older ones of that path go."""
-    whose = hashlib.sha256(f"{FORMAT}|{kind}|{path.resolve()}".encode(errors="surrogateescape")).hexdigest()[:16]
-    cache = cache_folder()
-    known = list(cache.glob(f"{whose}-*"))
-    for folder in known:
-        if _is_good(folder):
-            return folder
-    temporary = Path(tempfile.mkdtemp(dir=cache, prefix="tmp-"))
+    """The cache's folder for `path`, filled by `build` unless a good one is there; one process builds, others wait."""
+    absolute = os.fsencode(path.absolute())
+    whose = hashlib.sha256(f"{FORMAT}|{kind}|".encode() + absolute).hexdigest()[:24]
+    place = cache_folder() / whose
+    if (good := _good_one(place)) is not None:
+        return good
     try:
-        states = [(os.fspath(dependency), *_state(dependency)) for dependency in build(temporary)]
+        place.mkdir(exist_ok=True)
+        with _alone(place):
+            return _good_one(place) or _built(place, build)
+    except PermissionError as error:
+        raise WrongRequest(
+            f"the cache {place.parent} cannot be written: set OTHERVIEW_CACHE to a folder that you own"
+        ) from error
+
+
+def _good_one(place: Path) -> Path | None:
+    return next((folder for folder in place.glob("index-*") if _is_good(folder)), None)
+
+
+def _built(place: Path, build: Build) -> Path:
+    """Build beside, rename; what is old goes, but not what a run of these days may still read."""
+    for old in place.iterdir():
+        days = (time.time() - old.stat().st_mtime) / DAY
+        if days > (ABANDONED_DAYS if old.name.startswith("tmp-") else KEPT_DAYS) and old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=place, prefix="tmp-"))
+    try:
+        began = time.time_ns()
+        states = [(os.path.abspath(path), *_state(path, began=began)) for path in build(temporary)]  # noqa: PTH100
         (temporary / "depends.json").write_text(json.dumps(states))
-        digest = hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
-        target = cache / f"{whose}-{digest}"
-        try:
-            temporary.rename(target)
-        except OSError:  # another process was faster
-            if not target.is_dir():
-                raise
+        target = place / f"index-{time.time_ns():x}"
+        temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for folder in known:
-        if folder != target:
-            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
-def _state(path: Path | str) -> tuple[int, int]:
-    state = os.stat(path)  # noqa: PTH116 (100,000 folders)
-    return state.st_size, state.st_mtime_ns
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One process at a time, where the system can lock files."""
+    with (place / "lock").open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _state(path: Path | str, *, began: int | None = None) -> tuple[int, int]:
+    """Size and time; what changed while it was read is never good again."""
+    try:
+        state = os.stat(path)  # noqa: PTH116 (100,000 folders)
+        if not os.access(path, os.R_OK):
+            return UNREADABLE
+    except OSError:
+        return UNREADABLE
+    changed_meanwhile = began is not None and state.st_mtime_ns >= began
+    return (-2 if changed_meanwhile else state.st_size), state.st_mtime_ns
 
 
 def _is_good(folder: Path) -> bool:
     try:
-        return all(
-            (size, time) == _state(path) for path, size, time in json.loads((folder / "depends.json").read_text())
-        )
+        depends = json.loads((folder / "depends.json").read_text())
+        return all((size, changed) == _state(path) for path, size, changed in depends)
     except (OSError, ValueError):
         return False

@@ -95,13 +95,13 @@ def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int,
     return DataLoader(
         maker,
         batch_sampler=_PlanSampler(plan, start),
-        num_workers=min(workers, _usable_cores()),
+        num_workers=min(workers, usable_cores()),
         worker_init_fn=settle_worker,
         pin_memory=pin,
         prefetch_factor=WAITING if workers else None,
     )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """More workers than cores only take turns; the batches are the same for any number of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

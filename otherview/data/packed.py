@@ -4,25 +4,25 @@ Tar shards and zip archives are read where they lie; parquet, which cannot be re
 """
 
 import os
-import zlib
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 
-from otherview.data.files import NO_LABEL
+from otherview.data.files import LARGEST_IMAGE
+from otherview.data.first_level import NO_LABEL
 from otherview.data.index import Table
+from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
 MOST_OPEN = 64
 """Files that one process keeps open, however many shards there are."""
-LARGEST_IMAGE = 2**30
-"""Bytes of one encoded image; more is a broken archive or a bomb."""
 
 
 class Packed:
-    """Byte ranges of one file: a row per image with `offset`, `size`, `label` (−1: none) and, for zip, `deflated`."""
+    """Byte ranges of one file: a row per image with `offset`, `size` and `label` (−1: none)."""
 
-    def __init__(self, file: Path, table: Table, *, compressed: bool = False) -> None:
-        self.file, self.table, self.compressed = file, table, compressed
+    def __init__(self, file: Path, table: Table) -> None:
+        self.file, self.table = file, table
+        self.classes = table.classes
 
     def __len__(self) -> int:
         return len(self.table)
@@ -37,11 +37,6 @@ class Packed:
             raise BrokenImage(f"{self.name(index)}: {self.file} {error.strerror}") from error
         if len(data) < size:
             raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
-        if self.compressed and self.table.number("deflated", index):
-            try:
-                return zlib.decompressobj(-15).decompress(data, LARGEST_IMAGE)
-            except zlib.error as error:
-                raise BrokenImage(f"{self.name(index)}: {error}") from error
         return data
 
     def label(self, index: int) -> int | None:
@@ -50,7 +45,7 @@ class Packed:
 
     def name(self, index: int) -> str:
         """The file's name and the member's."""
-        return f"{self.file.name}/{self.table.name(index).encode(errors='replace').decode()}"
+        return printable(f"{self.file.name}/{self.table.name(index)}")
 
 
 _open: OrderedDict[tuple[int, Path], int] = OrderedDict()
@@ -72,5 +67,5 @@ def check_name(archive: Path, name: str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise WrongRequest(
-            f"{archive} names a file outside itself ({name!r}): such archives are not read; pack it again"
+            f"{archive} names a file outside itself ({printable(name)!r}): such archives are not read; pack it again"
         )

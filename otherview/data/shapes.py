@@ -116,6 +116,11 @@ class Shapes:
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((SPLITS.index(self.split), index))))
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The outlines."""
+        return CLASSES
+
     def label(self, index: int) -> int:
         """The class: the outline's number in CLASSES."""
         return int(self._rng(index).integers(len(CLASSES)))

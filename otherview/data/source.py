@@ -28,24 +28,38 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What to call the image in a message."""
+        """What to call the image in a message: one printable line."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The names of the classes by number, where there are names."""
         ...
 
 
 class Joined:
-    """Several sources one after another."""
+    """Several sources one after another; classes that have names are the same class where they have the same name."""
 
     def __init__(self, parts: Sequence[Source]) -> None:
         self.parts = parts
         self.ends = np.cumsum([len(part) for part in parts])
+        names = [part.classes for part in parts]
+        named = [set(classes) for classes in names if classes is not None]
+        everyone: set[str] = set().union(*named)
+        self.classes = sorted(everyone) if len(named) == len(parts) else None
+        number = {name: label for label, name in enumerate(self.classes or ())}
+        self._labels = [None if self.classes is None else [number[name] for name in classes or ()] for classes in names]
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def locate(self, index: int) -> tuple[Source, int]:
         """The part that holds an image, and the image's index there."""
-        which = int(np.searchsorted(self.ends, index, side="right"))
+        which = self._which(index)
         return self.parts[which], index - (int(self.ends[which - 1]) if which else 0)
+
+    def _which(self, index: int) -> int:
+        return int(np.searchsorted(self.ends, index, side="right"))
 
     def read(self, index: int) -> bytes:
         part, inner = self.locate(index)
@@ -53,7 +67,8 @@ class Joined:
 
     def label(self, index: int) -> int | None:
         part, inner = self.locate(index)
-        return part.label(inner)
+        label, numbers = part.label(inner), self._labels[self._which(index)]
+        return label if label is None or numbers is None else numbers[label]
 
     def name(self, index: int) -> str:
         part, inner = self.locate(index)
@@ -65,6 +80,11 @@ class Selected:
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source, self.indices = source, indices
+        self.classes = source.classes
+
+    def locate(self, index: int) -> tuple[Source, int]:
+        """The source behind, and the image's index there."""
+        return self.source, int(self.indices[index])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -79,9 +99,34 @@ class Selected:
         return self.source.name(int(self.indices[index]))
 
 
+def joined(parts: Sequence[Source]) -> Source:
+    """One source of several."""
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def printable(name: str) -> str:
+    """A file's name as one line that no terminal acts upon."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in name)
+
+
 def labels_of(source: Source, spec: str) -> np.ndarray:
     """All labels as int64; raises WrongRequest where the data has none."""
     labels = [source.label(index) for index in range(len(source))]
     if any(label is None for label in labels):
         raise WrongRequest(f"{spec} has no labels: this needs classes, for instance one folder per class")
     return np.asarray(labels, dtype=np.int64)
+
+
+def same_numbers(labels: np.ndarray, *, of: Source, like: Source) -> np.ndarray:
+    """Labels of one source in the numbers of another, by the names of the classes where both have names.
+
+    Raises WrongRequest for a class that the other lacks.
+    """
+    mine, theirs = of.classes, like.classes
+    if mine is None or theirs is None or list(mine) == list(theirs):
+        return labels
+    number = {name: label for label, name in enumerate(theirs)}
+    names = [str(mine[label]) for label in labels.tolist()]
+    if unknown := sorted(set(names) - set(number)):
+        raise WrongRequest(f"the test images have classes that the training images lack ({', '.join(unknown[:5])})")
+    return np.asarray([number[name] for name in names], dtype=np.int64)

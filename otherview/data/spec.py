@@ -7,7 +7,8 @@ open_source("train-*.tar,shapes:5000:val")    # several, one after another
 from collections.abc import Callable
 from pathlib import Path
 
-from otherview.data.source import Joined, Selected, Source
+from otherview.data.files import ENDINGS, open_folder, open_list, rows_of
+from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
 KINDS = "a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:, torchvision:, coco:, pixels: or shapes:N"
@@ -17,26 +18,28 @@ SHARDS = (".parquet", ".tar")
 
 def open_source(spec: str) -> Source:
     """The source that a SPEC names; raises WrongRequest for what cannot be found or read."""
-    words = [word.strip() for word in spec.split(",")]
+    words = words_of(spec)
     if not all(words):
         raise WrongRequest(f"an empty name in {spec!r}: give {KINDS}, joined by commas")
-    return _joined([_open_one(word) for word in words])
+    return joined([_open_one(word) for word in words])
+
+
+def words_of(spec: str) -> list[str]:
+    """The parts of a SPEC; a file or folder whose name holds a comma is one part."""
+    return [spec] if Path(spec).expanduser().exists() else [word.strip() for word in spec.split(",")]
 
 
 def absolute(spec: str) -> str:
     """The same images named from anywhere."""
-    return ",".join(_absolute(word.strip()) for word in spec.split(","))
+    return ",".join(_absolute(word) for word in words_of(spec))
 
 
 def _absolute(word: str) -> str:
     kind, colon, rest = word.partition(":")
     if colon and kind in ("coco", "pixels"):
-        return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in rest.split("@"))
+        first, _, second = rest.rpartition("@")
+        return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in (first, second))
     return word if colon and kind in ("shapes", "hf", "torchvision") else str(Path(word).expanduser().absolute())
-
-
-def _joined(parts: list[Source]) -> Source:
-    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def _open_one(word: str) -> Source:
@@ -48,7 +51,7 @@ def _open_one(word: str) -> Source:
     opener = openers.pop()
     if opener is None or openers:
         raise WrongRequest(f"{word} is no kind of data that can be read: give {KINDS}")
-    return _joined([opener(path) for path in files])
+    return joined([opener(path) for path in files])
 
 
 def _by_kind(kind: str, rest: str) -> Source | None:
@@ -80,8 +83,6 @@ def _by_kind(kind: str, rest: str) -> Source | None:
 
 def _opener(path: Path) -> Callable[[Path], Source] | None:
     """What opens a path, by its kind."""
-    from otherview.data.files import open_folder
-
     if path.is_dir():
         return open_folder
     match path.suffix.lower():
@@ -103,8 +104,6 @@ def _opener(path: Path) -> Callable[[Path], Source] | None:
 
 
 def _open_list(path: Path) -> Source:
-    from otherview.data.files import open_list, rows_of
-
     if (selection := rows_of(path)) is None:
         return open_list(path)
     spec, rows = selection
@@ -124,8 +123,18 @@ def _files(word: str) -> list[Path]:
         return found
     if not path.exists():
         raise WrongRequest(f"{word} does not exist: give {KINDS}")
-    if path.is_dir():
-        for suffix in SHARDS:
-            if shards := sorted(path.glob(f"*{suffix}")):
-                return shards
-    return [path]
+    return _shards(path) if path.is_dir() else [path]
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The shards that a folder stands for, or the folder itself; raises WrongRequest where it might be either."""
+    entries = sorted(folder.iterdir())
+    for suffix in SHARDS:
+        if shards := [path for path in entries if path.suffix.lower() == suffix]:
+            if others := [path.name for path in entries if path.is_dir() or path.suffix.lower() in ENDINGS]:
+                raise WrongRequest(
+                    f"{folder} holds shards ({shards[0].name}) and images or folders ({others[0]}): say which you mean, for "
+                    f"instance {folder}/*{suffix}"
+                )
+            return shards
+    return [folder]

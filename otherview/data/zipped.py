@@ -3,57 +3,85 @@
 import os
 import struct
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from otherview.data.files import ARRAYS, ENDINGS, NO_LABEL
+from otherview.data.files import ARRAYS, ENDINGS
+from otherview.data.first_level import FirstLevel
 from otherview.data.index import Table, TableWriter, cached
 from otherview.data.packed import Packed, check_name
-from otherview.errors import WrongRequest
+from otherview.errors import BrokenImage, WrongRequest
 
 ENCRYPTED = 1
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def open_zip(file: Path) -> Packed:
+class Zipped(Packed):
+    """Members of an archive, checked by length and sum: more columns are `deflated`, `length` and `crc`."""
+
+    def read(self, index: int) -> bytes:
+        data, length = super().read(index), self.table.number("length", index)
+        if self.table.number("deflated", index):
+            try:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
+            except zlib.error as error:
+                raise BrokenImage(f"{self.name(index)}: {error}") from error
+        if len(data) != length or zlib.crc32(data) != self.table.number("crc", index):
+            raise BrokenImage(f"{self.name(index)}: its content is not what the archive says of it")
+        return data
+
+
+def open_zip(file: Path) -> Zipped:
     """All images of an archive, in the order of their names."""
-    packed = Packed(file, Table(cached("zip", file, lambda place: _index(file, place))), compressed=True)
-    if not len(packed):
+    archive = Zipped(file, Table(cached("zip", file, lambda place: _index(file, place))))
+    if not len(archive):
         raise WrongRequest(f"{file} holds no images: it needs members such as *.jpg or *.png")
-    return packed
+    return archive
 
 
 def _index(file: Path, place: Path) -> list[Path]:
-    writer = TableWriter(place, "offset", "size", "deflated", "label")
-    classes: dict[str, int] = {}
-    flat = False
+    writer, classes = TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"), FirstLevel()
     try:
         with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
-            for member in sorted(archive.infolist(), key=lambda member: member.filename):
-                check_name(file, member.filename)
-                path = PurePosixPath(member.filename)
-                if member.is_dir() or path.suffix.lower() not in ENDINGS | ARRAYS or path.parts[0] == "__MACOSX":
-                    continue
-                if member.flag_bits & ENCRYPTED:
-                    raise WrongRequest(f"{file} is encrypted ({member.filename}): unpack it and give the folder")
-                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise WrongRequest(
-                        f"{file} uses compression {member.compress_type}: pack it again stored or deflated"
-                    )
-                flat = flat or len(path.parts) == 1
+            for member in _images(file, archive):
                 writer.add(
                     member.filename,
                     offset=_data_offset(raw.fileno(), member.header_offset),
                     size=member.compress_size,
                     deflated=int(member.compress_type == zipfile.ZIP_DEFLATED),
-                    label=classes.setdefault(path.parts[0], len(classes)),
+                    length=member.file_size,
+                    crc=member.CRC,
+                    label=classes.label(member.filename),
                 )
-    except (zipfile.BadZipFile, OSError, struct.error) as error:
+    except WrongRequest:
+        raise
+    except (zipfile.BadZipFile, OSError, struct.error, ValueError, OverflowError, NotImplementedError) as error:
         raise WrongRequest(f"{file} is no readable zip archive ({error}): pack it again") from error
-    if flat:
-        writer.replace("label", np.full(len(writer), NO_LABEL))
-    writer.close()
+    classes.finish(writer)
     return [file]
+
+
+def _images(file: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members that are images (arrays only where there are no others), in sorted order."""
+    members = sorted(archive.infolist(), key=lambda member: member.filename)
+    for endings in (ENDINGS, ARRAYS):
+        chosen = []
+        for member in members:
+            check_name(file, member.filename)
+            path = PurePosixPath(member.filename)
+            if not member.is_dir() and path.suffix.lower() in endings and path.parts[0] != "__MACOSX":
+                _check(file, member)
+                chosen.append(member)
+        if chosen:
+            return chosen
+    return []
+
+
+def _check(file: Path, member: zipfile.ZipInfo) -> None:
+    if member.flag_bits & ENCRYPTED:
+        raise WrongRequest(f"{file} is encrypted ({member.filename!r}): unpack it and give the folder")
+    if member.compress_type not in METHODS:
+        raise WrongRequest(f"{file} uses compression {member.compress_type}: pack it again, stored or deflated")
 
 
 def _data_offset(descriptor: int, header: int) -> int:

@@ -1,23 +1,27 @@
 """Features: one pass of a frozen encoder over a source, in its order, without padding or duplicates.
 
-    features = extract(encoder, source, look)     # {"cls": [N, D], "mean": [N, D]}
+    features = extract(encoder, source, look)     # .tokens["mean"]: [N, D], .kept
 
 An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.loader import settle_worker
-from otherview.data.picture import Look, Picture, picture_of
+from otherview.data.picture import Look, picture_of
 from otherview.data.source import Source
+from otherview.errors import BrokenImage
 from otherview.geometry import Crop
+from otherview.learner import Image
 from otherview.nn.encoder import Encoder
 from otherview.views.crop import cut, least_scale, planes
 from otherview.views.view import normalise
@@ -26,19 +30,20 @@ Advance = Callable[[int], None]
 """Called with the number of images done."""
 
 
-def centre(image: Picture, size: tuple[int, int]) -> np.ndarray:
+def centre(image: Image, size: tuple[int, int]) -> np.ndarray:
     """The centre of an image at `size` (height, width): uint8 [C, H, W]."""
     scale = max(size[0] / image.height, size[1] / image.width)
     height, width = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
     crop = Crop(
         float((image.height - height) // 2), float((image.width - width) // 2), float(height), float(width), False
     )
-    pixels = image.decode(least_scale((crop,), size=size))
-    return planes(cut(pixels, crop, of=(image.height, image.width), size=size), flipped=False)
+    return planes(cut(image.reduced(least_scale((crop,), size=size)), crop, size=size), flipped=False)
 
 
 @dataclass(frozen=True)
-class _Centres(Dataset[np.ndarray]):
+class _Centres(Dataset[tuple[np.ndarray, str]]):
+    """The pixels of an image and an empty word, or nothing and why it cannot be read."""
+
     source: Source
     indices: np.ndarray
     look: Look
@@ -46,9 +51,29 @@ class _Centres(Dataset[np.ndarray]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> np.ndarray:
-        index = int(self.indices[place])
-        return centre(picture_of(self.source, index, self.look.decoding), self.look.size)
+    def __getitem__(self, place: int) -> tuple[np.ndarray, str]:
+        try:
+            return centre(picture_of(self.source, int(self.indices[place]), self.look.decoding), self.look.size), ""
+        except BrokenImage as error:
+            return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), str(error)
+
+
+class Features(NamedTuple):
+    """Features by kind of token, float32 on the CPU, and which of the images asked for they belong to."""
+
+    tokens: dict[str, Float[Tensor, "N D"]]
+    kept: Int[Tensor, " N"]
+    """Places in the list of indices; images that cannot be read are named and left out."""
+
+
+_named: set[str] = set()
+
+
+def name_once(fault: str) -> None:
+    """A broken image is named on standard error, but not at every look again."""
+    if fault not in _named:
+        _named.add(fault)
+        print(f"broken image left out: {fault}", file=sys.stderr)
 
 
 def first_of(source: Source, count: int | None) -> np.ndarray:
@@ -67,8 +92,8 @@ def extract(
     indices: np.ndarray | None = None,
     workers: int = 1,
     advance: Advance = lambda _: None,
-) -> dict[str, Float[Tensor, "N D"]]:
-    """cls and mean token of every image, float32 on the CPU; with `encoder` None the normalised pixels themselves."""
+) -> Features:
+    """cls and mean token of every readable image; with `encoder` None the normalised pixels themselves."""
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
         _Centres(source, indices, look),
@@ -79,15 +104,22 @@ def extract(
     if encoder is not None:
         encoder.eval()
     found: dict[str, list[Tensor]] = {}
-    for pixels in loader:
-        device = pixels.device if encoder is None else next(encoder.parameters()).device
-        images = normalise(pixels.to(device), look.mean, look.std)
-        if encoder is None:
-            kinds = {"pixels": images.flatten(1)}
-        else:
-            tokens = encoder(images)
-            kinds = {"mean": tokens.mean, "cls": tokens.cls}
-        for name, value in kinds.items():
+    kept: list[Tensor] = []
+    done = 0
+    for pixels, faults in loader:
+        for fault in filter(None, faults):
+            name_once(fault)
+        whole = torch.tensor([not fault for fault in faults])
+        kept.append(done + whole.nonzero()[:, 0])
+        for name, value in _tokens(encoder, pixels[whole], look).items():
             found.setdefault(name, []).append(value.float().cpu())
-        advance(len(pixels))
-    return {name: torch.cat(values) for name, values in found.items()}
+        done += len(faults)
+        advance(len(faults))
+    return Features({name: torch.cat(values) for name, values in found.items()}, torch.cat(kept))
+
+
+def _tokens(encoder: Encoder | None, pixels: Tensor, look: Look) -> dict[str, Tensor]:
+    if encoder is None:
+        return {"pixels": normalise(pixels, look.mean, look.std).flatten(1)}
+    tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std))
+    return {"mean": tokens.mean, "cls": tokens.cls}

@@ -55,11 +55,11 @@ def judge(
     classify: Classify,
     workers: int,
     advance: Advance = lambda _: None,
-) -> dict[str, float]:
-    """Accuracies on the test side by subject: encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels."""
+) -> tuple[dict[str, float], int]:
+    """Accuracies by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels) and how many were judged."""
     check_classes(*sides)
-    train, test = sides
-    found = {}
+    found: dict[str, float] = {}
+    judged = 0
     for subject, module in (("encoder", encoder), ("untrained", control), ("", None)):
         features = [
             extract(
@@ -72,8 +72,10 @@ def judge(
             )
             for side in sides
         ]
-        for kind in features[0]:
+        truths = [side.labels[of_side.kept] for side, of_side in zip(sides, features, strict=True)]
+        judged = len(truths[1])
+        for kind, bank in features[0].tokens.items():
             with torch.enable_grad():
-                predicted = classify(features[0][kind], train.labels, features[1][kind])
-            found["_".join(filter(None, (subject, kind)))] = accuracy(predicted, test.labels)
-    return found
+                predicted = classify(bank, truths[0], features[1].tokens[kind])
+            found["_".join(filter(None, (subject, kind)))] = accuracy(predicted, truths[1])
+    return found, judged

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from otherview.data.picture import Look
-from otherview.data.source import Source, labels_of
+from otherview.data.source import Source, labels_of, same_numbers
 from otherview.evaluation.features import extract, first_of
 from otherview.evaluation.knn import accuracy, knn_predict
 from otherview.learner import Learner
@@ -34,13 +34,15 @@ class OnlineKnn:
                 labels_of(self.bank, "the bank of the online kNN"),
                 labels_of(self.queries, "the online kNN's test data"),
             )
+            everyone = everyone[0], same_numbers(everyone[1], of=self.queries, like=self.bank)
             self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
         bank, queries = (
             extract(encoder, source, self.look, indices=chosen)  # pyright: ignore[reportArgumentType]
             for source, chosen in zip((self.bank, self.queries), indices, strict=True)
         )
-        k = min(20, len(self._labels[0]))
+        known, truth = self._labels[0][bank.kept], self._labels[1][queries.kept]
+        k = min(20, len(known))
         return {
-            f"knn_{token}": accuracy(knn_predict(bank[token], self._labels[0], queries[token], k=k), self._labels[1])
+            f"knn_{token}": accuracy(knn_predict(bank.tokens[token], known, queries.tokens[token], k=k), truth)
             for token in ("mean", "cls")
         }

@@ -39,7 +39,7 @@ class Dense:
 
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
         loss = unigrad(y, z, statistics[0], weight=self.negative_weight)
-        return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative})
+        return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative, "cosine": loss.cosine})
 
     def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
         return spectrum_figures(statistics[0], weight=self.negative_weight)
@@ -63,7 +63,8 @@ class GlobalDense:
             for a, b, c in zip(split_mean(y), split_mean(z), statistics, strict=True)
         )
         total = self.global_weight * of_means.total + self.dense_weight * of_rests.total
-        return StepLoss(total, {"global": of_means.total.detach(), "dense": of_rests.total.detach()})
+        parts = {"global": of_means.total.detach(), "dense": of_rests.total.detach(), "cosine": of_rests.cosine}
+        return StepLoss(total, parts)
 
     def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
         of_means, of_rests = (spectrum_figures(c, weight=self.negative_weight) for c in statistics)

@@ -24,6 +24,8 @@ class UniGrad(NamedTuple):
     total: Float[Tensor, ""]
     positive: Float[Tensor, ""]
     negative: Float[Tensor, ""]
+    cosine: Float[Tensor, ""]
+    """Between prediction and target, the mean over tokens."""
 
 
 @torch.no_grad()
@@ -41,15 +43,17 @@ class _UniGrad(torch.autograd.Function):
     """Value and gradient in one sweep: the gradient has a closed form and costs one buffer of the input's size."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, z: Tensor, c: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, y: Tensor, z: Tensor, c: Tensor, weight: float) -> tuple[Tensor, ...]:
         tokens, width = y.shape
         pull = y - z
         positive = pull.flatten().dot(pull.flatten()) / (tokens * width)
         push = y @ c
         negative = push.flatten().dot(y.flatten()) / (tokens * width)
+        lengths = torch.linalg.vector_norm(y, dim=1) * torch.linalg.vector_norm(z, dim=1)
+        cosine = (torch.einsum("nd,nd->n", y, z) / lengths.clamp(min=torch.finfo(y.dtype).tiny)).mean()
         ctx.save_for_backward(pull.add_(push, alpha=weight))
-        ctx.mark_non_differentiable(positive, negative)
-        return positive + weight * negative, positive, negative
+        ctx.mark_non_differentiable(positive, negative, cosine)
+        return positive + weight * negative, positive, negative, cosine
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -69,6 +73,18 @@ def split_mean(tokens: Float[Tensor, "B L D"]) -> tuple[Float[Tensor, "B D"], Fl
     """Every image's mean token, and what is left of its tokens without it."""
     mean = tokens.mean(dim=1)
     return mean, tokens - mean[:, None]
+
+
+DEAD_VARIANCE = 0.01
+"""A target channel that varies less than this over a step's tokens is dead; layer norm makes the mean variance nearly 1."""
+
+
+@torch.no_grad()
+def dead_channels(targets: Sequence[Float[Tensor, "*N D"]]) -> Float[Tensor, ""]:
+    """The share of channels that hardly vary over all tokens of the step on all ranks."""
+    flat = torch.cat([z.flatten(0, -2) for z in targets]).float()
+    mean, square = mean_over_ranks(torch.stack([flat.mean(dim=0), flat.square().mean(dim=0)]))
+    return (square - mean.square() < DEAD_VARIANCE).float().mean()
 
 
 def spectrum_figures(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:

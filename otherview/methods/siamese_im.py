@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from otherview.geometry import place
 from otherview.learner import Learner, StepLoss
 from otherview.losses.objectives import Objective, Statistics
+from otherview.losses.unigrad import dead_channels
 from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector
@@ -91,7 +92,7 @@ class SiameseIM(Learner):
         return self.objective(self.predict(batch), context.targets[index], context.statistics)
 
     def figures(self, context: Context) -> Mapping[str, Tensor]:
-        return self.objective.figures(context.statistics)
+        return {**self.objective.figures(context.statistics), "dead_channels": dead_channels(context.targets)}
 
     def represent(self, view: View) -> Float[Tensor, "B L P"]:
         """z: the target's patch tokens of a whole view after the projector, layer-normalised without affine in fp32."""

@@ -6,7 +6,6 @@ checkpoints/step-003000.pt           kept ones
 """
 
 import json
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from otherview.distributed import rank, ranks
+from otherview.training.files import atomically, write_atomically
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -29,19 +29,6 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """A file is either the old one or the whole new one."""
-    _atomically(path, lambda temporary: temporary.write_bytes(content))
-
-
-def _atomically(path: Path, write: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
     """Rank 0 writes `last`, the former one becomes `before`; with `keep` a copy stays under its step."""
     if rank() != 0:
@@ -49,7 +36,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "last.pt"
     temporary = folder / "new.pt"
-    _atomically(temporary, lambda path: torch.save(state, path))
+    atomically(temporary, lambda path: torch.save(state, path))
     if last.exists():
         last.replace(folder / "before.pt")
     temporary.replace(last)
@@ -58,7 +45,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
     }
     write_atomically(folder / "last.json", json.dumps(readable, indent=1).encode())
     if keep:
-        shutil.copyfile(last, folder / f"step-{state['step']:06d}.pt")
+        atomically(folder / f"step-{state['step']:06d}.pt", lambda path: shutil.copyfile(last, path))
 
 
 READABLE = ("step", "steps", "journal_length", "environment", "config_hash")

@@ -55,6 +55,11 @@ class RunProgress:
         self.done += count
         self.step(self.done, {})
 
+    def warn(self, text: str | None) -> None:
+        """A line above the bar, where there is something to say."""
+        if text:
+            self.say(text)
+
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self.speak:

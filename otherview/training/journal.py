@@ -6,18 +6,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from otherview.training.verdict import Monitor
+
 
 class Journal:
     """`metrics.jsonl`; rank 0 writes, the others hold a silent one (`path` None)."""
 
     def __init__(self, path: Path | None, *, length: int = 0) -> None:
         self.path = path
+        self.monitor = Monitor()
+        """What the lines so far say; on silent ranks too."""
         if path is not None:
             with path.open("ab") as file:
                 file.truncate(min(length, file.seek(0, os.SEEK_END)))
+            for line in read_journal(path):
+                self.monitor.see(line)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; numbers that are not finite become null, as JSON has none."""
+        self.monitor.see(line)
         if self.path is None:
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}

@@ -3,8 +3,7 @@
 summary = train(run)
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,16 +11,17 @@ import torch
 from torch import Tensor
 
 from otherview.data.loader import Sample
-from otherview.distributed import mean_over_ranks, rank
+from otherview.distributed import gather_objects, mean_over_ranks, rank, ranks
 from otherview.errors import BrokenImage
-from otherview.learner import Learner, StepLoss
+from otherview.learner import Learner
 from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
+from otherview.training.guard import NonFiniteGuard
 from otherview.training.journal import Journal
-from otherview.training.optim import make_optimiser, set_rate
+from otherview.training.optim import make_optimiser
 from otherview.training.resume import restore, save
 from otherview.training.run import Run, Stopped, Summary
-from otherview.training.schedule import warmup_cosine
+from otherview.training.step import Outcome, take_step
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
@@ -31,12 +31,13 @@ ENOUGH_TO_JUDGE = 200
 
 def train(run: Run) -> Summary:
     """Train from the last checkpoint, or from the start, to the end."""
-    learner, settings, accelerator = run.learner, run.settings, run.accelerator
-    learner.to(accelerator.device).train()
+    learner, settings = run.learner, run.settings
+    learner.to(run.accelerator.device).train()
     optimiser = make_optimiser(learner, settings)
     start, journal = restore(run, optimiser)
-    wrapped = accelerator.prepare_model(learner)
+    wrapped = run.accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))
+    guard = NonFiniteGuard(run)
     figures: Mapping[str, float] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
         if start == 0:
@@ -44,99 +45,58 @@ def train(run: Run) -> Summary:
         clockwork = Clock(run.batch)
         for step in range(start, run.steps):
             if step > start and step % settings.save_every == 0:
-                save(run, optimiser, journal, step)
+                progress.warn(save(run, optimiser, journal, step))
 
             with clockwork.waiting():
-                micro_batches = _next_step(batches, run, progress)
-            rate = _set_rate(optimiser, run, step)
-            loss, context = _gradients(wrapped, run, micro_batches, step / run.steps)
-            norm = accelerator.clip_grad_norm_(_trainable(learner), settings.clip_norm or float("inf"))
-            numbers = _host_read(loss, norm, step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+                samples = _next_step(batches, run)
+            outcome = take_step(wrapped, run, optimiser, samples, step)
+            progress.warn(guard.check(outcome, samples, step))
+            _count_broken(run, samples, outcome.broken, progress)
             clockwork.tick()
 
             done = step + 1
-            progress.step(done, {"loss": f"{numbers['loss']:.4f}", **clockwork.shown()})
+            progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **clockwork.shown()})
             if done == start + MEASURED_STEPS and run.steps - start > 4 * MEASURED_STEPS:
                 left = clock(clockwork.seconds_for(run.steps - done))
                 progress.say(f"{clockwork.images_per_second:.0f} images/s: about {left} to go")
             if done % settings.log_every == 0 or done == run.steps:
-                figures = _figures(learner, context, numbers, rate=rate, clockwork=clockwork)
-                journal.write(
-                    {"step": done, "epoch": done / run.steps_per_epoch, "images": done * run.batch, **figures}
-                )
+                figures = {**_figures(learner, outcome, clockwork), "skipped": guard.skipped}
+                _log(run, journal, done, figures)
             _observe(run, done, journal, progress)
-            if run.asked_to_stop() and done < run.steps:
-                save(run, optimiser, journal, done)
-                raise Stopped(
-                    f"stopped at step {done} of {run.steps}, checkpoint written; run the same command to continue"
-                )
-        save(run, optimiser, journal, run.steps)
+            if done % run.steps_per_epoch == 0 and done < run.steps:
+                _judge(run, done, journal, progress)
+            if outcome.asked and done < run.steps:
+                raise _stopped(run, done, save(run, optimiser, journal, done))
+        progress.warn(save(run, optimiser, journal, run.steps))
     return Summary(run.steps, clockwork.seconds, clockwork.images_per_second, clockwork.waited_share, figures)
 
 
-def _gradients(wrapped: torch.nn.Module, run: Run, micro_batches: list[Any], progress: float) -> tuple[StepLoss, Any]:
-    """One optimiser step's gradients; one micro-batch's graph lives at a time."""
-    parts: list[StepLoss] = []
-    with run.accelerator.autocast():
-        context = run.learner.prepare(micro_batches, progress)
-    last = len(micro_batches) - 1
-    for index, batch in enumerate(micro_batches):
-        with run.accelerator.no_sync(wrapped) if index < last else nullcontext():
-            with run.accelerator.autocast():
-                loss = wrapped(batch, context, index)
-            run.accelerator.backward(loss.total / len(micro_batches))
-            parts.append(StepLoss(loss.total.detach(), loss.parts))
-    names = parts[0].parts
-    mean = StepLoss(
-        torch.stack([part.total for part in parts]).mean(),
-        {name: torch.stack([part.parts[name] for part in parts]).mean() for name in names},
-    )
-    return mean, context
+def _stopped(run: Run, done: int, failure: str | None) -> Exception:
+    """How a run that was asked to stop ends: with status 75, or with 1 where nothing could be kept."""
+    if failure:
+        return OSError(failure)
+    return Stopped(f"stopped at step {done} of {run.steps}, checkpoint written; run the same command to continue")
 
 
-def _host_read(loss: StepLoss, norm: Tensor | float | None, step: int) -> dict[str, float]:
-    """The one read of a step: loss, its parts and the gradient norm, as means over ranks."""
-    names = ["loss", *loss.parts, "grad_norm"]
-    values = [loss.total, *loss.parts.values(), torch.as_tensor(norm, device=loss.total.device)]
-    numbers = dict(zip(names, mean_over_ranks(torch.stack([v.float() for v in values])).tolist(), strict=True))
-    if not all(abs(numbers[name]) < float("inf") for name in ("loss", "grad_norm")):
-        raise FloatingPointError(
-            f"loss {numbers['loss']} and gradient norm {numbers['grad_norm']} at step {step} are not finite: "
-            "lower training.lr_per_256 or use training.precision fp32, and start again with --fresh"
-        )
-    return numbers
+def _next_step(batches: Iterator[Sample], run: Run) -> list[Sample]:
+    """The micro-batches of one step on the device."""
+    samples = islice(batches, run.settings.accumulation)
+    return [sample._replace(views=to_device(sample.views, run.accelerator.device)) for sample in samples]
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, run: Run, step: int) -> float:
-    """Set and return the learning rate of a step."""
-    rate = run.settings.lr_per_256 * run.batch / 256 * warmup_cosine(step / run.steps, warmup=run.settings.warmup)
-    set_rate(optimiser, rate)
-    return rate
+def _count_broken(run: Run, samples: Sequence[Sample], broken: float, progress: RunProgress) -> None:
+    """Name each broken image once and end a run of which a large share cannot be read; all ranks decide alike.
 
-
-def _trainable(learner: Learner) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in learner.parameters() if parameter.requires_grad]
-
-
-def _next_step(batches: Iterator[Sample], run: Run, progress: RunProgress) -> list[Any]:
-    """The micro-batches of one step on the device; broken images are named once."""
-    samples = list(islice(batches, run.settings.accumulation))
-    for sample in samples:
-        replaced = sample.replaced()
-        run.samples += torch.as_tensor(sample.read).numel()
-        run.replaced += len(replaced)
-        for index in replaced:
-            if index not in run.broken:
-                run.broken.add(index)
-                progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")
-    _stop_if_broken(run)
-    return [to_device(sample.views, run.accelerator.device) for sample in samples]
-
-
-def _stop_if_broken(run: Run) -> None:
-    """A run over data of which a large share cannot be read ends early, with a name to look at."""
+    `broken` is the mean over ranks that the host has read, so a step without broken images costs nothing more.
+    """
+    run.samples += run.batch
+    if not broken:
+        return
+    run.replaced += round(broken * ranks())
+    mine = [index for sample in samples for index in sample.replaced()]
+    for index in sorted({index for part in gather_objects(mine) for index in part} - run.broken):
+        run.broken.add(index)
+        progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")
     if run.samples >= ENOUGH_TO_JUDGE and run.replaced > run.settings.most_broken * run.samples:
         raise BrokenImage(
             f"{run.replaced} of {run.samples} images cannot be read ({run.name_of(min(run.broken))} for one), more than "
@@ -153,18 +113,33 @@ def to_device(part: Any, device: torch.device) -> Any:
     return type(part)(*(to_device(inner, device) for inner in part))
 
 
-def _figures(
-    learner: Learner, context: Any, numbers: Mapping[str, float], *, rate: float, clockwork: Clock
-) -> dict[str, float]:
+def _figures(learner: Learner, outcome: Outcome, clockwork: Clock) -> dict[str, float]:
     with torch.no_grad():
-        diagnostics = {name: float(value) for name, value in learner.figures(context).items()}
+        diagnostics = {name: float(value) for name, value in learner.figures(outcome.context).items()}
     return {
-        **numbers,
+        **outcome.numbers,
         **diagnostics,
-        "lr": rate,
         "images_per_second": clockwork.images_per_second,
         "waited": clockwork.waited_share,
     }
+
+
+def _log(run: Run, journal: Journal, done: int, figures: Mapping[str, float]) -> None:
+    line = {"epoch": done / run.steps_per_epoch, "images": done * run.batch, **figures}
+    journal.write({"step": done, **line})
+    run.track(line, done)
+
+
+def _judge(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
+    """The verdict at an epoch's end; where asked for, a run that has collapsed ends here, on all ranks."""
+    text = journal.monitor.verdict()
+    journal.write({"step": done, "verdict": text})
+    progress.say(f"step {done} · {text}")
+    if not run.settings.stop_on_collapse:
+        return
+    collapsing = torch.tensor(float(journal.monitor.collapsing and rank() == 0), device=run.accelerator.device)
+    if float(mean_over_ranks(collapsing)) > 0:
+        raise RuntimeError(f"stopped at step {done}, as training.stop_on_collapse asks: {text}")
 
 
 def _observe(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
@@ -173,4 +148,5 @@ def _observe(run: Run, done: int, journal: Journal, progress: RunProgress) -> No
             seen = observer.see(done, run.learner)
             run.learner.train()
             journal.write({"step": done, **seen})
+            run.track(seen, done)
             progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in seen.items()))

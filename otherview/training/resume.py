@@ -10,8 +10,11 @@ from otherview.training.journal import Journal
 from otherview.training.run import Run
 
 
-def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int) -> None:
-    """Write a checkpoint: `step` optimiser steps are done."""
+def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int) -> str | None:
+    """Write a checkpoint: `step` optimiser steps are done. Returns what to say where it cannot be written.
+
+    A full disk must not end a run that may find room again: the checkpoint before stays whole.
+    """
     keep = run.settings.keep_every is not None and step % run.settings.keep_every == 0
     state = {
         "step": step,
@@ -20,10 +23,17 @@ def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int
         "optimiser": optimiser.state_dict(),
         "journal_length": journal.length,
         "broken": sorted(run.broken),
+        "samples": run.samples,
+        "replaced": run.replaced,
         "config_hash": run.config_hash,
         "environment": environment(str(run.accelerator.device)),
     }
-    save_checkpoint(run.folder / "checkpoints", state, keep=keep)
+    try:
+        save_checkpoint(run.folder / "checkpoints", state, keep=keep)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        return f"no checkpoint at step {step} ({reason}): the one before stays; make room in {run.folder}"
+    return None
 
 
 def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
@@ -40,6 +50,7 @@ def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
     run.learner.load_state_dict(state["learner"])
     optimiser.load_state_dict(state["optimiser"])
     run.broken.update(state["broken"])
+    run.samples, run.replaced = state["samples"], state["replaced"]
     now = environment(str(run.accelerator.device))
     for name, value in state["environment"].items():
         if now[name] != value:

@@ -45,10 +45,12 @@ class Run:
     name_of: Callable[[int], str]
     """What to call an image in a message."""
     observers: Sequence[Observer] = ()
+    track: Callable[[Mapping[str, float], int], None] = lambda _figures, _step: None
+    """Where figures go beside the journal: trackers, on rank 0."""
     asked_to_stop: Callable[[], bool] = lambda: False
     broken: set[int] = field(default_factory=set)
     """Indices of images that could not be read so far."""
     samples: int = 0
-    """Images asked for since this start, on this rank."""
+    """Images asked for so far, on all ranks."""
     replaced: int = 0
     """How many of them could not be read."""

@@ -20,10 +20,20 @@ class TrainingSettings(BaseModel):
     """Largest global gradient norm; none: no clipping."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: autocast with norms, loss and moving average in float32. fp32 is faster on most CPUs."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside blocks and compute them again in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the blocks with torch.compile; results agree up to rounding, the first step takes long."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
+    stop_on_collapse: bool = False
+    """End the run (status 1) at the end of an epoch whose verdict is collapse."""
+    most_skipped: int = Field(default=10, ge=1)
+    """The run ends after so many steps in a row whose loss or gradient norm is not finite; each is skipped."""
     most_broken: float = Field(default=0.1, ge=0, le=1)
     """The run stops when more than this share of the images it met is broken."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Where figures go beside metrics.jsonl; each needs its package."""
     workers: int = Field(default=8, ge=0)
     """Processes that read and augment images."""
     log_every: int = Field(default=20, ge=1)
@@ -34,5 +44,7 @@ class TrainingSettings(BaseModel):
     """Steps between checkpoints that are kept beside the last two; none: only those two."""
 
 
-FREE_TO_CHANGE = frozenset(("most_broken", "workers", "log_every", "save_every", "keep_every"))
+FREE_TO_CHANGE = frozenset((
+    "trackers", "stop_on_collapse", "most_skipped", "most_broken", "workers", "log_every", "save_every", "keep_every",
+))  # fmt: skip
 """Settings that may differ between a run's start and its continuation."""

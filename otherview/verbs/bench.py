@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from otherview.verbs.request import Request
+from otherview.verbs.request import Request, shortened
+
+if TYPE_CHECKING:
+    from otherview.data.source import Source
 
 
 @dataclass(kw_only=True)
@@ -21,9 +24,21 @@ class BenchLoader(Request):
 
     data: str | None = None
     """Images (a data SPEC), up to 256 of them; default: drawn photos of 500×375 px."""
+    operations: int = 0
+    """Also compare every operation with the reference's over so many images: mean, spread, quantiles."""
 
 
-def run(request: BenchLoss | BenchLoader) -> dict[str, Any]:
+@dataclass(kw_only=True)
+class BenchStep(Request):
+    """Images per second of a step of SiameseIM at ViT-S/16, 224 px, fp32, beside a naive twin, and its peak memory."""
+
+    batch: int = 32
+    """Images per step."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+
+def run(request: BenchLoss | BenchLoader | BenchStep) -> dict[str, Any]:
     """The verb."""
     from otherview.training.console import RunProgress
 
@@ -32,24 +47,63 @@ def run(request: BenchLoss | BenchLoader) -> dict[str, Any]:
         from otherview.data.spec import open_source
 
         source = open_source(request.data) if request.data else Photos()
-        with RunProgress(total=ROUNDS, title="rounds") as progress:
-            return bench_loader(source, advance=lambda: progress.advance(1))
+        rounds = 1 if shortened() else ROUNDS
+        with RunProgress(total=rounds, title="rounds") as progress:
+            rates = bench_loader(source, rounds=rounds, advance=lambda: progress.advance(1))
+        return {**rates, **({"operations": _operations(source, request.operations)} if request.operations > 0 else {})}
+    if isinstance(request, BenchStep):
+        return _step(request)
     from otherview.bench.loss import SIZES, bench_loss
 
     with RunProgress(total=len(SIZES), title="sizes") as progress:
         return bench_loss(threads=request.threads, advance=lambda: progress.advance(1))
 
 
+def _step(request: BenchStep) -> dict[str, Any]:
+    from otherview.bench.step import ROUNDS, bench_step, peak_memory_mb, vit_s16
+    from otherview.training.console import RunProgress
+    from otherview.verbs.request import set_threads
+
+    set_threads(request.threads)
+    config = vit_s16()
+    with RunProgress(total=ROUNDS + 2, title="rounds") as progress:
+        found = bench_step(config, batch=request.batch, advance=lambda: progress.advance(1))
+        found["peak_memory_mb"] = peak_memory_mb(config, request.batch)
+        progress.advance(1)
+    return found
+
+
+def _operations(source: "Source", count: int) -> dict[str, Any]:
+    from otherview.bench.operations import compare_operations
+    from otherview.training.console import RunProgress
+
+    with RunProgress(total=count, title="images") as progress:
+        return compare_operations(source, count=count, advance=progress.advance)
+
+
 def show(result: dict[str, Any]) -> Sequence[str]:
     """A table that can be pasted."""
+    if "share_of_matmul_peak" in result:
+        return [f"{name:32} {value}" for name, value in result.items()]
     if "ratio_to_reference" in result:
         rates = {name.split("_images")[0]: value for name, value in result.items() if name.endswith("per_core")}
         return [
             *(f"{name:10} {rate:8.1f} images/s per core" for name, rate in rates.items()),
             f"ours is {result['ratio_to_reference']:.2f} × the reference, {result['share_of_decode']:.0%} of decoding alone",
+            *_table(result.get("operations", {})),
         ]
     return [
         f"{name:28} {row['peak_mb_beyond_inputs']:8.1f} MB beyond inputs  {row['seconds']:.3f} s  "
         f"(the square matrix alone: {row['square_matrix_mb']:.0f} MB)"
         for name, row in result.items()
     ]
+
+
+def _table(operations: dict[str, dict[str, float]]) -> list[str]:
+    """The largest difference over level, contrast, saturation and sharpness, in levels of 255; spread as a ratio."""
+    if not operations:
+        return []
+    head = "| operation | images | pixels apart | means apart | quantiles apart | spread × | standard error |"
+    names = ("images", "pixel_apart", "mean_apart", "quantile_apart", "spread_ratio", "standard_error")
+    rows = [f"| {name} | {' | '.join(str(row.get(key, '')) for key in names)} |" for name, row in operations.items()]
+    return [head, "|---|---|---|---|---|---|---|", *rows]

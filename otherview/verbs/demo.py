@@ -109,7 +109,8 @@ def _neighbours(request: Demo, queries: int = 5, nearest: int = 6) -> Any:
     rows = []
     for name, encoder in (("trained", trained.encoder), ("untrained", Encoder(card.encoder, seed=card.seed))):
         a, b = (
-            torch.nn.functional.normalize(extract(encoder, source, card.look)["mean"], dim=1) for source in (test, bank)
+            torch.nn.functional.normalize(extract(encoder, source, card.look).tokens["mean"], dim=1)
+            for source in (test, bank)
         )
         found = (a @ b.T).topk(nearest, dim=1).indices.tolist()
         rows.append((name, [[picture_of(bank, index).decode() for index in indices] for indices in found]))

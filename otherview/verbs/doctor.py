@@ -1,16 +1,16 @@
 """What is in this data, what is broken, what size of run fits, how long it will take."""
 
-import os
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.config import RunConfig
-from otherview.errors import WrongRequest
-from otherview.verbs.request import Computing, DeviceName
+from otherview.errors import BrokenImage, WrongRequest
+from otherview.verbs.request import Computing, shortened
+from otherview.verbs.suggestion import suggest
 
 if TYPE_CHECKING:
     from otherview.data.doctor import Findings
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Faults named on standard output; the files have them all."""
-TINY, SMALL = 48, 160
-"""Pixels of the median shorter side up to which images are treated as 32 px, and as 64 px, even on a GPU."""
+SHOWN_VIEWS = 4
+SHORTENED_IMAGES = 200
+GOOD_LISTS = ("good.csv", "good.txt")
 
 
 @dataclass(kw_only=True)
@@ -46,34 +47,58 @@ def run(request: Doctor) -> dict[str, Any]:
         raise WrongRequest(f"--channels {request.channels} is no number of channels: give 1 or more")
     if request.levels and request.levels[0] >= request.levels[1]:
         raise WrongRequest(f"--levels {request.levels[0]} {request.levels[1]} must rise: black first, then white")
+    import numpy as np
+
     from otherview.data.doctor import examine
     from otherview.data.good_list import write_good_list
     from otherview.data.levels import Decoding
+    from otherview.data.loader import usable_cores
+    from otherview.data.source import Selected
     from otherview.data.spec import open_source
     from otherview.training.console import RunProgress
 
+    _check_out(request)
     source = open_source(request.data)
+    if shortened():
+        source = Selected(source, np.arange(min(len(source), SHORTENED_IMAGES)))
     _make_folder(request.out)
     decoding = Decoding(request.channels, request.levels)
-    workers = (os.cpu_count() or 1) if request.workers is None else request.workers
+    workers = usable_cores() if request.workers is None else request.workers
     with RunProgress(total=len(source), title="images") as progress:
         found = examine(source, decoding=decoding, workers=workers, advance=progress.advance)
     lines = [f"{source.name(index)}\t{reason}" for index, reason in found.unreadable.items()]
     (request.out / "broken.txt").write_text("\n".join([*lines, ""]), encoding="utf-8", errors="replace")
     result = _report(found, source)
-    if not found.readable:
+    if found.readable < 2:
         return {**result, "recipe": None, "command": None, "seconds_per_epoch": None}
     good = write_good_list(source, request.data, bad=set(found.unreadable), folder=request.out)
-    config, command = _suggest(found, request, good if found.unreadable else request.data)
+    config, command = suggest(
+        found,
+        good if found.unreadable else request.data,
+        channels=request.channels,
+        levels=request.levels,
+        device=request.device,
+    )
     return {
         **result,
         "good": str(good),
         "recipe": config.recipe,
         "command": command,
-        "seconds_per_epoch": _seconds_per_epoch(config, str(good), device=request.device, threads=request.threads),
-        "picture": _picture(config, source, found, decoding, request.out / "views.png"),
+        **_measured(config, str(good), request),
+        **_picture(config, source, found, decoding, request.out / "views.png"),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _check_out(request: Doctor) -> None:
+    """What is written must not lie in what is read, or be it."""
+    from otherview.data.spec import words_of
+
+    out = request.out.expanduser().resolve()
+    for word in words_of(request.data):
+        path = Path(word).expanduser().resolve()
+        if path == out or path in out.parents or (path.parent == out and path.name in GOOD_LISTS):
+            raise WrongRequest(f"--out {request.out} lies in the data or holds it ({word}): choose another folder")
 
 
 def _make_folder(out: Path) -> None:
@@ -100,81 +125,45 @@ def _report(found: "Findings", source: "Source") -> dict[str, Any]:
         "duplicates": len(found.repeats),
         "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
         "kinds": dict(found.kinds.most_common(SHOWN)),
+        "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "mean": [round(float(value), 4) for value in found.mean],
         "std": [round(float(value), 4) for value in found.std],
     }
 
 
-def _suggest(found: "Findings", request: Doctor, data: Path | str) -> tuple[RunConfig, str]:
-    """A run that fits images and machine, as a config and as a command."""
-    import numpy as np
-
-    from otherview.recipes.registry import find
-    from otherview.verbs.request import resolve_device
-
-    side = float(np.median(np.minimum(found.heights, found.widths)))
-    large = side > SMALL and resolve_device(request.device).type == "cuda"
-    name = "siamese_im_vit_b16" if large else "siamese_im_pico_32"
-    config = find(name).make()
-    flags: dict[str, str] = {}
-    encoder: dict[str, Any] = {}
-    if not large and side > TINY:
-        encoder = {"image_size": (64, 64), "patch_size": 8}
-        flags |= {"--encoder.image-size": "64 64", "--encoder.patch-size": "8"}
-    if request.channels != 3:
-        encoder["channels"] = request.channels
-        flags["--encoder.channels"] = str(request.channels)
-    views: dict[str, Any] = {}
-    if request.channels != 3 or request.levels:
-        views = {"mean": tuple(map(float, found.mean)), "std": tuple(map(float, found.std)), "levels": request.levels}
-        flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}
-    if request.levels:
-        flags["--views.levels"] = " ".join(f"{value:g}" for value in request.levels)
-    batch = config.batch
-    if found.readable < 4 * batch:
-        batch = max(2, 2 ** int(np.log2(max(2, found.readable / 4))))
-        flags["--batch"] = str(batch)
-    config = config.model_copy(
-        update={
-            "batch": batch,
-            "encoder": config.encoder.model_copy(update=encoder),
-            "views": config.views.model_copy(update=views),
-        }
-    )
-    words = " ".join(f"{flag} {value}" for flag, value in flags.items())
-    return (
-        config,
-        f"otherview pretrain --recipe {name} --data {shlex.quote(str(data))} {words} --out runs/first".replace(
-            "  ", " "
-        ),
-    )
-
-
-def _seconds_per_epoch(config: RunConfig, data: str, *, device: DeviceName, threads: int | None) -> float:
-    """Measured: a few real steps on this machine."""
+def _measured(config: RunConfig, data: str, request: Doctor) -> dict[str, Any]:
+    """A few real steps on this machine; what was found in the data is said even where they fail."""
     from otherview.verbs.dry_run import dry_run
 
-    timed = dry_run(config, data, device=device, threads=threads)
-    return round(timed["seconds_per_epoch"], 1)
+    try:
+        timed = dry_run(config, data, device=request.device, threads=request.threads)
+    except (WrongRequest, BrokenImage, OSError) as error:
+        return {"seconds_per_epoch": None, "not_measured": str(error)}
+    return {"seconds_per_epoch": round(timed["seconds_per_epoch"], 1)}
 
 
-def _picture(config: RunConfig, source: "Source", found: "Findings", decoding: "Decoding", path: Path) -> str:
+def _picture(
+    config: RunConfig, source: "Source", found: "Findings", decoding: "Decoding", path: Path
+) -> dict[str, Any]:
     from otherview.data.picture import picture_of
     from otherview.geometry import PatchGrid
     from otherview.report import pictures
     from otherview.seeding import sample_rng
     from otherview.views.pair import PairViews
 
-    chosen = [index for index in range(min(found.images, 1000)) if index not in found.unreadable][:4]
+    chosen = list(islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS))
     grid = PatchGrid(*config.encoder.grid)
     views = PairViews(config.views, config.encoder.image_size, grid)
-    images = [picture_of(source, index, decoding) for index in chosen]
-    pairs = [
-        views(image, sample_rng(seed=0, epoch=0, index=index)) for image, index in zip(images, chosen, strict=True)
-    ]
-    pictures.draw_views(images, pairs, grid).savefig(path, dpi=150)
-    return str(path)
+    try:
+        images = [picture_of(source, index, decoding) for index in chosen]
+        pairs = [
+            views(image, sample_rng(seed=0, epoch=0, index=index)) for image, index in zip(images, chosen, strict=True)
+        ]
+        pictures.draw_views(images, pairs, grid).savefig(path, dpi=150)
+    except (BrokenImage, OSError) as error:
+        return {"picture": None, "not_drawn": str(error)}
+    return {"picture": str(path)}
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:
@@ -191,11 +180,13 @@ def show(result: dict[str, Any]) -> Sequence[str]:
         f"std     {' '.join(f'{value:.4f}' for value in result['std'])}",
     ]
     if result["command"] is None:
-        return [*lines, "nothing here can be read, so there is nothing to suggest"]
+        return [*lines, "too few images can be read, so there is nothing to suggest"]
+    pace = result["seconds_per_epoch"]
     return [
         *lines,
         f"good images  {result['good']}  (a SPEC: give it to --data)",
-        f"views        {result['picture']}",
-        f"an epoch of {result['recipe']} takes about {result['seconds_per_epoch']:,.0f} s here; try",
-        f"  {result['command']}",
+        f"views        {result['picture'] or result['not_drawn']}",
+        f"an epoch of {result['recipe']} "
+        + (f"could not be timed: {result['not_measured']}" if pace is None else f"takes about {pace:,.0f} s here"),
+        f"try  {result['command']}",
     ]

@@ -26,13 +26,8 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
     source = open_source(data)
     plan = StepPlan(len(source), config.batch, config.steps_for(len(source)), config.seed)
 
-    from otherview.methods.build import build_siamese_im
-
-    set_threads(threads)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
-    step, loading = _timed(learner, config, source, plan, resolve_device(device))
-    workers = config.training.workers
-    pace = max(step, loading / workers) if workers else step + loading
+    learner, step, loading = _measure(config, source, plan, device=device, threads=threads, count=TIMED_STEPS)
+    pace = _pace(step, loading, config.training.workers)
     rows, columns = config.encoder.grid
     patches = rows * columns
     hidden = config.views.mask.hidden_of(patches)
@@ -53,10 +48,36 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
     }
 
 
+def seconds_per_step(
+    config: RunConfig, source: "Source", *, device: DeviceName, threads: int | None, count: int
+) -> float:
+    """What a step takes on this machine, loading included: the median of `count` real ones that are not kept."""
+    plan = StepPlan(len(source), config.batch, count, config.seed)
+    _, step, loading = _measure(config, source, plan, device=device, threads=threads, count=count)
+    return _pace(step, loading, config.training.workers)
+
+
+def _pace(step: float, loading: float, workers: int) -> float:
+    """Workers load while the model computes; without them one waits for the other."""
+    from otherview.data.loader import usable_cores
+
+    return max(step, loading / min(workers, usable_cores())) if workers else step + loading
+
+
+def _measure(
+    config: RunConfig, source: "Source", plan: StepPlan, *, device: DeviceName, threads: int | None, count: int
+) -> "tuple[Learner, float, float]":
+    """A fresh learner, and its median seconds of a step and of loading a batch in this process."""
+    from otherview.methods.build import build_siamese_im
+
+    set_threads(threads)
+    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
+    return learner, *_timed(learner, config, source, plan, resolve_device(device), count)
+
+
 def _timed(
-    learner: "Learner", config: RunConfig, source: "Source", plan: StepPlan, device: "torch.device"
+    learner: "Learner", config: RunConfig, source: "Source", plan: StepPlan, device: "torch.device", count: int
 ) -> tuple[float, float]:
-    """Median seconds of a step, and of loading its batch in this process."""
     from otherview.data.loader import SampleMaker, make_loader
     from otherview.training.loop import to_device
     from otherview.training.optim import make_optimiser
@@ -70,7 +91,7 @@ def _timed(
         )
     )
     step_seconds, data_seconds = [], []
-    for step in range(min(TIMED_STEPS, plan.steps)):
+    for step in range(min(count, plan.steps)):
         began = time.monotonic()
         batch = to_device(next(loader)[0], device)
         data_seconds.append(time.monotonic() - began)

@@ -93,7 +93,7 @@ def knn(
 
         return knn_predict(bank, labels, queries, k=k, temperature=temperature)
 
-    sides = _side(train, options.get("train_images")), _side(test, options.get("test_images"))
+    sides = _sides(train, test, options)
     if k > (bank := len(sides[0].indices)):
         raise WrongRequest(f"--k {k} is larger than the {bank} training images: use --k {bank} or less")
     protocol = Protocol("knn", {"k": k, "temperature": temperature}, classify)
@@ -108,7 +108,7 @@ def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4
 
         return fit_logistic(features, labels, strength=strength).predict(queries)
 
-    sides = _side(train, options.get("train_images")), _side(test, options.get("test_images"))
+    sides = _sides(train, test, options)
     protocol = Protocol("linear", {"strength": strength}, classify)
     return evaluate(weights, train, test, sides=sides, protocol=protocol, options=Options(**options))
 
@@ -129,7 +129,7 @@ def evaluate(
     card = subject.card
     control = Encoder(card.encoder, seed=card.seed).to(device)
     with RunProgress(total=3 * sum(len(side.indices) for side in sides), title="features") as progress:
-        found = judge(
+        found, n = judge(
             subject.encoder,
             control,
             sides=sides,
@@ -138,7 +138,6 @@ def evaluate(
             workers=options.workers,
             advance=progress.advance,
         )
-    n = len(sides[1].indices)
     named = {kind: accuracy_score(f"{protocol.name}_{kind}", value, n) for kind, value in found.items()}
     scores = Scores(
         scores=[score for kind, score in named.items() if kind.startswith("encoder")],
@@ -155,20 +154,25 @@ def evaluate(
     return scores
 
 
-def _side(spec: str, count: int | None) -> "Side":
-    from otherview.data.source import labels_of
+def _sides(train: str, test: str, options: dict[str, Any]) -> "tuple[Side, Side]":
+    """Both sides with labels in the numbers of the training images."""
+    from otherview.data.source import labels_of, same_numbers
     from otherview.data.spec import open_source
 
-    source = open_source(spec)
-    count = min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count
-    labels = labels_of(source, spec)
+    sources = open_source(train), open_source(test)
+    labels = [labels_of(source, spec) for source, spec in zip(sources, (train, test), strict=True)]
+    labels[1] = same_numbers(labels[1], of=sources[1], like=sources[0])
     import torch
 
     from otherview.evaluation.features import first_of
     from otherview.evaluation.frozen import Side
 
-    indices = first_of(source, count)
-    return Side(source, indices, torch.from_numpy(labels[indices]))
+    sides = []
+    for source, known, name in zip(sources, labels, ("train_images", "test_images"), strict=True):
+        count = options.get(name)
+        indices = first_of(source, min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count)
+        sides.append(Side(source, indices, torch.from_numpy(known[indices])))
+    return sides[0], sides[1]
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from otherview.config import RunConfig, config_hash
-from otherview.errors import WrongRequest
+from otherview.config import RunConfig
+from otherview.training.launch import adopt_slurm, launched_rank
+from otherview.verbs.assemble import assemble, open_watched
+from otherview.verbs.budget import within_budget
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import prepare_folder, summary_of, write_summary
 
 if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
-
     from otherview.data.plan import StepPlan
-    from otherview.data.source import Source
     from otherview.training.run import Run, Summary
 
 
@@ -40,6 +38,8 @@ class Pretrain(Computing):
     """Start over; what is in the folder is moved aside, and where to is said."""
     dry_run: bool = False
     """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
+    time_budget: str | None = None
+    """As many steps as fit into 90s, 30m, 1.5h or 2d: measured once, then part of the run's config."""
     knn_bank: str | None = None
     """Labelled images for an online kNN: the bank (5,000 of them)."""
     knn_test: str | None = None
@@ -53,7 +53,8 @@ class Pretrain(Computing):
 def run(request: Pretrain) -> dict[str, Any]:
     """The verb."""
     options = {
-        name: getattr(request, name) for name in ("fresh", "device", "threads", "knn_bank", "knn_test", "knn_every")
+        name: getattr(request, name)
+        for name in ("fresh", "device", "threads", "time_budget", "knn_bank", "knn_test", "knn_every")
     }
     if request.dry_run:
         from otherview.verbs.dry_run import dry_run
@@ -70,6 +71,7 @@ def pretrain(
     fresh: bool = False,
     device: DeviceName = "auto",
     threads: int | None = None,
+    time_budget: str | None = None,
     knn_bank: str | None = None,
     knn_test: str | None = None,
     knn_every: int = 500,
@@ -81,46 +83,40 @@ def pretrain(
     from otherview.data.plan import StepPlan
     from otherview.data.spec import open_source
 
+    adopt_slurm()
     config.check()
     out = Path(out)
     if shortened():
         config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     source = open_source(data)
+    if time_budget:
+        config = within_budget(config, source, budget=time_budget, out=out, fresh=fresh, device=device, threads=threads)
     steps = config.steps_for(len(source))
     check_threads(threads)
     plan = StepPlan(len(source), config.batch, steps, config.seed, accumulation=config.training.accumulation)
-    watch = _watched(knn_bank, knn_test)
+    watch = open_watched(knn_bank, knn_test)
     state, said = prepare_folder(out, config, data=data, fresh=fresh)
     for line in [*said, *config.warnings(), *_first_lines(config, plan, data=data, out=out)]:
-        print(line, file=sys.stderr)
+        _say(line)
     if state == "finished" and (summary := summary_of(out)):
-        print(f"this run is finished: {summary['verdict']}", file=sys.stderr)
+        _say(f"this run is finished: {summary['verdict']}")
         return summary
     began = time.monotonic()
-    parts = _assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
+    parts = assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
     from otherview.training.loop import train
     from otherview.training.stop import stop_requests
 
     with stop_requests() as parts.asked_to_stop:
         ended = train(parts)
     summary = _finish(config, parts, ended, out=out, seconds=time.monotonic() - began)
-    print(_snippet(out), file=sys.stderr)
+    _say(_snippet(out))
     return summary
 
 
-def _watched(bank: str | None, test: str | None) -> "tuple[Source, Source] | None":
-    """The labelled sources of the online kNN, opened early so that a wrong one is said at once."""
-    if bank is None and test is None:
-        return None
-    if bank is None or test is None:
-        raise WrongRequest("--knn-bank and --knn-test belong together: give both or neither")
-    from otherview.data.source import labels_of
-    from otherview.data.spec import open_source
-
-    sources = open_source(bank), open_source(test)
-    for source, spec in zip(sources, (bank, test), strict=True):
-        labels_of(source, spec)
-    return sources
+def _say(line: str) -> None:
+    """On standard error, by rank 0 alone."""
+    if launched_rank() == 0:
+        print(line, file=sys.stderr)
 
 
 def _first_lines(config: RunConfig, plan: "StepPlan", *, data: str, out: Path) -> list[str]:
@@ -132,64 +128,6 @@ def _first_lines(config: RunConfig, plan: "StepPlan", *, data: str, out: Path) -
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs), {height}×{width} px, {rows}×{columns} patches",
         f"writing to {out}; watch effective_rank and knn in metrics.jsonl: they should climb, the loss says little",
     ]
-
-
-def _assemble(
-    config: RunConfig,
-    source: "Source",
-    plan: "StepPlan",
-    *,
-    out: Path,
-    device: DeviceName,
-    threads: int | None,
-    watch: "tuple[Source, Source] | None",
-    knn_every: int,
-) -> "Run":
-    """Every part of the run, built and handed over; here the heavy imports begin."""
-    from dataclasses import replace
-
-    from otherview.data.loader import SampleMaker, make_loader
-    from otherview.data.picture import Look
-    from otherview.distributed import rank, ranks
-    from otherview.evaluation.watch import OnlineKnn
-    from otherview.methods.build import build_siamese_im
-    from otherview.training.run import Run
-    from otherview.verbs.request import resolve_device, set_threads
-    from otherview.verbs.weights import decoding_of
-
-    chosen = resolve_device(device)
-    accelerator = _accelerator(chosen, config.training.precision)
-    set_threads(threads)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
-    own = replace(plan, ranks=ranks(), rank=rank())
-    decoding = decoding_of(config)
-    maker = SampleMaker(source, learner.views, config.seed, decoding)
-    look = Look(config.encoder.image_size, config.views.mean, config.views.std, decoding)
-    return Run(
-        learner=learner,
-        settings=config.training,
-        folder=out,
-        batch=config.batch,
-        steps=plan.steps,
-        steps_per_epoch=plan.steps_per_epoch,
-        config_hash=config_hash(config),
-        accelerator=accelerator,
-        loader_from=lambda step: make_loader(
-            maker, own, start=step, workers=config.training.workers, pin=chosen.type == "cuda"
-        ),
-        name_of=source.name,
-        observers=[OnlineKnn(*watch, every=knn_every, look=look)] if watch else [],
-    )
-
-
-def _accelerator(device: "torch.device", precision: str) -> "Accelerator":
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)],
-    )
 
 
 def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, seconds: float) -> dict[str, Any]:
@@ -216,7 +154,7 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, sec
         card = card_of(config, method=config.method.name, branch=branch, steps=ended.steps)
         save_encoder(out / f"{branch}.safetensors", encoder, card)
     write_summary(out, config, summary)
-    print(summary["verdict"], file=sys.stderr)
+    _say(summary["verdict"])
     return summary
 
 

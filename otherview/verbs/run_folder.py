@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from otherview.config import RunConfig, changed_settings, config_hash, load_config, to_yaml
 from otherview.errors import WrongRequest
+from otherview.training.files import write_atomically
+from otherview.training.launch import launched_rank
 
 State = Literal["new", "started", "finished"]
 
@@ -18,6 +20,8 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
     Raises WrongRequest where it cannot be written or holds a run with other settings.
     """
     said: list[str] = []
+    if launched_rank() > 0:  # rank 0 prepares and refuses for all; its refusal ends the job
+        return ("finished" if summary_of(out) and not fresh else "started"), said
     try:
         if fresh and (out / "config.yaml").exists():
             aside = out.with_name(f"{out.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -29,7 +33,7 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
     except OSError as error:
         raise WrongRequest(f"--out {out} cannot be written ({error.strerror}): choose a folder that you own") from error
     if not (out / "config.yaml").exists():
-        (out / "config.yaml").write_text(_header(data) + to_yaml(config), encoding="utf-8")
+        write_atomically(out / "config.yaml", (_header(data) + to_yaml(config)).encode())
         return "new", said
     before = load_config(out / "config.yaml")
     if changed := changed_settings(before, config):
@@ -46,8 +50,8 @@ def _header(data: str) -> str:
 
 def write_summary(out: Path, config: RunConfig, summary: dict[str, Any]) -> None:
     """Mark a run as finished."""
-    (out / "summary.json").write_text(
-        json.dumps({**summary, "config_hash": config_hash(config)}, indent=1), encoding="utf-8"
+    write_atomically(
+        out / "summary.json", json.dumps({**summary, "config_hash": config_hash(config)}, indent=1).encode()
     )
 
 

@@ -12,8 +12,8 @@ from otherview.errors import WrongRequest
 from otherview.verbs.request import Request
 
 if TYPE_CHECKING:
-    from otherview.data.picture import Picture
     from otherview.geometry import PatchGrid
+    from otherview.learner import Image
     from otherview.views.view import ViewPair
 
 
@@ -110,7 +110,7 @@ def _masks(config: RunConfig, grid: "PatchGrid", count: int) -> Any:
     )
 
 
-def _pairs(request: Show, grid: "PatchGrid") -> "tuple[list[Picture], list[ViewPair]]":
+def _pairs(request: Show, grid: "PatchGrid") -> "tuple[Sequence[Image], list[ViewPair]]":
     """The images, and their views as epoch 0 of a run would draw them."""
     from otherview.data.picture import picture_of
     from otherview.data.spec import open_source

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from otherview.geometry import Crop
+from otherview.learner import Reduced
 
 
 def sample_crop(
@@ -55,24 +56,20 @@ def least_scale(crops: tuple[Crop, ...], *, size: tuple[int, int]) -> float:
     return min(1.0, needed)
 
 
-def cut(pixels: np.ndarray, crop: Crop, *, of: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
     """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 [H, W, C].
 
+    The crop is given at full resolution; in a reduced image its edges fall between pixels and are honoured there.
     Not mirrored yet: `planes` does that last, where it costs least; colour operations do not care.
-    `of` is the full resolution in which the crop is given; where `pixels` are fewer, the crop's edges fall between them
-    and are honoured there.
     """
-    rows, columns = pixels.shape[0] / of[0], pixels.shape[1] / of[1]
-    top, left, height, width = (
-        float(side) * scale for side, scale in zip(crop[:4], (rows, columns, rows, columns), strict=True)
-    )
-    if rows == columns == 1:
+    top, left, height, width = (float(side) / image.factor for side in crop[:4])
+    pixels = image.pixels
+    if image.factor == 1:
         patch = pixels[int(top) : int(top + height), int(left) : int(left + width)]
-        patch = patch if patch.shape[:2] == size else _resize(patch, size)
-    else:
-        box = (left, top, left + width, top + height)
-        patch = np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
-    return patch
+        return patch if patch.shape[:2] == size else _resize(patch, size)
+    box = (left + image.left, top + image.top, left + image.left + width, top + image.top + height)
+    within = (max(0.0, box[0]), max(0.0, box[1]), min(pixels.shape[1], box[2]), min(pixels.shape[0], box[3]))
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
 
 
 def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:

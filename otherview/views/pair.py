@@ -31,8 +31,8 @@ class PairViews:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> ViewPair:
         crops = self._crop(image, rng), self._crop(image, rng)
-        pixels = image.decode(least_scale(crops, size=self.size))
-        cuts = [cut(pixels, crop, of=(image.height, image.width), size=self.size) for crop in crops]
+        reduced = image.reduced(least_scale(crops, size=self.size))
+        cuts = [cut(reduced, crop, size=self.size) for crop in crops]
         seen = recolour(cuts[0], self.settings.seen_colour, rng)
         other = recolour(cuts[1], self.settings.other_colour, rng)
         hidden = draw_mask(self.grid, self.settings.mask, rng)

@@ -1,0 +1,144 @@
+"""From bytes to values as a person would see them: every kind of file but the quick way of JPEG.
+
+Alpha lies over white, palettes and CMYK become RGB, of several pages the first is taken, EXIF rotation is undone. Foreign
+decoders may raise anything; here it becomes a BrokenImage, and nothing but foreign code stands inside that guard.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from otherview.data.source import printable
+from otherview.errors import BrokenImage
+
+ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258
+ARRAY_START = b"\x93NUMPY"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MOST_PIXELS = 178_956_970
+"""Of one image; Pillow's own limit."""
+DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I;16N", "I", "F"))
+
+Image.init()
+FORMATS = tuple(
+    name
+    for name in (
+        "JPEG",
+        "MPO",
+        "PNG",
+        "BMP",
+        "DIB",
+        "GIF",
+        "WEBP",
+        "AVIF",
+        "TIFF",
+        "PPM",
+        "TGA",
+        "JPEG2000",
+        "ICO",
+        "PCX",
+        "SGI",
+    )
+    if name in Image.OPEN  # what Pillow was built with
+)
+"""What is read whatever a file is called. Formats that Pillow hands to other programs (EPS) are not among them."""
+
+
+@contextmanager
+def faults_named(start: str = "") -> Iterator[None]:
+    """A decoder fed with anything raises anything; only foreign code belongs in here."""
+    try:
+        yield
+    except BrokenImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BrokenImage(f"{start}no image of a kind that is read") from error
+    except Exception as error:
+        raise BrokenImage(f"{start}{printable(str(error)) or type(error).__name__}") from error
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the eight EXIF orientations."""
+    match orientation:
+        case 2:
+            return pixels[:, ::-1]
+        case 3:
+            return pixels[::-1, ::-1]
+        case 4:
+            return pixels[::-1]
+        case 5:
+            return pixels.swapaxes(0, 1)
+        case 6:
+            return np.rot90(pixels, -1)
+        case 7:
+            return pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            return np.rot90(pixels)
+    return pixels
+
+
+def decode_values(data: bytes, channels: int) -> np.ndarray:
+    """A file's values: RGB as a person sees it, or deep or many-channelled ones as they are."""
+    with faults_named():
+        if data.startswith(ARRAY_START):
+            return np.load(io.BytesIO(data), allow_pickle=False)
+        if channels != 3 and data.startswith(TIFF_STARTS):
+            return _read_tiff(data, channels)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            opened.seek(0)
+            orientation = opened.getexif().get(ORIENTATION, 1)
+            if (deep := _deep_colour(data, opened)) is not None:
+                return upright(deep, orientation)
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in DEEP_MODES:
+                return np.array(image)
+            if channels == 3:
+                return np.array(_over_white(image))
+            return np.array(image.convert("L") if channels == 1 and image.mode != "L" else image)
+
+
+def _deep_colour(data: bytes, opened: Image.Image) -> np.ndarray | None:
+    """16-bit colour, of which Pillow keeps the upper half only: uint16 [H, W, 3], alpha over white; None for other images."""
+    if opened.format == "PNG":
+        deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 6)
+    else:
+        bits = opened.tag_v2.get(BITS_PER_SAMPLE, ()) if opened.format == "TIFF" else ()  # pyright: ignore[reportAttributeAccessIssue]
+        deep = len(bits) >= 3 and set(bits) == {16}
+    if not deep:
+        return None
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3 or pixels.dtype != np.uint16:
+        return None
+    colour = pixels[..., 2::-1]
+    if pixels.shape[2] < 4:
+        return np.ascontiguousarray(colour)
+    alpha = pixels[..., 3:].astype(np.float32) / 65535
+    return np.rint(colour * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _read_tiff(data: bytes, channels: int) -> np.ndarray:
+    """All channels of the first page, or of the series where each page holds one channel."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise BrokenImage("TIFF with several channels needs tifffile: pip install otherview[tiff]") from error
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        series, page = file.series[0], file.pages[0]
+        chosen = page if page.size == page.imagelength * page.imagewidth * channels else series  # pyright: ignore
+        if np.prod(chosen.shape[-2:], dtype=np.int64) > MOST_PIXELS or chosen.size > MOST_PIXELS * 4:
+            raise BrokenImage(f"its shape is {chosen.shape}: it is taken for a decompression bomb")
+        orientation = page.tags.get(ORIENTATION)  # pyright: ignore[reportAttributeAccessIssue]
+        return upright(chosen.asarray(), int(orientation.value) if orientation is not None else 1)

@@ -1,0 +1,22 @@
+"""Files that are either the old one or the whole new one. Torch-free."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by `content`."""
+    atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, sync it, and put it in the place of `path`; a failure leaves no trace."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""One optimiser step: all micro-batches prepared together, one graph at a time, one read by the host.
+
+    outcome = take_step(wrapped, run, optimiser, samples, step=17)
+
+The read comes after the backward pass: loss, its parts, the gradient norm, whether some rank was asked to stop and how many
+images were broken, averaged over ranks in one tensor, so that all ranks decide alike. A step that is not finite is not taken.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from otherview.data.loader import Sample
+from otherview.distributed import mean_over_ranks
+from otherview.learner import StepLoss
+from otherview.training.optim import set_rate
+from otherview.training.run import Run
+from otherview.training.schedule import warmup_cosine
+
+
+class Outcome(NamedTuple):
+    """What the host knows of a step."""
+
+    numbers: dict[str, float]
+    """The loss, its parts, the gradient norm before clipping and the rate; means over ranks."""
+    context: Any
+    """What the learner prepared."""
+    finite: bool
+    """Whether the step was taken."""
+    asked: bool
+    """Whether some rank was asked to stop."""
+    broken: float
+    """Broken images that were replaced, as a mean over ranks."""
+
+
+def take_step(
+    wrapped: torch.nn.Module, run: Run, optimiser: torch.optim.Optimizer, samples: Sequence[Sample], step: int
+) -> Outcome:
+    """Gradients, clipping, the host's one read, and the optimiser's step where everything is finite."""
+    rate = run.settings.lr_per_256 * run.batch / 256 * warmup_cosine(step / run.steps, warmup=run.settings.warmup)
+    set_rate(optimiser, rate)
+    loss, context = _gradients(wrapped, run, [sample.views for sample in samples], step / run.steps)
+    trained = [parameter for parameter in run.learner.parameters() if parameter.requires_grad]
+    norm = run.accelerator.clip_grad_norm_(trained, run.settings.clip_norm or math.inf)
+    broken = sum(len(sample.replaced()) for sample in samples)
+    numbers = _host_read(loss, norm, {"asked": float(run.asked_to_stop()), "broken": float(broken)})
+    finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
+    if finite:
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    asked, replaced = numbers.pop("asked") > 0, numbers.pop("broken")
+    return Outcome({**numbers, "lr": rate}, context, finite, asked, replaced)
+
+
+def _gradients(wrapped: torch.nn.Module, run: Run, views: list[Any], progress: float) -> tuple[StepLoss, Any]:
+    """The gradients of all micro-batches, summed to their mean."""
+    parts: list[StepLoss] = []
+    with run.accelerator.autocast():
+        context = run.learner.prepare(views, progress)
+    last = len(views) - 1
+    for index, batch in enumerate(views):
+        with run.accelerator.no_sync(wrapped) if index < last else nullcontext():
+            with run.accelerator.autocast():
+                loss = wrapped(batch, context, index)
+            run.accelerator.backward(loss.total / len(views))
+            parts.append(StepLoss(loss.total.detach(), loss.parts))
+    mean = StepLoss(
+        torch.stack([part.total for part in parts]).mean(),
+        {name: torch.stack([part.parts[name] for part in parts]).mean() for name in parts[0].parts},
+    )
+    return mean, context
+
+
+def _host_read(loss: StepLoss, norm: Tensor | float | None, known: dict[str, float]) -> dict[str, float]:
+    """The one read of a step, as means over ranks."""
+    names = ["loss", *loss.parts, "grad_norm", *known]
+    device = loss.total.device
+    values = [
+        loss.total,
+        *loss.parts.values(),
+        *(torch.as_tensor(value, device=device) for value in (norm, *known.values())),
+    ]
+    return dict(zip(names, mean_over_ranks(torch.stack([value.float() for value in values])).tolist(), strict=True))

@@ -1,0 +1,114 @@
+"""Two gloo processes equal one, for the same global batch; launchers; the real command line under torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from otherview.training.journal import read_journal
+from otherview.training.launch import first_host, from_slurm
+from tests.ranks import in_ranks, training_of_rank
+from tests.test_training import SMALL
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
+
+
+@pytest.mark.parametrize(("optimiser", "tolerance"), [("sgd", 1e-5), ("adamw", 1e-4)])
+def test_two_ranks_equal_one_process(tmp_path: Path, optimiser: str, tolerance: float) -> None:
+    one = training_of_rank(0, 1, optimiser)
+    for mine in in_ranks(2, training_of_rank, tmp_path, 2, optimiser):
+        assert float(mine["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+        assert {n: float(v) for n, v in mine["parts"].items()} == pytest.approx(
+            {n: float(v) for n, v in one["parts"].items()}, rel=1e-4
+        )
+        assert apart(mine["c"], one["c"]) < 1e-5
+        whole = torch.stack([g.norm() for g in one["gradients"].values()]).norm()
+        assert mine["gradients"].keys() == one["gradients"].keys()
+        for name, gradient in one["gradients"].items():
+            if gradient.norm() > 1e-6 * whole:
+                assert apart(mine["gradients"][name], gradient) < 1e-5, name
+        for name, weight in one["weights"].items():
+            got = mine["weights"][name]
+            if name.endswith("qkv.bias"):  # the key third has no true gradient, and AdamW amplifies its rounding
+                third = len(weight) // 3
+                got, weight = (torch.cat([t[:third], t[2 * third :]]) for t in (got, weight))
+            if weight.norm() > 0:
+                assert apart(got, weight) < tolerance, name
+
+
+def test_slurm_s_variables_become_torchrun_s() -> None:
+    slurm = {
+        "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NODELIST": "gpu[03-05,9],x1",
+    }  # fmt: skip
+    found = from_slurm(slurm)
+    assert found == {
+        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu03", "MASTER_PORT": "24711",
+    }  # fmt: skip
+    assert from_slurm({**slurm, "RANK": "0"}) == {}  # torchrun inside an allocation decides
+    assert from_slurm({**slurm, "SLURM_NTASKS": "1"}) == from_slurm({}) == {}
+    hosts = ("node7", "a,b", "r1[12]s,z", "n[1,5]")
+    assert [first_host(nodes) for nodes in hosts] == ["node7", "a", "r112s", "n1"]
+
+
+def torchrun(out: Path, *flags: str) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*launcher, "-m", "otherview", *SMALL, *flags, "--out", str(out)]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_torchrun_trains_as_one_process_does_ranks(tmp_path: Path) -> None:
+    flags = ("--steps", "4", "--training.workers", "0")
+    done = subprocess.run(
+        torchrun(tmp_path / "two", *flags), capture_output=True, text=True, timeout=300, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("images in shapes:200") == 1  # one rank speaks
+    alone = [sys.executable, "-m", "otherview", *SMALL, *flags, "--out", str(tmp_path / "one")]
+    assert subprocess.run(alone, capture_output=True, timeout=300).returncode == 0
+    journals = [read_journal(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    for one, two in zip(*journals, strict=True):
+        for name in ("loss", "positive", "grad_norm", "effective_rank"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    one, two = (load_file(tmp_path / name / "encoder.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        if not name.endswith("qkv.bias") and weight.norm() > 0:
+            assert apart(two[name], weight) < 1e-4, name
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_at_the_same_step_and_continue_ranks(tmp_path: Path) -> None:
+    """The scheduler's signal reaches the job's processes at different moments; they agree on a step all the same."""
+    out = tmp_path / "run"
+    command = torchrun(out, "--steps", "60", "--training.save-every", "50")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+    patience = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGUSR1)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "the same command" in said, said
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step" in again.stderr
+    undisturbed = subprocess.run(
+        torchrun(tmp_path / "whole", "--steps", "60", "--training.save-every", "50"),
+        capture_output=True,
+        timeout=300,
+        env=ENVIRONMENT,
+    )
+    assert undisturbed.returncode == 0
+    one, two = (load_file(folder / "encoder.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,167 @@
+"""Nothing goes wrong silently: steps that are not finite, collapse, divergence, starving, a full disk, trackers, a budget."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from otherview.config import load_config
+from otherview.errors import WrongRequest
+from otherview.losses.unigrad import correlation, dead_channels, unigrad
+from otherview.training.checkpoint import load_checkpoint, save_checkpoint
+from otherview.training.journal import read_journal
+from otherview.training.verdict import EARLY_STEPS, Monitor
+from otherview.verbs.budget import seconds_of
+from tests.test_training import SMALL
+
+
+def line(step: int, **figures: Any) -> dict[str, Any]:
+    return {"step": step, "loss": 0.8, "effective_rank": 20.0, "skipped": 0, "waited": 0.0, **figures}
+
+
+def said(*lines: dict[str, Any], final: bool = False) -> str:
+    monitor = Monitor()
+    for one in lines:
+        monitor.see(one)
+    return monitor.verdict(final=final)
+
+
+def test_each_rule_of_the_verdict() -> None:
+    steady = [line(step) for step in range(0, 400, 20)]
+    assert said(*steady).startswith("learning")
+    low = [line(step, effective_rank=3.0) for step in range(500, EARLY_STEPS + 200, 100)]
+    assert said(*steady, low[0]).startswith("too early to say")
+    assert said(*steady, *low).startswith("collapsing since step 500")
+    assert said(*steady, low[0], final=True).startswith("collapsing since step 500")
+    assert said(*steady, *low, line(3000)).startswith("learning")
+    grown = [line(2000, loss=1.4) for _ in range(5)]
+    assert said(*steady, *grown).startswith("diverging: the loss is 1.400 and was 0.800")
+    assert said(*steady, grown[0], line(2000)).startswith("learning")  # one bad batch is no divergence
+    assert said(*steady, line(420, skipped=2)).startswith("diverging: 2 steps were not finite")
+    assert said(*steady, line(420, skipped=2), *[line(500, skipped=2)] * 11).startswith("learning")
+    assert "data-bound: 45%" in said(*steady, line(420, waited=0.45))
+    watched = [{"step": 0, "knn_mean": 0.3}, *low]
+    assert said(*watched, {"step": 1700, "knn_mean": 0.4}).startswith("learning: kNN 0.300 → 0.400")
+    assert said(*watched, {"step": 1700, "knn_mean": 0.31}).startswith("collapsing since step 500")
+    assert said(watched[0], *steady, {"step": 400, "knn_mean": 0.31}).startswith("slow")
+    assert said(line(1, loss=float("nan"), effective_rank=None)).startswith("unknown")
+
+
+def test_dead_channels_and_cosine() -> None:
+    z = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0))
+    assert float(dead_channels([z])) == 0
+    z[..., :2] = 0.7
+    assert float(dead_channels([z[:1], z[1:]])) == 0.25
+    y = torch.randn_like(z)
+    expected = torch.nn.functional.cosine_similarity(y, z, dim=-1).mean()
+    assert float(unigrad(y, z, correlation([z]), weight=0.1).cosine) == pytest.approx(float(expected), abs=1e-6)
+    assert float(unigrad(torch.zeros_like(z), z, correlation([z]), weight=0.1).cosine) == 0
+
+
+@pytest.mark.slow
+def test_a_run_made_to_diverge_skips_names_and_ends(otherview: Callable, tmp_path: Path) -> None:
+    done = otherview(*SMALL, "--training.lr-per-256", "1e30", "--training.most-skipped", "3", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "3 in a row" in done.stderr.splitlines()[-1] and "lr_per_256" in done.stderr.splitlines()[-1]
+    skipped = [json.loads(text) for text in (tmp_path / "run/nonfinite.jsonl").read_text().splitlines()]
+    assert len(skipped) == 3 and all(len(one["images"]) == 16 for one in skipped)
+    assert skipped[1]["step"] == skipped[0]["step"] + 1
+
+
+@pytest.mark.slow
+def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, tmp_path: Path) -> None:
+    """Without the negative term nothing holds the targets apart."""
+    flags = list(SMALL)
+    flags[
+        flags.index("--negative-weight")
+        if "--negative-weight" in flags
+        else flags.index("--method.negative-weight") + 1
+    ] = "0"
+    flags[flags.index("--steps") + 1] = str(EARLY_STEPS + 400)
+    flags[flags.index("--training.save-every") + 1] = "1000"
+    flags += ["--training.log-every", "20", "--training.stop-on-collapse", "True", "--out", str(tmp_path / "run")]
+    done = otherview(*flags, timeout=600)
+    assert done.returncode == 1, done.stderr
+    assert "collapsing since step" in done.stderr.splitlines()[-1]
+    told = [entry["verdict"] for entry in read_journal(tmp_path / "run/metrics.jsonl") if "verdict" in entry]
+    assert told[0].startswith("too early") and told[-1].startswith("collapsing")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, {"step": 1}, keep=False)
+    write = torch.save
+
+    def full(state: Any, path: Path) -> None:
+        write(state, path)
+        os.truncate(path, 100)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, {"step": 2}, keep=False)
+    state, broken = load_checkpoint(tmp_path)
+    assert state == {"step": 1} and not broken
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.json", "last.pt"]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_goes_on_and_says_so(otherview: Callable, tmp_path: Path) -> None:
+    """The folder of checkpoints is a device that is always full."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").symlink_to("/dev/full")
+    done = otherview(*SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "no checkpoint at step 3" in done.stderr
+
+
+@pytest.mark.slow
+def test_tensorboard_has_what_the_journal_has(otherview: Callable, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = otherview(*SMALL, "--training.trackers", "tensorboard", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    folder = next(path.parent for path in (tmp_path / "run").rglob("events.out.tfevents*"))
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    tracked = [(event.step, event.value) for event in events.Scalars("loss")]
+    written = [
+        (entry["step"], entry["loss"]) for entry in read_journal(tmp_path / "run/metrics.jsonl") if "loss" in entry
+    ]
+    assert [step for step, _ in tracked] == [step for step, _ in written]
+    assert [value for _, value in tracked] == pytest.approx([value for _, value in written], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--training.gradient-checkpointing", "--training.compile"])
+def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: Path, flag: str) -> None:
+    environment = {"OTHERVIEW_TYPECHECK": "0"} if "compile" in flag else {}
+    for name, extra in (("plain", ()), ("option", (flag, "True"))):
+        done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600, **environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (
+        [entry["loss"] for entry in read_journal(tmp_path / name / "metrics.jsonl")] for name in ("plain", "option")
+    )
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_times() -> None:
+    assert [seconds_of(text) for text in ("90s", "30m", "1.5h", "2d")] == [90, 1800, 5400, 172_800]
+    for wrong in ("30", "m", "0s", "-1h", "1 h"):
+        with pytest.raises(WrongRequest, match="time-budget"):
+            seconds_of(wrong)
+
+
+@pytest.mark.slow
+def test_a_budget_is_measured_once(otherview: Callable, tmp_path: Path) -> None:
+    flags = list(SMALL)
+    del flags[flags.index("--steps") : flags.index("--steps") + 2]
+    done = otherview(*flags, "--time-budget", "5s", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    steps = load_config(tmp_path / "run/config.yaml").steps
+    assert steps is not None and steps >= 5
+    again = otherview(*flags, "--time-budget", "5s", "--out", tmp_path / "run")
+    assert again.returncode == 0 and "finished" in again.stderr
+    assert load_config(tmp_path / "run/config.yaml").steps == steps

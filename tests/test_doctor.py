@@ -129,6 +129,7 @@ def test_one_epoch_with_broken_files_equals_one_without_apart_from_the_replaceme
             assert read == names[(names.index(name) + 1) % len(names)]
 
 
+@pytest.mark.slow
 def test_a_run_names_broken_images_and_stops_where_there_are_too_many(images: Path, otherview: Callable) -> None:
     run = ("pretrain", "--recipe", "siamese_im_demo", "--data", images, "--batch", 40, "--steps", 10)
     done = otherview(*run, "--out", "kept", "--json")
@@ -164,6 +165,7 @@ def test_doctor_does_not_write_into_the_data_or_over_it(images: Path, otherview:
     assert done.returncode == 2 and "choose another folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_broken_images_out_and_names_them(images: Path, otherview: Callable) -> None:
     done = otherview(
         "evaluate", "knn", "--weights", "random:siamese_im_demo", "--train", images, "--test", images, "--json"

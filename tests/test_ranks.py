@@ -21,7 +21,9 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp(min=1e-30))
 
 
-@pytest.mark.parametrize(("optimiser", "tolerance"), [("sgd", 1e-5), ("adamw", 1e-4)])
+@pytest.mark.parametrize(
+    ("optimiser", "tolerance"), [("sgd", 1e-5), pytest.param("adamw", 1e-4, marks=pytest.mark.slow)]
+)
 def test_two_ranks_equal_one_process(tmp_path: Path, optimiser: str, tolerance: float) -> None:
     one = training_of_rank(0, 1, optimiser)
     for mine in in_ranks(2, training_of_rank, tmp_path, 2, optimiser):

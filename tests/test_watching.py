@@ -76,13 +76,12 @@ def test_a_run_made_to_diverge_skips_names_and_ends(otherview: Callable, tmp_pat
 def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, tmp_path: Path) -> None:
     """Without the negative term nothing holds the targets apart."""
     flags = list(SMALL)
-    flags[
-        flags.index("--negative-weight")
-        if "--negative-weight" in flags
-        else flags.index("--method.negative-weight") + 1
-    ] = "0"
-    flags[flags.index("--steps") + 1] = str(EARLY_STEPS + 400)
-    flags[flags.index("--training.save-every") + 1] = "1000"
+    for name, value in (
+        ("--method.negative-weight", 0),
+        ("--steps", EARLY_STEPS + 400),
+        ("--training.save-every", 1000),
+    ):
+        flags[flags.index(name) + 1] = str(value)
     flags += ["--training.log-every", "20", "--training.stop-on-collapse", "True", "--out", str(tmp_path / "run")]
     done = otherview(*flags, timeout=600)
     assert done.returncode == 1, done.stderr

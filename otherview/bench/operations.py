@@ -30,6 +30,8 @@ from otherview.views.settings import ViewSettings
 
 SIZE = (128, 128)
 FIGURES = ("level", "contrast", "saturation", "sharpness")
+LEAST_SPREAD = 2.0
+"""Levels: a figure that varies less from image to image has no spread worth comparing."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -119,12 +121,12 @@ def _reference_crop(pixels: np.ndarray, crop: Crop) -> np.ndarray:
 
 def _agreement(rows: list[Any]) -> dict[str, float]:
     ours, theirs = (np.array([row[side] for row in rows]) for side in (0, 1))
-    varies = (ours.std(axis=0) > 1e-6) & (theirs.std(axis=0) > 1e-6)  # gray images have no saturation to compare
+    varies = theirs.std(axis=0) > LEAST_SPREAD
     quantiles = np.quantile(ours, QUANTILES, axis=0) - np.quantile(theirs, QUANTILES, axis=0)
     spread = np.abs(np.log(ours.std(axis=0)[varies] / theirs.std(axis=0)[varies]))
     apart = float(np.mean([row[2] for row in rows]))
     return {
-        "images": len(rows),
+        "images": float(len(rows)),
         "mean_apart": round(float(np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).max()), 3),
         "spread_ratio": round(float(np.exp(spread.max(initial=0.0))), 4),
         "quantile_apart": round(float(np.abs(quantiles).max()), 3),

@@ -80,8 +80,8 @@ DEAD_VARIANCE = 0.01
 
 
 @torch.no_grad()
-def dead_channels(targets: Sequence[Float[Tensor, "*N D"]]) -> Float[Tensor, ""]:
-    """The share of channels that hardly vary over all tokens of the step on all ranks."""
+def dead_channels(targets: Sequence[Tensor]) -> Tensor:
+    """The share of channels [..., D] that hardly vary over all tokens of the step on all ranks."""
     flat = torch.cat([z.flatten(0, -2) for z in targets]).float()
     mean, square = mean_over_ranks(torch.stack([flat.mean(dim=0), flat.square().mean(dim=0)]))
     return (square - mean.square() < DEAD_VARIANCE).float().mean()

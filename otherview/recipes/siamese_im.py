@@ -63,14 +63,14 @@ def siamese_im_pico_32() -> RunConfig:
     """A small ViT for 32-pixel images on two CPU cores.
 
     command   otherview pretrain --recipe siamese_im_pico_32 --data cifar10/train.parquet --out DIR
-    cost      45 to 60 minutes on two idle CPU cores (180 to 135 images/s)
-    expected  at this length not measured yet; after 5000 steps CIFAR-10 kNN .516 (bank 50,000, test 10,000;
+    cost      53 to 60 minutes on two idle CPU cores (180 to 160 images/s)
+    expected  at this length not measured yet; with 7500 steps CIFAR-10 kNN .531 (bank 50,000, test 10,000;
               untrained .335, raw pixels .454; one seed)
     """
     return RunConfig(
         recipe="siamese_im_pico_32",
         batch=64,
-        steps=7500,
+        steps=9000,
         encoder=EncoderSettings(image_size=(32, 32), patch_size=4, width=128, depth=4, heads=4),
         method=SiameseIMSettings(
             head_width=128, head_heads=4, projector_depth=1, predictor_depth=2, negative_weight=0.12, momentum=0.99

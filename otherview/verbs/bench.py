@@ -105,5 +105,8 @@ def _table(operations: dict[str, dict[str, float]]) -> list[str]:
         return []
     head = "| operation | images | pixels apart | means apart | quantiles apart | spread × | standard error |"
     names = ("images", "pixel_apart", "mean_apart", "quantile_apart", "spread_ratio", "standard_error")
-    rows = [f"| {name} | {' | '.join(str(row.get(key, '')) for key in names)} |" for name, row in operations.items()]
+    rows = [
+        f"| {name} | {' | '.join(f'{row[key]:g}' if key in row else '' for key in names)} |"
+        for name, row in operations.items()
+    ]
     return [head, "|---|---|---|---|---|---|---|", *rows]

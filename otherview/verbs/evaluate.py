@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Scores, accuracy_score, append_result
 from otherview.verbs.request import Computing, resolve_device, set_threads, shortened
+from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
     from otherview.evaluation.frozen import Classify, Side
@@ -93,6 +94,7 @@ def knn(
 
         return knn_predict(bank, labels, queries, k=k, temperature=temperature)
 
+    check_weights(weights)
     sides = _sides(train, test, options)
     if k > (bank := len(sides[0].indices)):
         raise WrongRequest(f"--k {k} is larger than the {bank} training images: use --k {bank} or less")
@@ -108,6 +110,7 @@ def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4
 
         return fit_logistic(features, labels, strength=strength).predict(queries)
 
+    check_weights(weights)
     sides = _sides(train, test, options)
     protocol = Protocol("linear", {"strength": strength}, classify)
     return evaluate(weights, train, test, sides=sides, protocol=protocol, options=Options(**options))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otherview.config import RunConfig, config_hash
+from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ def load_encoder(where: str | Path) -> "PretrainedEncoder":
     config = find(name).make()
     card = card_of(config, method="untrained", branch="encoder", steps=0)
     return PretrainedEncoder(Encoder(config.encoder, seed=config.seed), card).eval()
+
+
+def check_weights(where: str | Path) -> None:
+    """Raise WrongRequest for what cannot be an encoder, before anything heavy is imported."""
+    prefix, _, name = str(where).partition(":")
+    if prefix == "random":
+        find(name)
+    elif not Path(where).expanduser().exists():
+        raise WrongRequest(
+            f"{where} holds no encoder: give a finished run's folder, an encoder.safetensors, or random:RECIPE"
+        )
 
 
 def card_of(config: RunConfig, *, method: str, branch: str, steps: int) -> "Card":

@@ -14,6 +14,8 @@ from otherview.views.settings import ColourSettings
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Of ITU-R 601."""
+_TRUNCATE = -0.499
+"""Added before OpenCV rounds: Pillow's blends cut the fraction off, which makes images darker by half a level."""
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -23,14 +25,14 @@ def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with black: 0 black, 1 unchanged."""
-    return cv2.convertScaleAbs(pixels, alpha=factor)
+    return cv2.convertScaleAbs(pixels, alpha=factor, beta=_TRUNCATE)
 
 
 def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the mean gray level of the image, rounded."""
     mean = int(_mean_level(pixels) + 0.5)
-    shift = mean * (1 - factor)
-    if shift >= 0:
+    shift = mean * (1 - factor) + _TRUNCATE
+    if shift > -0.5:
         return cv2.convertScaleAbs(pixels, alpha=factor, beta=shift)
     return cv2.addWeighted(pixels, factor, pixels, 0, shift)  # below zero an absolute value would be wrong
 
@@ -48,7 +50,10 @@ def gray(pixels: np.ndarray) -> np.ndarray:
 
 def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the gray image: 0 gray, 1 unchanged."""
-    return cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * _LUMA)
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = factor * np.eye(3) + (1 - factor) * _LUMA
+    matrix[:, 3] = _TRUNCATE
+    return cv2.transform(pixels, matrix)
 
 
 def hue(pixels: np.ndarray, shift: float) -> np.ndarray:

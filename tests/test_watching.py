@@ -78,16 +78,16 @@ def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, t
     flags = list(SMALL)
     for name, value in (
         ("--method.negative-weight", 0),
-        ("--steps", EARLY_STEPS + 400),
+        ("--steps", EARLY_STEPS + 50),
         ("--training.save-every", 1000),
     ):
         flags[flags.index(name) + 1] = str(value)
-    flags += ["--training.log-every", "20", "--training.stop-on-collapse", "True", "--out", str(tmp_path / "run")]
+    flags += ["--training.log-every", "20", "--training.stop-on-collapse", "--out", str(tmp_path / "run")]
     done = otherview(*flags, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "collapsing since step" in done.stderr.splitlines()[-1]
     told = [entry["verdict"] for entry in read_journal(tmp_path / "run/metrics.jsonl") if "verdict" in entry]
-    assert told[0].startswith("too early") and told[-1].startswith("collapsing")
+    assert any(text.startswith("too early") for text in told) and told[-1].startswith("collapsing")
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_tensorboard_has_what_the_journal_has(otherview: Callable, tmp_path: Pat
 @pytest.mark.parametrize("flag", ["--training.gradient-checkpointing", "--training.compile"])
 def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: Path, flag: str) -> None:
     environment = {"OTHERVIEW_TYPECHECK": "0"} if "compile" in flag else {}
-    for name, extra in (("plain", ()), ("option", (flag, "True"))):
+    for name, extra in (("plain", ()), ("option", (flag,))):
         done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600, **environment)
         assert done.returncode == 0, done.stderr
     one, two = (

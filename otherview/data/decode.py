@@ -5,6 +5,7 @@ decoders may raise anything; here it becomes a BrokenImage, and nothing but fore
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,7 +52,9 @@ FORMATS = tuple(
 def faults_named(start: str = "") -> Iterator[None]:
     """A decoder fed with anything raises anything; only foreign code belongs in here."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a decoder's remarks on one file of a million
+            yield
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
@@ -112,6 +115,7 @@ def _deep_colour(data: bytes, opened: Image.Image) -> np.ndarray | None:
         return None
     import cv2
 
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.dtype != np.uint16:
         return None

@@ -89,6 +89,9 @@ def dead_channels(targets: Sequence[Tensor]) -> Tensor:
 
 def spectrum_figures(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:
     """How far from collapse: the effective rank of C and the least loss that its spectrum allows (specification 1.8)."""
+    if not torch.isfinite(c).all():
+        unknown = c.new_full((), float("nan"))
+        return {"effective_rank": unknown, "reachable_loss": unknown}
     eigenvalues = torch.linalg.eigvalsh(c.double()).clamp(min=0)
     share = eigenvalues / eigenvalues.sum()
     rank = torch.exp(-torch.xlogy(share, share).sum())

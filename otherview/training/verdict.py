@@ -40,7 +40,7 @@ class Monitor:
     def see(self, line: Mapping[str, Any]) -> None:
         """One line of the journal."""
         self.step = line.get("step", self.step)
-        if (rank := line.get("effective_rank")) is not None:
+        if (rank := line.get("effective_rank")) is not None and math.isfinite(rank):
             self.rank = rank
             since = self.step if self.low_since is None else self.low_since
             self.low_since = since if rank <= COLLAPSED_RANK else None

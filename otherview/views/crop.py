@@ -75,11 +75,14 @@ def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
 def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     """uint8 [C, H, W] of [H, W, C], mirrored where asked for."""
     parts = cv2.split(pixels)
-    return np.stack([cv2.flip(part, 1) for part in parts] if flipped else parts)
+    out = np.empty((len(parts), *pixels.shape[:2]), np.uint8)
+    for channel, part in enumerate(parts):
+        out[channel] = cv2.flip(part, 1) if flipped else part
+    return out
 
 
 def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Torch's antialiased bicubic on 8 bits: Pillow's filter, within rounding, at a fraction of its time."""
-    image = torch.from_numpy(np.ascontiguousarray(patch)[None]).permute(0, 3, 1, 2)  # torch knows it as channels last
+    image = torch.from_numpy(patch.copy()[None]).permute(0, 3, 1, 2)  # torch knows it as channels last
     resized = F.interpolate(image, size, mode="bicubic", antialias=True)[0]
     return np.atleast_3d(cv2.merge([plane.numpy() for plane in resized]))

@@ -1,5 +1,6 @@
 """SIGKILL at random moments, the middle of a checkpoint's write among them: the end is the same, bit for bit."""
 
+import os
 import random
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from otherview.training.journal import read_journal
 from tests.test_training import SMALL, identical
 
 STEPS = 60
+QUICK = {**os.environ, "OTHERVIEW_TYPECHECK": "0"}
 COMMAND = (*SMALL[:-4], "--threads", "1", "--device", "cpu", "--steps", str(STEPS), "--training.save-every", "1")
 
 
@@ -22,7 +24,7 @@ def command(out: Path) -> list[str]:
 
 def kill_once(out: Path, chance: random.Random) -> bool:
     """Start the run and kill it while a checkpoint is written, or a random while after it took up work; False: it ended."""
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK)
     last, partial = out / "checkpoints/last.pt", out / "checkpoints/new.pt.tmp"
     before = last.stat().st_mtime_ns if last.exists() else 0
     while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
@@ -41,13 +43,13 @@ def kill_once(out: Path, chance: random.Random) -> bool:
 def survives(tmp_path: Path, *, kills: int) -> int:
     """Kill a run again and again, let it end, compare; returns how many kills struck."""
     whole, out = tmp_path / "whole", tmp_path / "run"
-    assert subprocess.run(command(whole), capture_output=True, timeout=300).returncode == 0
+    assert subprocess.run(command(whole), capture_output=True, timeout=300, env=QUICK).returncode == 0
     chance, struck = random.Random(0), 0
     for _ in range(kills):
         struck += kill_once(out, chance)
         if (out / "summary.json").exists():
             break
-    done = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(out), capture_output=True, text=True, timeout=300, env=QUICK)
     assert done.returncode == 0, done.stderr
     assert identical(whole, out)
     keep = ("step", "loss", "grad_norm", "effective_rank", "lr")

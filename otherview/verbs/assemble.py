@@ -87,10 +87,14 @@ def assemble(
 def _accelerator(device: "torch.device", settings: TrainingSettings, out: Path) -> "Accelerator":
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    fields = DistributedDataParallelKwargs.__dataclass_fields__
+    quiet = "forward_sync_buffers" if "forward_sync_buffers" in fields else "broadcast_buffers"  # its newer name
+    options: dict[str, Any] = {quiet: False, "find_unused_parameters": False}
+    handlers: list[Any] = [DistributedDataParallelKwargs(**options)]
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)],
+        kwargs_handlers=handlers,
         log_with=list(settings.trackers) or None,
         project_dir=out,
     )

@@ -90,6 +90,16 @@ def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, t
     assert any(text.startswith("too early") for text in told) and told[-1].startswith("collapsing")
 
 
+@pytest.mark.slow
+def test_a_run_made_to_starve_says_what_to_do(result_of: Callable[..., dict], tmp_path: Path) -> None:
+    """Drawing large images in the training process takes longer than a small model's steps."""
+    flags = list(SMALL)
+    flags[flags.index("shapes:200")] = "shapes:200@768"
+    found = result_of(*flags, "--training.workers", "0", "--out", tmp_path / "run", OTHERVIEW_TYPECHECK="0")
+    assert found["waited_for_data_share"] > 0.3
+    assert "data-bound" in found["verdict"] and "training.workers" in found["verdict"]
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, {"step": 1}, keep=False)
     write = torch.save

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from array import array
@@ -76,6 +77,10 @@ def _mapped(path: Path) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode=None if small else "r", allow_pickle=False))
 
 
+TOLD_ROWS, TOLD_SECONDS = 4096, 3.0
+"""How often progress is looked at, and how often it is told."""
+
+
 class TableWriter:
     """Writes a table row by row; memory is 8 bytes per number."""
 
@@ -83,6 +88,7 @@ class TableWriter:
         self.folder = folder
         self._names = (folder / "names.bin").open("wb")
         self._columns = {name: array("q") for name in ("name_end", *numbers)}
+        self._said = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._columns["name_end"])
@@ -93,6 +99,9 @@ class TableWriter:
         self._columns["name_end"].append(self._names.tell())
         for column, value in numbers.items():
             self._columns[column].append(value)
+        if len(self) % TOLD_ROWS == 0 and time.monotonic() - self._said > TOLD_SECONDS:
+            self._said = time.monotonic()
+            print(f"indexing: {len(self):,} images so far", file=sys.stderr)
 
     def replace(self, column: str, values: np.ndarray) -> None:
         """A whole column that is known only at the end."""

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "otherview"
 
 FLOORS = (
-    ("errors", "geometry", "distributed", "seeding", "learner"),
+    ("errors", "geometry", "distributed", "seeding", "learner", "atomic"),
     ("data", "views", "nn", "losses"),
     ("methods", "training"),
     ("weights", "evaluation", "config"),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from otherview.atomic import atomically, write_atomically
 from otherview.data.files import ROWS_OF, Files
 from otherview.data.source import Joined, Selected, Source
 from otherview.data.spec import absolute
@@ -16,26 +17,24 @@ def write_good_list(source: Source, spec: str, *, bad: set[int], folder: Path) -
     files = list(_files(source, good))
     if len(files) == len(good):
         path = folder / "good.csv"
-        with _written(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = csv.writer(file)
-            labelled = any(label is not None for _, label in files)
-            rows.writerow(["path", "label"] if labelled else ["path"])
-            rows.writerows([name, _word(label, source)] if labelled else [name] for name, label in files)
+        atomically(path, lambda temporary: _write_csv(temporary, files, source))
     else:
         path = folder / "good.txt"
-        lines = [f"{ROWS_OF}{absolute(spec)}", *map(str, good)]
-        _written(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _written(path).replace(path)
+        write_atomically(path, "\n".join([f"{ROWS_OF}{absolute(spec)}", *map(str, good), ""]).encode())
     return path
+
+
+def _write_csv(path: Path, files: list[tuple[str, int | None]], source: Source) -> None:
+    labelled = any(label is not None for _, label in files)
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label"] if labelled else ["path"])
+        rows.writerows([name, _word(label, source)] if labelled else [name] for name, label in files)
 
 
 def _word(label: int | None, source: Source) -> str:
     """A label as it is written: the name of the class, where it has one."""
     return "" if label is None else str(label) if source.classes is None else source.classes[label]
-
-
-def _written(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
 
 
 def _files(source: Source, indices: list[int]) -> Iterator[tuple[str, int | None]]:

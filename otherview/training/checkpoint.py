@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from otherview.atomic import atomically, write_atomically
 from otherview.distributed import rank, ranks
-from otherview.training.files import atomically, write_atomically
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from otherview.atomic import write_atomically
 from otherview.config import RunConfig
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.verbs.request import Computing, shortened
@@ -67,7 +68,7 @@ def run(request: Doctor) -> dict[str, Any]:
     with RunProgress(total=len(source), title="images") as progress:
         found = examine(source, decoding=decoding, workers=workers, advance=progress.advance)
     lines = [f"{source.name(index)}\t{reason}" for index, reason in found.unreadable.items()]
-    (request.out / "broken.txt").write_text("\n".join([*lines, ""]), encoding="utf-8", errors="replace")
+    write_atomically(request.out / "broken.txt", "\n".join([*lines, ""]).encode(errors="replace"))
     result = _report(found, source)
     if found.readable < 2:
         return {**result, "recipe": None, "command": None, "seconds_per_epoch": None}

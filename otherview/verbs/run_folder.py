@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from otherview.atomic import write_atomically
 from otherview.config import RunConfig, changed_settings, config_hash, load_config, to_yaml
 from otherview.errors import WrongRequest
-from otherview.training.files import write_atomically
 from otherview.training.launch import launched_rank
 
 State = Literal["new", "started", "finished"]

@@ -6,7 +6,6 @@ tokens.cls, tokens.patches, tokens.mean
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from otherview.atomic import atomically
 from otherview.data.levels import Decoding
 from otherview.data.picture import Look
 from otherview.errors import WrongRequest
@@ -68,11 +68,8 @@ class PretrainedEncoder(nn.Module):
 def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
     """Write the vision transformer's state under timm's names, atomically."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.vit.state_dict().items()}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, metadata={KEY: card.model_dump_json(), "format": "pt"})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    metadata = {KEY: card.model_dump_json(), "format": "pt"}
+    atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
 
 
 def load_encoder(where: str | Path) -> PretrainedEncoder:

@@ -5,14 +5,14 @@ pixels:IMAGES/@LABELS/              LABELS holds one picture per image, of the s
 """
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from otherview.data.files import Files, open_folder
-from otherview.data.first_level import NO_LABEL
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Table, TableWriter, cached
+from otherview.data.packed import leads_outside
 from otherview.errors import BrokenImage, WrongRequest
 
 
@@ -50,9 +50,8 @@ def _index_coco(file: Path, place: Path) -> list[Path]:
     writer = TableWriter(place, "label", "image_id")
     try:
         for image in _read_json(file)["images"]:
-            name = image["file_name"] if "file_name" in image else "/".join(image["coco_url"].split("/")[-2:])
-            name = str(name)
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            name = str(image["file_name"] if "file_name" in image else "/".join(image["coco_url"].split("/")[-2:]))
+            if leads_outside(name):
                 raise WrongRequest(f"{file} names an image outside its folder ({name!r}): such files are not read")
             writer.add(name, label=NO_LABEL, image_id=int(image["id"]))
     except WrongRequest:

@@ -1,7 +1,7 @@
 """What is in this data: every image decoded once, in parallel, and what was found about each of them.
 
 findings = examine(source, workers=2)
-findings.unreadable, findings.duplicates, findings.mean
+findings.unreadable, findings.repeats, findings.mean
 """
 
 import hashlib

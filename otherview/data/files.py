@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from otherview.data.first_level import NO_LABEL, FirstLevel
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.first_level import FirstLevel
+from otherview.data.index import NO_LABEL, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
@@ -34,15 +34,12 @@ LARGEST_IMAGE = 2**30
 """Bytes of one encoded image; more is a broken archive or a bomb."""
 
 
-class Files:
-    """Files named by a table, below a root; the column `label` is −1 where there is none."""
+class Files(Indexed):
+    """Files named by a table, below a root."""
 
     def __init__(self, root: Path, table: Table) -> None:
-        self.root, self.table = root, table
-        self.classes = table.classes
-
-    def __len__(self) -> int:
-        return len(self.table)
+        super().__init__(table)
+        self.root = root
 
     def path(self, index: int) -> Path:
         """Where the file lies."""
@@ -59,10 +56,6 @@ class Files:
                 return file.read()
         except (OSError, ValueError) as error:  # ValueError: a null byte in a path
             raise BrokenImage(f"{self.name(index)}: {getattr(error, 'strerror', None) or error}") from error
-
-    def label(self, index: int) -> int | None:
-        label = self.table.number("label", index)
-        return None if label == NO_LABEL else label
 
     def name(self, index: int) -> str:
         """The path below the root."""

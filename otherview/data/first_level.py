@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from otherview.data.index import TableWriter
-
-NO_LABEL = -1
+from otherview.data.index import NO_LABEL, TableWriter
 
 
 class FirstLevel:

@@ -28,6 +28,7 @@ try:
 except ImportError:  # Windows: two processes may build the same index, the later one stays
     fcntl = None
 
+NO_LABEL = -1
 FORMAT = 3
 """Raised when an index changes its meaning, so that old ones are not read."""
 
@@ -65,9 +66,20 @@ class Table:
         path = self.folder / "classes.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    def numbers(self, column: str) -> np.ndarray:
-        """A whole column: int64, mapped, not to be written to."""
-        return self._columns[column]
+
+class Indexed:
+    """What every source behind a table has; the column `label` is −1 where there is none."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.classes = table.classes
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def label(self, index: int) -> int | None:
+        label = self.table.number("label", index)
+        return None if label == NO_LABEL else label
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -8,8 +8,7 @@ from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 
 from otherview.data.files import LARGEST_IMAGE
-from otherview.data.first_level import NO_LABEL
-from otherview.data.index import Table
+from otherview.data.index import Indexed, Table
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
@@ -17,15 +16,12 @@ MOST_OPEN = 64
 """Files that one process keeps open, however many shards there are."""
 
 
-class Packed:
-    """Byte ranges of one file: a row per image with `offset`, `size` and `label` (−1: none)."""
+class Packed(Indexed):
+    """Byte ranges of one file: a row per image with `offset` and `size`."""
 
     def __init__(self, file: Path, table: Table) -> None:
-        self.file, self.table = file, table
-        self.classes = table.classes
-
-    def __len__(self) -> int:
-        return len(self.table)
+        super().__init__(table)
+        self.file = file
 
     def read(self, index: int) -> bytes:
         offset, size = self.table.number("offset", index), self.table.number("size", index)
@@ -38,10 +34,6 @@ class Packed:
         if len(data) < size:
             raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
         return data
-
-    def label(self, index: int) -> int | None:
-        label = self.table.number("label", index)
-        return None if label == NO_LABEL else label
 
     def name(self, index: int) -> str:
         """The file's name and the member's."""
@@ -62,10 +54,15 @@ def _opened(file: Path) -> int:
     return _open[key]
 
 
+def leads_outside(name: str) -> bool:
+    """Whether a name in an archive or a list of annotations leaves the folder it is meant for."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts
+
+
 def check_name(archive: Path, name: str) -> None:
     """Refuse an archive whose members would leave its folder if it were unpacked."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    if leads_outside(name):
         raise WrongRequest(
             f"{archive} names a file outside itself ({printable(name)!r}): such archives are not read; pack it again"
         )

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from otherview.data.first_level import NO_LABEL
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.packed import Packed
 from otherview.data.source import printable
 from otherview.errors import WrongRequest

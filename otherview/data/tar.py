@@ -4,8 +4,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from otherview.data.files import ARRAYS, ENDINGS
-from otherview.data.first_level import NO_LABEL
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.packed import Packed, check_name
 from otherview.errors import WrongRequest
 

@@ -64,12 +64,17 @@ def test_dead_channels_and_cosine() -> None:
 
 @pytest.mark.slow
 def test_a_run_made_to_diverge_skips_names_and_ends(otherview: Callable, tmp_path: Path) -> None:
-    done = otherview(*SMALL, "--training.lr-per-256", "1e30", "--training.most-skipped", "3", "--out", tmp_path / "run")
+    wild = [*SMALL, "--training.lr-per-256", "1e30", "--training.most-skipped", "3", "--out", tmp_path / "run"]
+    wild[wild.index("--training.save-every") + 1] = "1"
+    done = otherview(*wild)
     assert done.returncode == 1
     assert "3 in a row" in done.stderr.splitlines()[-1] and "lr_per_256" in done.stderr.splitlines()[-1]
     skipped = [json.loads(text) for text in (tmp_path / "run/nonfinite.jsonl").read_text().splitlines()]
     assert len(skipped) == 3 and all(len(one["images"]) == 16 for one in skipped)
     assert skipped[1]["step"] == skipped[0]["step"] + 1
+    again = otherview(*wild)  # goes on from the checkpoint before the third, and still knows of the first two
+    assert again.returncode == 1 and "3 in a row" in again.stderr.splitlines()[-1]
+    assert len((tmp_path / "run/nonfinite.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from otherview.methods.settings import SiameseIMSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.settings import EncoderSettings
 from otherview.training.optim import make_optimiser, set_rate
-from otherview.views.view import View, ViewPair
+from otherview.views.view import ViewPair
 
 ROUNDS = 3
 PEAK_SIDE, PEAK_TRIES = 2048, 5
@@ -51,8 +51,7 @@ def random_batch(config: RunConfig, count: int) -> ViewPair:
     views = PairViews(config.views, config.encoder.image_size, PatchGrid(*config.encoder.grid))
     rng = np.random.default_rng(0)
     picture = Picture("noise", rng.integers(0, 256, (300, 400, config.encoder.channels), np.uint8))
-    batch = default_collate([views(picture, np.random.default_rng(index)) for index in range(count)])
-    return ViewPair(View(*batch.seen), View(*batch.other))
+    return default_collate([views(picture, np.random.default_rng(index)) for index in range(count)])
 
 
 def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = lambda: None) -> dict[str, float]:

@@ -23,7 +23,7 @@ from otherview.errors import BrokenImage
 from otherview.geometry import Crop
 from otherview.learner import Image
 from otherview.nn.encoder import Encoder
-from otherview.views.crop import cut, least_scale, planes
+from otherview.views.crop import planes, take
 from otherview.views.view import normalise
 
 Advance = Callable[[int], None]
@@ -37,7 +37,7 @@ def centre(image: Image, size: tuple[int, int]) -> np.ndarray:
     crop = Crop(
         float((image.height - height) // 2), float((image.width - width) // 2), float(height), float(width), False
     )
-    return planes(cut(image.reduced(least_scale((crop,), size=size)), crop, size=size), flipped=False)
+    return planes(take(image, [crop], size=size)[0], flipped=False)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 summary = train(run)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from otherview.data.loader import Sample
-from otherview.distributed import gather_objects, mean_over_ranks, rank, ranks
-from otherview.errors import BrokenImage
+from otherview.distributed import mean_over_ranks, rank
 from otherview.learner import Learner
 from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
-from otherview.training.guard import NonFiniteGuard
+from otherview.training.guard import count_broken, count_skipped
 from otherview.training.journal import Journal
 from otherview.training.optim import make_optimiser
 from otherview.training.resume import restore, save
@@ -25,8 +24,6 @@ from otherview.training.step import Outcome, take_step
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
-ENOUGH_TO_JUDGE = 200
-"""So many images must have been asked for before a share of broken ones means anything."""
 
 
 def train(run: Run) -> Summary:
@@ -37,7 +34,6 @@ def train(run: Run) -> Summary:
     start, journal = restore(run, optimiser)
     wrapped = run.accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))
-    guard = NonFiniteGuard(run)
     figures: Mapping[str, float] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
         if start == 0:
@@ -50,8 +46,9 @@ def train(run: Run) -> Summary:
             with clockwork.waiting():
                 samples = _next_step(batches, run)
             outcome = take_step(wrapped, run, optimiser, samples, step)
-            progress.warn(guard.check(outcome, samples, step))
-            _count_broken(run, samples, outcome.broken, progress)
+            progress.warn(count_skipped(run, outcome, samples, step))
+            for line in count_broken(run, outcome, samples):
+                progress.say(line)
             clockwork.tick()
 
             done = step + 1
@@ -60,7 +57,7 @@ def train(run: Run) -> Summary:
                 left = clock(clockwork.seconds_for(run.steps - done))
                 progress.say(f"{clockwork.images_per_second:.0f} images/s: about {left} to go")
             if done % settings.log_every == 0 or done == run.steps:
-                figures = {**_figures(learner, outcome, clockwork), "skipped": guard.skipped}
+                figures = {**_figures(learner, outcome, clockwork), "skipped": run.tally.skipped}
                 _log(run, journal, done, figures)
             _observe(run, done, journal, progress)
             if done % run.steps_per_epoch == 0 and done < run.steps:
@@ -82,26 +79,6 @@ def _next_step(batches: Iterator[Sample], run: Run) -> list[Sample]:
     """The micro-batches of one step on the device."""
     samples = islice(batches, run.settings.accumulation)
     return [sample._replace(views=to_device(sample.views, run.accelerator.device)) for sample in samples]
-
-
-def _count_broken(run: Run, samples: Sequence[Sample], broken: float, progress: RunProgress) -> None:
-    """Name each broken image once and end a run of which a large share cannot be read; all ranks decide alike.
-
-    `broken` is the mean over ranks that the host has read, so a step without broken images costs nothing more.
-    """
-    run.samples += run.batch
-    if not broken:
-        return
-    run.replaced += round(broken * ranks())
-    mine = [index for sample in samples for index in sample.replaced()]
-    for index in sorted({index for part in gather_objects(mine) for index in part} - run.broken):
-        run.broken.add(index)
-        progress.say(f"broken image {run.name_of(index)}: replaced by the next readable one")
-    if run.samples >= ENOUGH_TO_JUDGE and run.replaced > run.settings.most_broken * run.samples:
-        raise BrokenImage(
-            f"{run.replaced} of {run.samples} images cannot be read ({run.name_of(min(run.broken))} for one), more than "
-            f"training.most_broken {run.settings.most_broken:.0%}: otherview doctor names them all and why"
-        )
 
 
 def to_device(part: Any, device: torch.device) -> Any:

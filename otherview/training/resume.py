@@ -1,5 +1,7 @@
 """Into a checkpoint and back: everything the loop knows."""
 
+from dataclasses import asdict
+
 import torch
 
 from otherview.distributed import rank
@@ -7,7 +9,7 @@ from otherview.errors import WrongRequest
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
 from otherview.training.console import RunProgress
 from otherview.training.journal import Journal
-from otherview.training.run import Run
+from otherview.training.run import Run, Tally
 
 
 def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int) -> str | None:
@@ -22,9 +24,7 @@ def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int
         "learner": run.learner.state_dict(),
         "optimiser": optimiser.state_dict(),
         "journal_length": journal.length,
-        "broken": sorted(run.broken),
-        "samples": run.samples,
-        "replaced": run.replaced,
+        "tally": asdict(run.tally),
         "config_hash": run.config_hash,
         "environment": environment(str(run.accelerator.device)),
     }
@@ -49,8 +49,7 @@ def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
         return 0, Journal(path)
     run.learner.load_state_dict(state["learner"])
     optimiser.load_state_dict(state["optimiser"])
-    run.broken.update(state["broken"])
-    run.samples, run.replaced = state["samples"], state["replaced"]
+    run.tally = Tally(**state["tally"])
     now = environment(str(run.accelerator.device))
     for name, value in state["environment"].items():
         if now[name] != value:

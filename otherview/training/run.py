@@ -28,6 +28,21 @@ class Summary(NamedTuple):
 
 
 @dataclass
+class Tally:
+    """What a run has counted so far, over all ranks; part of its checkpoint."""
+
+    samples: int = 0
+    """Images asked for."""
+    replaced: int = 0
+    """How many of them could not be read."""
+    broken: list[int] = field(default_factory=list)
+    """Indices of the images that could not be read, each once."""
+    skipped: int = 0
+    """Steps skipped because they were not finite."""
+    skipped_in_a_row: int = 0
+
+
+@dataclass
 class Run:
     """The parts of a run."""
 
@@ -48,9 +63,4 @@ class Run:
     track: Callable[[Mapping[str, float], int], None] = lambda _figures, _step: None
     """Where figures go beside the journal: trackers, on rank 0."""
     asked_to_stop: Callable[[], bool] = lambda: False
-    broken: set[int] = field(default_factory=set)
-    """Indices of images that could not be read so far."""
-    samples: int = 0
-    """Images asked for so far, on all ranks."""
-    replaced: int = 0
-    """How many of them could not be read."""
+    tally: Tally = field(default_factory=Tally)

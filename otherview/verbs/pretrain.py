@@ -144,7 +144,7 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, sec
         "seconds": round(seconds, 1),
         "images_per_second": round(ended.images_per_second, 1),
         "waited_for_data_share": round(ended.waited_for_data_share, 4),
-        "broken_images": len(parts.broken),
+        "broken_images": len(parts.tally.broken),
         "out": str(out),
     }
     if rank() != 0:

@@ -5,6 +5,7 @@ result is mirrored, which takes the same pixels for less work.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from otherview.geometry import Crop
+from otherview.learner import Image as View
 from otherview.learner import Reduced
 
 
@@ -50,10 +52,16 @@ def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flippe
     return Crop(float((height - h) // 2), float((width - w) // 2), float(h), float(w), flipped)
 
 
-def least_scale(crops: tuple[Crop, ...], *, size: tuple[int, int]) -> float:
+def least_scale(crops: Sequence[Crop], *, size: tuple[int, int]) -> float:
     """How much of the full resolution the crops need, so that none has fewer pixels than `size`; at most 1."""
     needed = max(max(size[0] / float(crop.height), size[1] / float(crop.width)) for crop in crops)
     return min(1.0, needed)
+
+
+def take(image: View, crops: Sequence[Crop], *, size: tuple[int, int]) -> list[np.ndarray]:
+    """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 [H, W, C]."""
+    reduced = image.reduced(least_scale(crops, size=size))
+    return [cut(reduced, crop, size=size) for crop in crops]
 
 
 def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from otherview.geometry import Crop, PatchGrid
 from otherview.learner import Image
 from otherview.views.colour import recolour
-from otherview.views.crop import cut, least_scale, planes, sample_crop
+from otherview.views.crop import planes, sample_crop, take
 from otherview.views.masks import draw_mask
 from otherview.views.settings import ViewSettings
 from otherview.views.view import View, ViewPair
@@ -30,9 +30,8 @@ class PairViews:
     grid: PatchGrid
 
     def __call__(self, image: Image, rng: np.random.Generator) -> ViewPair:
-        crops = self._crop(image, rng), self._crop(image, rng)
-        reduced = image.reduced(least_scale(crops, size=self.size))
-        cuts = [cut(reduced, crop, size=self.size) for crop in crops]
+        crops = self.crop(image, rng), self.crop(image, rng)
+        cuts = take(image, crops, size=self.size)
         seen = recolour(cuts[0], self.settings.seen_colour, rng)
         other = recolour(cuts[1], self.settings.other_colour, rng)
         hidden = draw_mask(self.grid, self.settings.mask, rng)
@@ -41,7 +40,8 @@ class PairViews:
             other=_view(other, crops[1], np.zeros(self.grid, dtype=bool)),
         )
 
-    def _crop(self, image: Image, rng: np.random.Generator) -> Crop:
+    def crop(self, image: Image, rng: np.random.Generator) -> Crop:
+        """One crop of an image, drawn as the settings say."""
         return sample_crop(
             image.height,
             image.width,

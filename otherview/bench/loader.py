@@ -127,7 +127,7 @@ def _decode(source: Source) -> Iterable[Any]:
 
 
 def _reference(source: Source) -> Iterable[Any]:
-    return DataLoader(ReferenceViews(source, ViewSettings(), SIZE), batch_size=BATCH)
+    return DataLoader(ReferenceViews(source, ViewSettings(), SIZE, GRID), batch_size=BATCH)
 
 
 def _ours(source: Source) -> Iterable[Any]:

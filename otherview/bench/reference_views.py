@@ -7,6 +7,8 @@ This is what the published pipelines do; `views/` makes the same draws and opera
 # torchvision declares tensors where its functions take PIL images as well
 
 import io
+import math
+import random
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from torchvision import transforms as tv
 
 from otherview.data.decode import FORMATS
 from otherview.data.source import Source
+from otherview.geometry import PatchGrid
+from otherview.views.masks import BLOCK_ASPECT
 from otherview.views.settings import ColourSettings, ViewSettings
 
 
@@ -45,17 +49,54 @@ def reference_branch(views: ViewSettings, colour: ColourSettings, size: tuple[in
     ])  # fmt: skip
 
 
-class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Two views of every image of a source."""
+def reference_mask(rows: int, columns: int, *, hidden: int, minimum_block: int) -> np.ndarray:
+    """A block-wise mask (specification 1.2), cell by cell: bool [rows, columns], True = hidden."""
+    board = np.zeros((rows, columns), dtype=bool)
+    while board.sum() < hidden:
+        if not _add_block(board, room=hidden - int(board.sum()), minimum_block=minimum_block):
+            break
+    free = np.flatnonzero(~board)
+    board.flat[np.random.permutation(free)[: hidden - board.sum()]] = True
+    return board
 
-    def __init__(self, source: Source, views: ViewSettings, size: tuple[int, int]) -> None:
+
+def _add_block(board: np.ndarray, *, room: int, minimum_block: int) -> bool:
+    rows, columns = board.shape
+    for _ in range(10):
+        area = random.uniform(minimum_block, room)
+        aspect = math.exp(random.uniform(*map(math.log, BLOCK_ASPECT)))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if height < rows and width < columns:
+            top, left = random.randint(0, rows - height), random.randint(0, columns - width)
+            new = [
+                (row, column)
+                for row in range(top, top + height)
+                for column in range(left, left + width)
+                if not board[row, column]
+            ]
+            if 0 < len(new) <= room:
+                for row, column in new:
+                    board[row, column] = True
+                return True
+    return False
+
+
+class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor, np.ndarray]]):
+    """Two views and a mask for every image of a source."""
+
+    def __init__(self, source: Source, views: ViewSettings, size: tuple[int, int], grid: PatchGrid) -> None:
         self.source = source
+        self.grid = grid
+        self.mask = views.mask
         self.seen = reference_branch(views, views.seen_colour, size)
         self.other = reference_branch(views, views.other_colour, size)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         image = Image.open(io.BytesIO(self.source.read(index)), formats=FORMATS).convert("RGB")
-        return self.seen(image), self.other(image)
+        patches = self.grid.patches
+        hidden, minimum = self.mask.hidden_of(patches), self.mask.minimum_block_of(patches)
+        mask = reference_mask(*self.grid, hidden=hidden, minimum_block=minimum)
+        return self.seen(image), self.other(image), mask

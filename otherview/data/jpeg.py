@@ -79,7 +79,7 @@ def _decode_jpeg(data: bytes, name: str, least_scale: float) -> tuple[np.ndarray
 
 def _orientation(data: bytes) -> int:
     """1 … 8 from the EXIF part; most files have none, and looking closely costs more than decoding a small one."""
-    if b"Exif\0\0" not in data[: 2**16]:
+    if data.find(b"Exif\0\0", 0, 2**16) < 0:
         return 1
     with faults_named(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         return opened.getexif().get(ORIENTATION, 1)

@@ -1,8 +1,8 @@
 """The two colour branches: jitter, gray, blur, solarise on uint8 pixels (specification 1.1).
 
-Same operations and distributions as torchvision on PIL images, done by OpenCV and look-up tables, which are several
-times cheaper. Every function maps uint8 [H, W, C] to uint8 [H, W, C]; saturation, hue and gray need three channels, and
-where an image has another number those are left out.
+Same operations and distributions as torchvision on PIL images, done by OpenCV, several times cheaper. Every function maps
+uint8 [H, W, C] to uint8 [H, W, C]; saturation, hue and gray need three channels, and where an image has another number
+those are left out.
 """
 
 import math
@@ -14,13 +14,10 @@ from otherview.views.settings import ColourSettings
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Of ITU-R 601."""
+_COLOUR, _GRAY = np.eye(3, 4), np.tile(np.append(_LUMA, 0), (3, 1))
+"""Affine maps of a pixel: to itself, to its luma in all channels."""
 _TRUNCATE = -0.499
 """Added before OpenCV rounds: Pillow's blends cut the fraction off, which makes images darker by half a level."""
-_LEVELS = np.arange(256, dtype=np.float32)
-
-
-def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return cv2.LUT(pixels, np.clip(table, 0, 255).astype(np.uint8))
 
 
 def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
@@ -50,8 +47,7 @@ def gray(pixels: np.ndarray) -> np.ndarray:
 
 def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the gray image: 0 gray, 1 unchanged."""
-    matrix = np.empty((3, 4))
-    matrix[:, :3] = factor * np.eye(3) + (1 - factor) * _LUMA
+    matrix = factor * _COLOUR + (1 - factor) * _GRAY
     matrix[:, 3] = _TRUNCATE
     return cv2.transform(pixels, matrix)
 
@@ -59,7 +55,9 @@ def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
 def hue(pixels: np.ndarray, shift: float) -> np.ndarray:
     """Turn the hue by `shift` of the full circle, in [-0.5, 0.5]."""
     hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # wraps around, as the circle does
+    turn = np.zeros(hsv.shape[1] * 3, np.uint8)
+    turn[::3] = int(shift * 255) % 256
+    hsv.reshape(len(hsv), -1)[:] += turn  # wraps around, as the circle does; by whole rows, which is quick
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
@@ -86,9 +84,9 @@ def _blur_kernel(sigma: float) -> np.ndarray:
     return (kernel + kernel[::-1]) / 2  # OpenCV's quick path wants it symmetric to the last bit
 
 
-def solarise(pixels: np.ndarray, threshold: int = 128) -> np.ndarray:
-    """Invert every level at or above `threshold`."""
-    return _look_up(pixels, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
+def solarise(pixels: np.ndarray) -> np.ndarray:
+    """Invert every level at or above 128: the lesser of a level and its inverse."""
+    return cv2.min(pixels, cv2.bitwise_not(pixels))
 
 
 def recolour(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ Source: specification 1.2; BEiT-style blocks with a fixed final count.
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,14 +18,15 @@ BLOCK_ASPECT = (0.3, 1 / 0.3)
 
 def blockwise_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: np.random.Generator) -> np.ndarray:
     """Blocks of at least `minimum_block` patches until no further block fits, then single patches up to the count."""
-    board = [0] * grid.rows  # one whole number per row, one bit per patch: counting bits is what this loop does
-    count, draws = 0, _uniform(rng)
+    board, count, draws = 0, 0, _uniform(rng)  # one bit per patch in row order: counting bits is what this loop does
     while count < hidden:
-        added = _mark_block(board, grid.columns, room=hidden - count, minimum_block=minimum_block, draws=draws)
-        if added == 0:
+        block = _draw_block(board, grid, room=hidden - count, minimum_block=minimum_block, draws=draws)
+        if block == 0:
             break
-        count += added
-    mask = np.array([[row >> column & 1 for column in range(grid.columns)] for row in board], dtype=bool)
+        board |= block
+        count = board.bit_count()
+    octets = np.frombuffer(board.to_bytes(-(-grid.patches // 8), "little"), np.uint8)
+    mask = np.unpackbits(octets, count=grid.patches, bitorder="little").view(bool).reshape(grid)
     free = np.flatnonzero(~mask)
     mask.flat[rng.permutation(free)[: hidden - count]] = True
     return mask
@@ -36,22 +38,25 @@ def _uniform(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.random(64).tolist()
 
 
-def _mark_block(board: list[int], columns: int, *, room: int, minimum_block: int, draws: Iterator[float]) -> int:
-    """Up to ten tries to mark one block that adds between 1 and `room` patches; returns how many it added."""
+def _draw_block(board: int, grid: PatchGrid, *, room: int, minimum_block: int, draws: Iterator[float]) -> int:
+    """Up to ten tries to draw a block that adds between 1 and `room` patches to the board; 0 where none does."""
     low, high = sorted((minimum_block, room))
     for _ in range(10):
         area = low + (high - low) * next(draws)
         aspect = BLOCK_ASPECT[0] * (BLOCK_ASPECT[1] / BLOCK_ASPECT[0]) ** next(draws)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if h < len(board) and w < columns:
-            top, left = int(next(draws) * (len(board) - h + 1)), int(next(draws) * (columns - w + 1))
-            block = ((1 << w) - 1) << left
-            new = h * w - sum((row & block).bit_count() for row in board[top : top + h])
-            if 0 < new <= room:
-                for row in range(top, top + h):
-                    board[row] |= block
-                return new
+        if h < grid.rows and w < grid.columns:
+            top, left = int(next(draws) * (grid.rows - h + 1)), int(next(draws) * (grid.columns - w + 1))
+            block = _corner_block(h, w, grid.columns) << (top * grid.columns + left)
+            if 0 < (block & ~board).bit_count() <= room:
+                return block
     return 0
+
+
+@lru_cache(maxsize=4096)
+def _corner_block(height: int, width: int, columns: int) -> int:
+    """The bits of a block at the upper left of a board with so many columns."""
+    return sum(((1 << width) - 1) << (row * columns) for row in range(height))
 
 
 def random_mask(grid: PatchGrid, *, hidden: int, rng: np.random.Generator) -> np.ndarray:

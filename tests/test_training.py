@@ -200,3 +200,22 @@ def test_verdicts() -> None:
     assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.31}]).startswith("collapsing")
     assert verdict([{"effective_rank": 40.0}, {"effective_rank": 1.3}]).startswith("collapsing")
     assert "negative_weight" in verdict([{"effective_rank": 2.0}])
+
+
+def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> None:
+    """In a process of its own: the choice lasts as long as the process."""
+    script = """
+import resource
+from otherview.training.memory import keep_pages
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        b"x" * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults() if keep_pages() and faults() else -1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    without, kept = map(int, done.stdout.split())
+    if kept < 0:
+        pytest.skip("no glibc here")
+    assert kept < without / 10

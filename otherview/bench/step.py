@@ -22,6 +22,7 @@ from otherview.methods.build import build_siamese_im
 from otherview.methods.settings import SiameseIMSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.settings import EncoderSettings
+from otherview.training.memory import keep_pages
 from otherview.training.optim import make_optimiser, set_rate
 from otherview.views.view import ViewPair
 
@@ -56,6 +57,7 @@ def random_batch(config: RunConfig, count: int) -> ViewPair:
 
 def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Medians over rounds in which peak, our step and the twin's take turns."""
+    keep_pages()
     learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
     twin = naive_twin(learner)
     samples = random_batch(config, batch)
@@ -138,6 +140,7 @@ def peak_memory_mb(config: RunConfig, batch: int) -> float:
 
 
 def _measure(config: RunConfig, batch: int) -> dict[str, float]:
+    keep_pages()
     learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
     step = _stepper(learner, config, random_batch(config, batch))
     for _ in range(2):

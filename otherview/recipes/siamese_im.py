@@ -70,7 +70,7 @@ def siamese_im_pico_32() -> RunConfig:
     return RunConfig(
         recipe="siamese_im_pico_32",
         batch=64,
-        steps=9500,
+        steps=9000,
         encoder=EncoderSettings(image_size=(32, 32), patch_size=4, width=128, depth=4, heads=4),
         method=SiameseIMSettings(
             head_width=128, head_heads=4, projector_depth=1, predictor_depth=2, negative_weight=0.12, momentum=0.99

@@ -17,6 +17,7 @@ from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
 from otherview.training.guard import count_broken, count_skipped
 from otherview.training.journal import Journal
+from otherview.training.memory import keep_pages
 from otherview.training.optim import make_optimiser
 from otherview.training.resume import restore, save
 from otherview.training.run import Run, Stopped, Summary
@@ -29,6 +30,7 @@ MEASURED_STEPS = 20
 def train(run: Run) -> Summary:
     """Train from the last checkpoint, or from the start, to the end."""
     learner, settings = run.learner, run.settings
+    keep_pages()
     learner.to(run.accelerator.device).train()
     optimiser = make_optimiser(learner, settings)
     start, journal = restore(run, optimiser)

@@ -85,7 +85,7 @@ def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
 def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     """uint8 [C, H, W] of [H, W, C], mirrored where asked for."""
     out = np.empty((pixels.shape[2], *pixels.shape[:2]), np.uint8)
-    cv2.split(np.atleast_3d(cv2.flip(pixels, 1)) if flipped else pixels, list(out))
+    cv2.split(np.atleast_3d(cv2.flip(pixels, 1)) if flipped else pixels, list(out))  # pyright: ignore
     return out
 
 

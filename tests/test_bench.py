@@ -1,5 +1,8 @@
 """What the benches measure is what they say; how fast it is stands in docs/results.md, not here."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +70,16 @@ def test_benches_print_what_is_promised(result_of: Callable[..., dict], words: t
     }[words[1]]
     assert promised | {"ratio_to_reference"} <= found.keys()
     assert all(found[name] > 0 for name in promised)
+
+
+@pytest.mark.slow
+def test_memory_grows_as_the_tokens_do_and_the_twin_s_as_their_square() -> None:
+    """Loss and attention: four times the tokens in twice the image, one image, so that nothing hides behind the rest."""
+    most: dict[str, list[float]] = {"ours": [], "reference": []}
+    for who, found in most.items():
+        for side in ("24", "48"):
+            command = [sys.executable, "-m", "otherview.bench.growth", "1", side, "96", who, "1"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout)["mb"])
+    assert most["ours"][1] < 4.6 * most["ours"][0], most
+    assert most["reference"][1] > 9 * most["reference"][0], most

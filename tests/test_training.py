@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_map
 
+from otherview.bench.step import random_batch
+from otherview.methods.build import build_siamese_im
+from otherview.recipes.registry import find
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
 from otherview.training.journal import Journal, read_journal
 from otherview.training.schedule import warmup_cosine
@@ -115,6 +119,47 @@ def test_a_finished_run_says_so_and_another_setting_is_refused(undisturbed: Path
     assert "training.weight_decay 0.05 → 0.1" in changed.stderr
     free = otherview(*SMALL, "--out", undisturbed, "--training.workers", "0", "--training.log-every", "7")
     assert free.returncode == 0
+
+
+def test_accumulation_equals_the_large_batch_where_batch_norm_statistics_do() -> None:
+    """Micro-batches of the same images have the statistics of the whole: all else must agree, C and gradients included."""
+    config = find("siamese_im_pico_32").make()
+    method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5})
+    encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
+    learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
+    micro = random_batch(config, 4)
+    whole = tree_map(lambda part: torch.cat([part, part]), micro)
+    found = []
+    for batches in ([micro, micro], [whole]):
+        learner.zero_grad()
+        context = learner.prepare(batches, 1.0)  # the end of the schedule: the target stands still
+        losses = [learner(batch, context, index).total / len(batches) for index, batch in enumerate(batches)]
+        for loss in losses:
+            loss.backward()
+        gradients = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+        found.append((float(sum(loss.detach() for loss in losses)), context.statistics[0], gradients))
+    (loss, c, gradients), (whole_loss, whole_c, whole_gradients) = found
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    assert torch.allclose(c, whole_c, atol=1e-6)
+    scale = torch.stack([g.norm() for g in whole_gradients.values()]).norm()
+    for name, gradient in whole_gradients.items():
+        assert (gradients[name] - gradient).norm() < 1e-5 * max(gradient.norm(), 1e-3 * scale), name
+
+
+@pytest.mark.slow
+def test_accumulation_needs_the_memory_of_one_micro_batch(tmp_path: Path) -> None:
+    most = {}
+    for name, batch, accumulation in (("micro", 32, 1), ("accumulated", 256, 8), ("whole", 256, 1)):
+        command = [
+            sys.executable, "-m", "otherview", "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:300",
+            "--steps", "2", "--batch", str(batch), "--training.accumulation", str(accumulation), "--threads", "2",
+            "--training.workers", "0", "--device", "cpu", "--out", str(tmp_path / name),
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        assert status == 0
+        most[name] = used.ru_maxrss / 1024
+    assert most["accumulated"] < most["micro"] + 0.15 * (most["whole"] - most["micro"]), most
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
+
+from otherview.bench.memory import forget_peak, status_mb
 
 SIZES = ((3136, 768), (12544, 768), (25088, 768))
 """Tokens × width: 16, 64 and 128 images of 196 patches on one rank."""
@@ -25,13 +26,6 @@ def bench_loss(*, threads: int | None, advance: Any = lambda: None) -> dict[str,
         found[f"tokens_{tokens}_width_{width}"] = json.loads(done.stdout)
         advance()
     return found
-
-
-def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def _measure(tokens: int, width: int, threads: int) -> dict[str, float]:
@@ -53,11 +47,11 @@ def _measure(tokens: int, width: int, threads: int) -> dict[str, float]:
     once(small[0].requires_grad_(), small[1])  # warm-up: threads, kernels and autograd take their own memory once
     y, z = (torch.randn(tokens, width, generator=generator) for _ in range(2))
     y.requires_grad_()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = _status_mb("VmRSS")
+    forget_peak()
+    before = status_mb("VmRSS")
     seconds = sorted(once(y, z) for _ in range(REPEATS))[REPEATS // 2]
     return {
-        "peak_mb_beyond_inputs": round(_status_mb("VmHWM") - before, 1),
+        "peak_mb_beyond_inputs": round(status_mb("VmHWM") - before, 1),
         "seconds": round(seconds, 4),
         "square_matrix_mb": round(tokens * tokens * 4 / 2**20, 1),
     }

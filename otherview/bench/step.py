@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from otherview.bench.memory import status_mb
 from otherview.bench.reference import naive_twin
 from otherview.config import RunConfig
 from otherview.methods.build import build_siamese_im
@@ -61,7 +61,7 @@ def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = l
     learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
     twin = naive_twin(learner)
     samples = random_batch(config, batch)
-    steps = {"ours": _stepper(learner, config, samples), "reference": _stepper(twin, config, samples)}
+    steps = {"ours": stepper(learner, config, samples), "reference": stepper(twin, config, samples)}
     flops = _flops(learner, samples)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks: list[float] = []
@@ -86,7 +86,8 @@ def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = l
     }
 
 
-def _stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[[], None]:
+def stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[[], None]:
+    """One optimiser step on the same batch, again and again, as the loop does it."""
     optimiser = make_optimiser(learner, config.training)
     set_rate(optimiser, 1e-4)
 
@@ -142,11 +143,10 @@ def peak_memory_mb(config: RunConfig, batch: int) -> float:
 def _measure(config: RunConfig, batch: int) -> dict[str, float]:
     keep_pages()
     learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
-    step = _stepper(learner, config, random_batch(config, batch))
+    step = stepper(learner, config, random_batch(config, batch))
     for _ in range(2):
         step()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return {"peak_memory_mb": round(int(status["VmHWM"].split()[0]) / 1024)}
+    return {"peak_memory_mb": round(status_mb("VmHWM"))}
 
 
 if __name__ == "__main__":

@@ -171,6 +171,26 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Seconds and memory of a step against batch, tokens and width, on logarithmic axes; dotted: in proportion."""
+    figure, rows = plt.subplots(2, len(axes_of), figsize=(3.2 * len(axes_of), 5), squeeze=False, layout="constrained")
+    for column, (name, points) in enumerate(axes_of.items()):
+        x = np.array([point[name] for point in points])
+        for axes, quantity in zip(rows[:, column], ("seconds", "mb"), strict=True):
+            first = points[0][f"ours_{quantity}"]
+            for who, style, mark in (("ours", "-", "o"), ("reference", "--", "s")):
+                y = [point[f"{who}_{quantity}"] for point in points]
+                axes.loglog(x, y, linestyle=style, marker=mark, markersize=4, color="black", label=who)
+            axes.loglog(x, first * x / x[0], linestyle=":", color="0.5", label="in proportion")
+            axes.set_xticks(x, [str(value) for value in x], minor=False)
+            axes.minorticks_off()
+            axes.set_xlabel(name, fontsize=8)
+            axes.set_ylabel({"seconds": "seconds a step", "mb": "MB beyond the weights"}[quantity], fontsize=8)
+            axes.tick_params(labelsize=7)
+    rows[0][0].legend(fontsize=7)
+    return figure
+
+
 def draw_neighbours(
     queries: Sequence[np.ndarray], rows: Sequence[tuple[str, Sequence[Sequence[np.ndarray]]]]
 ) -> Figure:

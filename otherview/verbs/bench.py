@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.verbs.request import Request, shortened
@@ -36,6 +37,8 @@ class BenchStep(Request):
     """Images per step."""
     threads: int | None = None
     """CPU threads; default: all cores."""
+    growth: Path | None = None
+    """Also measure how time and memory grow with batch, tokens and width, and draw it here: *.png or *.svg."""
 
 
 def run(request: BenchLoss | BenchLoader | BenchStep) -> dict[str, Any]:
@@ -62,15 +65,30 @@ def run(request: BenchLoss | BenchLoader | BenchStep) -> dict[str, Any]:
 def _step(request: BenchStep) -> dict[str, Any]:
     from otherview.bench.step import ROUNDS, bench_step, peak_memory_mb, vit_s16
     from otherview.training.console import RunProgress
-    from otherview.verbs.request import set_threads
+    from otherview.verbs.request import check_picture, set_threads
 
     set_threads(request.threads)
+    if request.growth:
+        check_picture(request.growth, flag="--growth")
     config = vit_s16()
     with RunProgress(total=ROUNDS + 2, title="rounds") as progress:
         found = bench_step(config, batch=request.batch, advance=lambda: progress.advance(1))
         found["peak_memory_mb"] = peak_memory_mb(config, request.batch)
         progress.advance(1)
-    return found
+    return {**found, **({"growth": _growth(request.growth)} if request.growth else {})}
+
+
+def _growth(path: Path) -> dict[str, Any]:
+    import torch
+
+    from otherview.bench.growth import bench_growth, count_measurements
+    from otherview.report.pictures import draw_growth
+    from otherview.training.console import RunProgress
+
+    with RunProgress(total=count_measurements(), title="sizes") as progress:
+        found = bench_growth(threads=torch.get_num_threads(), advance=lambda: progress.advance(1))
+    draw_growth(found["axes"]).savefig(path, dpi=150)
+    return {"figure": str(path), **found}
 
 
 def _operations(source: "Source", count: int) -> dict[str, Any]:
@@ -84,7 +102,8 @@ def _operations(source: "Source", count: int) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> Sequence[str]:
     """A table that can be pasted."""
     if "share_of_matmul_peak" in result:
-        return [f"{name:32} {value}" for name, value in result.items()]
+        figures = [f"{name:32} {value}" for name, value in result.items() if name != "growth"]
+        return [*figures, *_growth_table(result.get("growth"))]
     if "ratio_to_reference" in result:
         rates = {name.split("_images")[0]: value for name, value in result.items() if name.endswith("per_core")}
         return [
@@ -97,6 +116,18 @@ def show(result: dict[str, Any]) -> Sequence[str]:
         f"(the square matrix alone: {row['square_matrix_mb']:.0f} MB)"
         for name, row in result.items()
     ]
+
+
+def _growth_table(growth: dict[str, Any] | None) -> list[str]:
+    if growth is None:
+        return []
+    lines = ["| size | ours, s | ours, MB | reference, s | reference, MB |", "|---|---|---|---|---|"]
+    names = ("ours_seconds", "ours_mb", "reference_seconds", "reference_mb")
+    for axis, rows in growth["axes"].items():
+        lines += [f"| {axis} {row[axis]} | {' | '.join(f'{row[name]:g}' for name in names)} |" for row in rows]
+    exponents = growth["memory_exponent_in_tokens"]
+    said = ", ".join(f"{who} as tokens to the power {value}" for who, value in exponents.items())
+    return [*lines, f"memory grows: {said}", f"drawn to {growth['figure']}"]
 
 
 def _table(operations: dict[str, dict[str, float]]) -> list[str]:

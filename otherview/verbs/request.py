@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otherview.errors import WrongRequest
@@ -62,3 +63,16 @@ def check_threads(threads: int | None) -> None:
     """Raise WrongRequest for what is no number of threads."""
     if threads is not None and threads < 1:
         raise WrongRequest(f"--threads {threads} is not a number of threads: give 1 or more")
+
+
+def check_picture(path: Path, *, flag: str) -> None:
+    """Before any work, raise WrongRequest where no picture can be written to this path; its folder is made."""
+    if path.suffix not in (".png", ".svg"):
+        raise WrongRequest(f"{flag} {path} must end in .png or .svg")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise WrongRequest(
+            f"{flag} {path} cannot be written ({error.strerror}): choose a folder that you own"
+        ) from error

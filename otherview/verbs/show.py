@@ -9,7 +9,7 @@ import tyro
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
-from otherview.verbs.request import Request
+from otherview.verbs.request import Request, check_picture
 
 if TYPE_CHECKING:
     from otherview.geometry import PatchGrid
@@ -63,8 +63,7 @@ MASKS_COUNTED = 5000
 def run(request: Show) -> dict[str, Any]:
     """The verb."""
     request.config.check()
-    if request.out.suffix not in (".png", ".svg"):
-        raise WrongRequest(f"--out {request.out} must end in .png or .svg")
+    check_picture(request.out, flag="--out")
     if request.count < 1:
         raise WrongRequest(f"--count {request.count} shows nothing: give 1 or more")
     from otherview.report import pictures
@@ -78,13 +77,7 @@ def run(request: Show) -> dict[str, Any]:
             figure = pictures.draw_correspondence(_pairs(request, grid)[1], grid)
         case _:
             figure = pictures.draw_views(*_pairs(request, grid), grid)
-    try:
-        request.out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(request.out, dpi=150)
-    except OSError as error:
-        raise WrongRequest(
-            f"--out {request.out} cannot be written ({error.strerror}): choose a folder that you own"
-        ) from error
+    figure.savefig(request.out, dpi=150)
     return {"picture": str(request.out)}
 
 

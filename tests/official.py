@@ -12,7 +12,7 @@ from torch import Tensor
 from otherview.geometry import Crop, PatchGrid, crop_from_mirrored
 
 FOLDERS = [Path(__file__).parent / "data", *map(Path, filter(None, [os.environ.get("OTHERVIEW_PARITY")]))]
-KINDS = ("siamese_im", "unigrad", "positions")
+KINDS = ("siamese_im", "unigrad", "positions", "mae", "moco_v3")
 
 DEFAULTS = {
     "projector_depth": 2,
@@ -86,6 +86,41 @@ RENAMED = (
     ("student_norm.", "prediction_norm."),
 )
 NEVER_READ = ("running_mean", "running_var", "num_batches_tracked", "pos_embed")
+
+
+ENCODER = ("patch_embed.", "cls_token", "blocks.", "norm.")
+RIVALS = {
+    "mae": (
+        ("decoder_embed.", "decoder.embed."),
+        ("decoder_blocks.", "decoder.blocks."),
+        ("decoder_norm.", "decoder.norm."),
+        ("decoder_pred.", "decoder.head."),
+        ("mask_token", "decoder.mask_token"),
+        *((name, f"encoder.vit.{name}") for name in ENCODER),
+    ),
+    "moco_v3": (
+        ("predictor.", "predictor."),
+        *(
+            pair
+            for theirs, ours in (("base_encoder.", "online."), ("momentum_encoder.", "target."))
+            for pair in (
+                (f"{theirs}head.", f"{ours}projector."),
+                *((theirs + name, f"{ours}encoder.vit.{name}") for name in ENCODER),
+            )
+        ),
+    ),
+}
+
+
+def rival_parameters(arrays: dict[str, np.ndarray], prefix: str, kind: str) -> dict[str, Tensor]:
+    """All parameters of a rival below a prefix under our names."""
+    found = {}
+    for key, value in arrays.items():
+        if key.startswith(prefix) and not key.endswith(NEVER_READ):
+            name = key.removeprefix(prefix)
+            theirs, ours = next(pair for pair in RIVALS[kind] if name.startswith(pair[0]))
+            found[ours + name.removeprefix(theirs)] = torch.from_numpy(np.asarray(value))
+    return found
 
 
 def our_name(name: str) -> str | None:

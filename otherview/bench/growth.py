@@ -80,9 +80,7 @@ def config_of(point: Point) -> RunConfig:
     heads, size = point.width // HEAD, PATCH * point.side
     config = RunConfig(
         batch=point.batch,
-        encoder=EncoderSettings(
-            image_size=(size, size), patch_size=PATCH, width=point.width, depth=DEPTH, heads=heads
-        ),
+        encoder=EncoderSettings(image_size=(size, size), patch_size=PATCH, width=point.width, depth=DEPTH, heads=heads),
         method=SiameseIMSettings(head_width=point.width, head_heads=heads, projector_depth=1, predictor_depth=DEPTH),
     )
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": "fp32"})})

@@ -20,16 +20,15 @@ from torchvision.transforms import functional as tv
 from otherview.bench.reference_views import reference_branch
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
-from otherview.geometry import Crop, PatchGrid
+from otherview.geometry import Crop
 from otherview.learner import Image as View
 from otherview.learner import Reduced
 from otherview.seeding import sample_rng
 from otherview.views import colour
-from otherview.views.crop import cut, least_scale, planes, take
-from otherview.views.pair import PairViews
+from otherview.views.crop import cut, draw_crop, least_scale, planes, take
 from otherview.views.settings import ViewSettings
 
-SIZE, GRID = (128, 128), PatchGrid(8, 8)
+SIZE = (128, 128)
 LEAST_SPREAD = 2.0
 """Levels: a figure that varies less from image to image has no spread worth comparing."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -47,14 +46,14 @@ def compare_operations(
     source: Source, *, count: int, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, dict[str, float]]:
     """By operation: the largest differences over the figures, in levels of 255, and the spread as a ratio."""
-    views = PairViews(ViewSettings(), SIZE, GRID)
+    settings = ViewSettings()
     torch.manual_seed(0)
     np.random.seed(0)  # PillowBlur of the reference draws from it
     found: dict[str, list[Any]] = {}
     for place in range(count):
         index = place % len(source)
         rng = sample_rng(seed=0, epoch=place // len(source), index=index)
-        for name, (ours, theirs) in _operations(picture_of(source, index), views, rng).items():
+        for name, (ours, theirs) in _operations(picture_of(source, index), settings, rng).items():
             apart = (
                 np.abs(ours.astype(np.int16) - theirs).mean() if name not in ("seen branch", "other branch") else np.nan
             )
@@ -63,9 +62,9 @@ def compare_operations(
     return {name: _agreement(rows) for name, rows in found.items()}
 
 
-def _operations(picture: View, views: PairViews, rng: np.random.Generator) -> dict[str, Pair]:
-    settings, pixels = views.settings, picture.decode()
-    crop = views.crop(picture, rng)
+def _operations(picture: View, settings: ViewSettings, rng: np.random.Generator) -> dict[str, Pair]:
+    pixels = picture.decode()
+    crop = draw_crop(picture, settings, rng)
     view = cut(Reduced(pixels), crop, size=SIZE)
     reduced = picture.reduced(least_scale((crop,), size=SIZE))
     image = Image.fromarray(view)
@@ -88,7 +87,7 @@ def _operations(picture: View, views: PairViews, rng: np.random.Generator) -> di
     for name, branch in (("seen branch", settings.seen_colour), ("other branch", settings.other_colour)):
         whole = settings.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
         theirs = reference_branch(whole, branch, SIZE)(Image.fromarray(pixels)).permute(1, 2, 0).numpy() * 255
-        ours = colour.recolour(take(picture, [views.crop(picture, rng)], size=SIZE)[0], branch, rng)
+        ours = colour.recolour(take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0], branch, rng)
         pairs[name] = ours, np.rint(theirs).astype(np.uint8)
     return pairs
 

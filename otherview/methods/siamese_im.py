@@ -97,7 +97,7 @@ class SiameseIM(Learner):
     def represent(self, view: View) -> Float[Tensor, "B L P"]:
         """z: the target's patch tokens of a whole view after the projector, layer-normalised without affine in fp32."""
         tokens = self.target.encoder(self._normalised(view))
-        return normalise_target(self.target.projector(_without_registers(tokens.sequence, tokens.prefix))[:, 1:])
+        return normalise_target(self.target.projector(tokens.without_registers)[:, 1:])
 
     def predict(self, batch: ViewPair) -> Float[Tensor, "B L P"]:
         """y: the prediction of every patch of the other view from the visible patches of the seen one."""
@@ -106,7 +106,7 @@ class SiameseIM(Learner):
             batch.seen.hidden, visible=grid.patches - self._views.settings.mask.hidden_of(grid.patches)
         )
         tokens = self.online.encoder(self._normalised(batch.seen), visible)
-        projected = self.online.projector(_without_registers(tokens.sequence, tokens.prefix))
+        projected = self.online.projector(tokens.without_registers)
         table = sincos_grid(grid, width=width, device=projected.device)
         code = relative_code(place(batch.other.crop, within=batch.seen.crop, grid=grid), width=width)
         return self.prediction_norm(self.predictor(projected[:, 0], projected[:, 1:], table[visible], code))
@@ -118,7 +118,3 @@ class SiameseIM(Learner):
 def normalise_target(tokens: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
     """Layer norm without affine, eps 1e-5, in float32."""
     return F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-5)
-
-
-def _without_registers(sequence: Float[Tensor, "B N P"], prefix: int) -> Tensor:
-    return sequence if prefix == 1 else torch.cat([sequence[:, :1], sequence[:, prefix:]], dim=1)

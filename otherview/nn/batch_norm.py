@@ -29,15 +29,23 @@ def token_statistics(tokens: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"],
 
 
 class TokenBatchNorm(nn.Module):
-    """BatchNorm1d over channels for tokens [..., D], affine, eps 1e-5, in float32 whatever the autocast."""
+    """BatchNorm1d over channels for tokens [..., D], eps 1e-5, affine or not, in float32 whatever the autocast."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
     def __init__(
-        self, width: int, eps: float = 1e-5, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        width: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width, device=device, dtype=dtype)) if affine else None
 
     def forward(self, tokens: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         with torch.autocast(tokens.device.type, enabled=False):
@@ -46,5 +54,7 @@ class TokenBatchNorm(nn.Module):
                 out = F.batch_norm(flat, None, None, self.weight, self.bias, training=True, eps=self.eps)
             else:
                 mean, variance = token_statistics(flat)
-                out = (flat - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+                out = (flat - mean) * (variance + self.eps).rsqrt()
+                if self.weight is not None and self.bias is not None:
+                    out = out * self.weight + self.bias
         return out.view(tokens.shape)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.nn.initialise import initialise_linears, initialise_patch_embedding
-from otherview.nn.positions import sincos_grid
+from otherview.nn.positions import halves_swapped, sincos_grid
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import named_seed
 
@@ -43,6 +43,11 @@ class Tokens(NamedTuple):
     @property
     def mean(self) -> Float[Tensor, "B D"]:
         return self.patches.mean(dim=1)
+
+    @property
+    def without_registers(self) -> Float[Tensor, "B N D"]:
+        """[cls, patches]"""
+        return self.sequence if self.prefix == 1 else torch.cat([self.sequence[:, :1], self.patches], dim=1)
 
 
 class Encoder(nn.Module):
@@ -94,6 +99,8 @@ class Encoder(nn.Module):
             trained_on=self.grid,
             device=images.device,
         )
+        if self.settings.column_first:
+            table = halves_swapped(table)
         return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
 
 

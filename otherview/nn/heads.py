@@ -18,7 +18,8 @@ from otherview.nn.initialise import initialise_linears
 NORMS: dict[str, Callable[..., nn.Module]] = {"batch": TokenBatchNorm, "layer": partial(nn.LayerNorm, eps=1e-6)}
 
 
-def _blocks(width: int, *, depth: int, heads: int, norm: str) -> nn.ModuleList:
+def transformer_blocks(width: int, *, depth: int, heads: int, norm: str) -> nn.ModuleList:
+    """Pre-norm blocks, MLP ratio 4, with batch or layer norm."""
     return nn.ModuleList(
         Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=NORMS[norm])  # pyright: ignore[reportArgumentType]
         for _ in range(depth)
@@ -31,7 +32,7 @@ class Projector(nn.Module):
     def __init__(self, width_in: int, width: int, *, depth: int, heads: int, norm: str = "batch") -> None:
         super().__init__()
         self.embed = nn.Linear(width_in, width)
-        self.blocks = _blocks(width, depth=depth, heads=heads, norm=norm)
+        self.blocks = transformer_blocks(width, depth=depth, heads=heads, norm=norm)
         initialise_linears(self)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N P"]:
@@ -64,7 +65,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.position = RelativePosition(width)
-        self.blocks = _blocks(width, depth=depth, heads=heads, norm=norm)
+        self.blocks = transformer_blocks(width, depth=depth, heads=heads, norm=norm)
         self.head = nn.Linear(width, width)
         initialise_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)

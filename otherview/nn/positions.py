@@ -60,3 +60,8 @@ def relative_code(placement: Placement, *, width: int) -> Float[Tensor, "*B L tw
     )
     scales = scales[..., None, :].expand(*rows.shape[:-1], scales.shape[-1])
     return torch.cat([rows, columns, scales], dim=-1).float().detach()
+
+
+def halves_swapped(table: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
+    """The same positions in MAE's order: the column's half of the code before the row's."""
+    return table.roll(table.shape[-1] // 2, dims=-1)

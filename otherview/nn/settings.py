@@ -27,6 +27,9 @@ class EncoderSettings(BaseModel):
     final_norm: bool = False
     """SiameseIM has no norm after the last block."""
 
+    column_first: bool = False
+    """MAE's order of the position code: the column's half before the row's. Weights of MAE need it."""
+
     @property
     def grid(self) -> tuple[int, int]:
         """Patches along height and width."""

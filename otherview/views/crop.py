@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from otherview.geometry import Crop
-from otherview.learner import Image as View
+from otherview.learner import Image as Picture
 from otherview.learner import Reduced
+from otherview.views.settings import ViewSettings
+from otherview.views.view import View
 
 _bicubic = torch.ops.aten._upsample_bicubic2d_aa.out
 """What F.interpolate calls with antialias; it alone would give planes, and weaving them again costs as much."""
@@ -45,6 +47,18 @@ def sample_crop(
     return _centre_crop(height, width, aspect=aspect, flipped=flipped)
 
 
+def draw_crop(image: Picture, settings: ViewSettings, rng: np.random.Generator) -> Crop:
+    """One crop of an image as the settings say."""
+    return sample_crop(
+        image.height,
+        image.width,
+        rng=rng,
+        share=settings.crop_share,
+        aspect=settings.crop_aspect,
+        flip_probability=settings.flip_probability,
+    )
+
+
 def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flipped: bool) -> Crop:
     h, w = height, width
     if width / height < aspect[0]:
@@ -60,7 +74,7 @@ def least_scale(crops: Sequence[Crop], *, size: tuple[int, int]) -> float:
     return min(1.0, needed)
 
 
-def take(image: View, crops: Sequence[Crop], *, size: tuple[int, int]) -> list[np.ndarray]:
+def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int]) -> list[np.ndarray]:
     """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 [H, W, C]."""
     reduced = image.reduced(least_scale(crops, size=size))
     return [cut(reduced, crop, size=size) for crop in crops]
@@ -87,6 +101,12 @@ def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     out = np.empty((pixels.shape[2], *pixels.shape[:2]), np.uint8)
     cv2.split(np.atleast_3d(cv2.flip(pixels, 1)) if flipped else pixels, list(out))  # pyright: ignore
     return out
+
+
+def view_of(pixels: np.ndarray, crop: Crop, hidden: np.ndarray) -> View:
+    """A view from its pixels [H, W, C], not mirrored yet, and its mask [rows, columns]."""
+    planar = planes(pixels, flipped=bool(crop.flipped))
+    return View(torch.from_numpy(planar), crop, torch.from_numpy(hidden.reshape(-1)))
 
 
 def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,15 +7,14 @@ pair = make(image, rng)        # ViewPair of uint8 pixels, crops and masks
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from otherview.geometry import Crop, PatchGrid
+from otherview.geometry import PatchGrid
 from otherview.learner import Image
 from otherview.views.colour import recolour
-from otherview.views.crop import planes, sample_crop, take
+from otherview.views.crop import draw_crop, take, view_of
 from otherview.views.masks import draw_mask
 from otherview.views.settings import ViewSettings
-from otherview.views.view import View, ViewPair
+from otherview.views.view import ViewPair
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,12 @@ class PairViews:
     grid: PatchGrid
 
     def __call__(self, image: Image, rng: np.random.Generator) -> ViewPair:
-        crops = self.crop(image, rng), self.crop(image, rng)
+        crops = draw_crop(image, self.settings, rng), draw_crop(image, self.settings, rng)
         cuts = take(image, crops, size=self.size)
         seen = recolour(cuts[0], self.settings.seen_colour, rng)
         other = recolour(cuts[1], self.settings.other_colour, rng)
         hidden = draw_mask(self.grid, self.settings.mask, rng)
         return ViewPair(
-            seen=_view(seen, crops[0], hidden),
-            other=_view(other, crops[1], np.zeros(self.grid, dtype=bool)),
+            seen=view_of(seen, crops[0], hidden),
+            other=view_of(other, crops[1], np.zeros(self.grid, dtype=bool)),
         )
-
-    def crop(self, image: Image, rng: np.random.Generator) -> Crop:
-        """One crop of an image, drawn as the settings say."""
-        return sample_crop(
-            image.height,
-            image.width,
-            rng=rng,
-            share=self.settings.crop_share,
-            aspect=self.settings.crop_aspect,
-            flip_probability=self.settings.flip_probability,
-        )
-
-
-def _view(pixels: np.ndarray, crop: Crop, hidden: np.ndarray) -> View:
-    return View(
-        torch.from_numpy(planes(pixels, flipped=bool(crop.flipped))), crop, torch.from_numpy(hidden.reshape(-1))
-    )

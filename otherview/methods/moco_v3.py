@@ -1,0 +1,132 @@
+"""MoCo-v3: two views of one image are told from all others.
+
+Xinlei Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers", arXiv 2104.02057; our
+specification 4.
+
+    view 1, view 2 ──▶ encoder(cls) ──▶ projector ──▶ predictor ──▶ queries ─┐
+    view 1, view 2 ──▶ EMA encoder ──▶ EMA projector ─────────────▶ keys ────┴─▶ InfoNCE, view 1 against view 2 and back
+
+    learner = MoCoV3(encoder=…, projector=…, predictor=…, views=…, momentum=…, temperature=0.2)
+
+Axes: B images, K keys of the whole step on all ranks, D width of the keys.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from otherview.distributed import gather, rank
+from otherview.learner import Learner, StepLoss
+from otherview.losses.contrastive import info_nce
+from otherview.nn.batch_norm import TokenBatchNorm
+from otherview.nn.ema import move, twin
+from otherview.nn.encoder import Encoder
+from otherview.views.pair import PairViews
+from otherview.views.view import View, ViewPair, normalise
+
+
+class Head(nn.Sequential):
+    """Linear layers without bias, batch norm after each and ReLU between; the last batch norm has no affine part."""
+
+    def __init__(self, *widths: int) -> None:
+        layers: list[nn.Module] = []
+        for place, (before, after) in enumerate(pairwise(widths)):
+            last = place == len(widths) - 2
+            layers += [nn.Linear(before, after, bias=False), TokenBatchNorm(after, affine=not last)]
+            layers += [] if last else [nn.ReLU()]
+        super().__init__(*layers)
+
+
+class Branch(nn.Module):
+    """Encoder and projector: what the moving average moves."""
+
+    def __init__(self, encoder: Encoder, projector: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(images).cls)
+
+
+class Context(NamedTuple):
+    """The keys of the whole step on all ranks, of the first views and of the second, and where a micro-batch's begin."""
+
+    keys: tuple[Float[Tensor, "K D"], Float[Tensor, "K D"]]
+    starts: list[int]
+
+
+class MoCoV3(Learner):
+    """The method as its parts. The encoder has a final norm; its patch embedding stays as it was at the start."""
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        projector: Head,
+        predictor: Head,
+        views: PairViews,
+        momentum: Callable[[float], float],
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.online = Branch(encoder, projector)
+        self.target = twin(self.online)
+        self.predictor = predictor
+        self.momentum = momentum
+        self.temperature = temperature
+        self._views = views
+
+    @property
+    def views(self) -> PairViews:
+        return self._views
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        return {"encoder": self.online.encoder, "target": self.target.encoder}
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """All trainable parameters are decayed, norms and biases too."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "weight_decay": weight_decay}]
+
+    @torch.no_grad()
+    def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
+        """Move the target, then take its keys of both views of every micro-batch, from all ranks."""
+        move(self.target, towards=self.online, momentum=self.momentum(progress))
+        sizes = [len(batch.seen.pixels) for batch in micro_batches]
+        first, second = (
+            gather(torch.cat([self.target(self._normalised(view)) for view in views])).flatten(0, 1)
+            for views in zip(*micro_batches, strict=True)
+        )
+        starts = [rank() * sum(sizes) + sum(sizes[:place]) for place in range(len(sizes))]
+        return Context((first, second), starts)
+
+    def forward(self, batch: ViewPair, context: Context, index: int) -> StepLoss:
+        first, second = (self.predictor(self.online(self._normalised(view))) for view in batch)
+        own = context.starts[index] + torch.arange(len(first), device=first.device)
+        loss = info_nce(first, context.keys[1], own, temperature=self.temperature)
+        loss = loss + info_nce(second, context.keys[0], own, temperature=self.temperature)
+        return StepLoss(loss, {})
+
+    def figures(self, context: Context) -> Mapping[str, Tensor]:
+        return {}
+
+    def _normalised(self, view: View) -> Tensor:
+        return normalise(view.pixels, self._views.settings.mean, self._views.settings.std)
+
+
+@torch.no_grad()
+def initialise_as_moco_v3(encoder: Encoder) -> None:
+    """cls nearly zero, query, key and value as three xavier matrices, the patch embedding's bias zero."""
+    nn.init.normal_(encoder.vit.cls_token, std=1e-6)  # pyright: ignore[reportArgumentType]
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("qkv.weight"):
+            bound = math.sqrt(6 / (parameter.shape[0] // 3 + parameter.shape[1]))
+            nn.init.uniform_(parameter, -bound, bound)
+        elif name.endswith("patch_embed.proj.bias"):
+            nn.init.zeros_(parameter)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otherview.errors import WrongRequest
-from otherview.methods.settings import SiameseIMSettings
+from otherview.methods.settings import MethodSettings, SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
 from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
 from otherview.views.settings import ViewSettings
@@ -33,7 +33,7 @@ class RunConfig(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; where given it decides instead of epochs."""
     encoder: EncoderSettings = EncoderSettings()
-    method: SiameseIMSettings = SiameseIMSettings()
+    method: MethodSettings = SiameseIMSettings()
     views: ViewSettings = ViewSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -68,18 +68,7 @@ class RunConfig(BaseModel):
     def warnings(self) -> list[str]:
         """What is allowed but known to go wrong, with what to change."""
         rows, columns = self.encoder.grid
-        width, weight = self.method.head_width, self.method.negative_weight
-        found = []
-        if weight * width < 8:
-            found.append(
-                f"method.negative_weight {weight} × method.head_width {width} = {weight * width:.2g} is under 8: "
-                f"targets may collapse to a few directions; use --method.negative-weight {15 / width:.2g}"
-            )
-        if self.batch * rows * columns < 4 * width:
-            found.append(
-                f"--batch {self.batch} × {rows * columns} patches is under 4 × method.head_width {width}: "
-                f"too few tokens for C; use --batch {-(-4 * width // (rows * columns))} or more"
-            )
+        found = self.method.warnings(tokens=self.batch * rows * columns)
         for branch in ("seen_colour", "other_colour"):
             colour = getattr(self.views, branch)
             if colour.blur_probability > 0 and colour.blur_sigma[1] > self.encoder.patch_size / 2:

@@ -96,3 +96,24 @@ def training_of_rank(rank: int, count: int, optimiser_name: str) -> dict[str, An
         optimiser.zero_grad()
     found["weights"] = {name: value.clone() for name, value in learner.state_dict().items()}
     return found
+
+
+def moco_v3_of_rank(rank: int, count: int) -> dict[str, Any]:
+    """Loss, keys and gradients of MoCo-v3 on this rank's share of eight images."""
+    from otherview.data.loader import SampleMaker, make_loader
+    from otherview.data.plan import StepPlan
+    from otherview.data.shapes import Shapes
+    from otherview.methods.build import build
+    from otherview.recipes.registry import find
+
+    config = find("moco_v3_pico_32").make()
+    encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
+    method = config.method.model_copy(update={"hidden_width": 32, "output_width": 16})
+    learner = build(method, encoder=encoder, views=config.views, seed=0)
+    plan = StepPlan(8, 8, 1, seed=0, ranks=count, rank=rank)
+    sample = next(iter(make_loader(SampleMaker(Shapes(8), learner.views, seed=0), plan, start=0, workers=0, pin=False)))
+    context = learner.prepare([sample.views], 0.5)
+    loss = learner(sample.views, context, 0).total
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), "keys": context.keys[0], "gradients": gradients}

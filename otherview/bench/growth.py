@@ -18,9 +18,8 @@ import torch
 
 from otherview.bench.memory import forget_peak, status_mb
 from otherview.bench.reference import naive_twin
-from otherview.bench.step import random_batch, stepper
+from otherview.bench.step import learner_of, random_batch, stepper
 from otherview.config import RunConfig
-from otherview.methods.build import build_siamese_im
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
 
@@ -89,7 +88,7 @@ def config_of(point: Point) -> RunConfig:
 def measure(point: Point, who: str) -> dict[str, float]:
     """Seconds of a step (median) and the memory it needs beyond weights, gradients and moments, in MiB."""
     config = config_of(point)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+    learner = learner_of(config)
     if who == "reference":
         learner = naive_twin(learner)
     stepper(learner, config, random_batch(config, 1))()

@@ -40,6 +40,12 @@ def vit_s16() -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": "fp32"})})
 
 
+def learner_of(config: RunConfig) -> SiameseIM:
+    """Siamese Image Modeling, freshly initialised."""
+    assert isinstance(config.method, SiameseIMSettings), config.method.name
+    return build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+
+
 def random_batch(config: RunConfig, count: int) -> ViewPair:
     """Noise with crops and masks as a run would draw them."""
     import numpy as np
@@ -58,7 +64,7 @@ def random_batch(config: RunConfig, count: int) -> ViewPair:
 def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Medians over rounds in which peak, our step and the twin's take turns."""
     keep_pages()
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+    learner = learner_of(config)
     twin = naive_twin(learner)
     samples = random_batch(config, batch)
     steps = {"ours": stepper(learner, config, samples), "reference": stepper(twin, config, samples)}
@@ -142,7 +148,7 @@ def peak_memory_mb(config: RunConfig, batch: int) -> float:
 
 def _measure(config: RunConfig, batch: int) -> dict[str, float]:
     keep_pages()
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+    learner = learner_of(config)
     step = stepper(learner, config, random_batch(config, batch))
     for _ in range(2):
         step()

@@ -89,11 +89,22 @@ def dead_channels(targets: Sequence[Tensor]) -> Tensor:
 
 def spectrum_figures(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:
     """How far from collapse: the effective rank of C and the least loss that its spectrum allows (specification 1.8)."""
-    if not torch.isfinite(c).all():
-        unknown = c.new_full((), float("nan"))
-        return {"effective_rank": unknown, "reachable_loss": unknown}
-    eigenvalues = torch.linalg.eigvalsh(c.double()).clamp(min=0)
-    share = eigenvalues / eigenvalues.sum()
-    rank = torch.exp(-torch.xlogy(share, share).sum())
+    eigenvalues = _spectrum(c)
     floor = (eigenvalues * (weight * eigenvalues) / (1 + weight * eigenvalues)).sum() / len(c)
-    return {"effective_rank": rank, "reachable_loss": floor}
+    return {"effective_rank": _rank(eigenvalues), "reachable_loss": floor}
+
+
+def effective_rank(c: Float[Tensor, "D D"]) -> Float[Tensor, ""]:
+    """exp(entropy of the eigenvalues' shares): how many directions C fills, 1 … D; NaN where C is not finite."""
+    return _rank(_spectrum(c))
+
+
+def _spectrum(c: Float[Tensor, "D D"]) -> Float[Tensor, " D"]:
+    if not torch.isfinite(c).all():
+        return c.new_full((len(c),), float("nan"), dtype=torch.float64)
+    return torch.linalg.eigvalsh(c.double()).clamp(min=0)
+
+
+def _rank(eigenvalues: Float[Tensor, " D"]) -> Float[Tensor, ""]:
+    share = eigenvalues / eigenvalues.sum()
+    return torch.exp(-torch.xlogy(share, share).sum())

@@ -1,12 +1,15 @@
-"""From settings to a learner: the parts are made here and handed in."""
+"""From settings to a learner: the parts are made here and handed in; the weights depend on settings and `seed` alone."""
 
 from functools import partial
 
 import torch
 
 from otherview.geometry import PatchGrid
+from otherview.learner import Learner
 from otherview.losses.objectives import Dense, GlobalDense, Objective
-from otherview.methods.settings import SiameseIMSettings
+from otherview.methods.mae import MAE, Decoder
+from otherview.methods.moco_v3 import Head, MoCoV3
+from otherview.methods.settings import MAESettings, MethodSettings, MoCoV3Settings, SiameseIMSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.ema import cosine_momentum
 from otherview.nn.encoder import Encoder
@@ -15,12 +18,55 @@ from otherview.nn.settings import EncoderSettings
 from otherview.seeding import named_seed
 from otherview.views.pair import PairViews
 from otherview.views.settings import ViewSettings
+from otherview.views.single import SingleView
+
+
+def build(method: MethodSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> Learner:
+    """The method that the settings name, with freshly initialised parts."""
+    match method:
+        case SiameseIMSettings():
+            return build_siamese_im(method, encoder=encoder, views=views, seed=seed)
+        case MAESettings():
+            return build_mae(method, encoder=encoder, views=views, seed=seed)
+        case MoCoV3Settings():
+            return build_moco_v3(method, encoder=encoder, views=views, seed=seed)
+
+
+def build_mae(method: MAESettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MAE:
+    """Masked autoencoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(named_seed(seed, "heads"))
+        decoder = Decoder(
+            encoder.width,
+            method.decoder_width,
+            depth=method.decoder_depth,
+            heads=method.decoder_heads,
+            values=encoder.channels * encoder.patch_size**2,
+        )
+    view = SingleView(views, encoder.image_size, PatchGrid(*encoder.grid))
+    return MAE(encoder=Encoder(encoder, seed=seed), decoder=decoder, view=view)
+
+
+def build_moco_v3(method: MoCoV3Settings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MoCoV3:
+    """MoCo-v3."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(named_seed(seed, "heads"))
+        projector = Head(encoder.width, method.hidden_width, method.hidden_width, method.output_width)
+        predictor = Head(method.output_width, method.hidden_width, method.output_width)
+    return MoCoV3(
+        encoder=Encoder(encoder, seed=seed),
+        projector=projector,
+        predictor=predictor,
+        views=PairViews(views, encoder.image_size, PatchGrid(*encoder.grid)),
+        momentum=partial(cosine_momentum, start=method.momentum),
+        temperature=method.temperature,
+    )
 
 
 def build_siamese_im(
     method: SiameseIMSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int
 ) -> SiameseIM:
-    """The method with freshly initialised parts; the weights depend on the settings and `seed` alone."""
+    """Siamese Image Modeling."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(seed, "heads"))
         projector = Projector(

@@ -11,7 +11,6 @@ specification 4.
 Axes: B images, K keys of the whole step on all ranks, D width of the keys.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,10 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from otherview.distributed import gather, rank
 from otherview.learner import Learner, StepLoss
 from otherview.losses.contrastive import info_nce
+from otherview.losses.unigrad import correlation, effective_rank
 from otherview.nn.batch_norm import TokenBatchNorm
 from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
@@ -114,19 +115,8 @@ class MoCoV3(Learner):
         return StepLoss(loss, {})
 
     def figures(self, context: Context) -> Mapping[str, Tensor]:
-        return {}
+        """How many directions the keys fill."""
+        return {"effective_rank": effective_rank(correlation([F.normalize(keys, dim=1) for keys in context.keys]))}
 
     def _normalised(self, view: View) -> Tensor:
         return normalise(view.pixels, self._views.settings.mean, self._views.settings.std)
-
-
-@torch.no_grad()
-def initialise_as_moco_v3(encoder: Encoder) -> None:
-    """cls nearly zero, query, key and value as three xavier matrices, the patch embedding's bias zero."""
-    nn.init.normal_(encoder.vit.cls_token, std=1e-6)  # pyright: ignore[reportArgumentType]
-    for name, parameter in encoder.named_parameters():
-        if name.endswith("qkv.weight"):
-            bound = math.sqrt(6 / (parameter.shape[0] // 3 + parameter.shape[1]))
-            nn.init.uniform_(parameter, -bound, bound)
-        elif name.endswith("patch_embed.proj.bias"):
-            nn.init.zeros_(parameter)

@@ -1,6 +1,6 @@
 """The settings of the methods: torch-free. Defaults are the paper's (specification 1.4 to 1.8)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,3 +43,68 @@ class SiameseIMSettings(BaseModel):
             raise WrongRequest(
                 f"method.head_width {self.head_width} must be divided by method.head_heads {self.head_heads} and by 4"
             )
+
+    def warnings(self, *, tokens: int) -> list[str]:
+        """What is allowed but known to go wrong with `tokens` target tokens a step, with what to change."""
+        found = []
+        width, weight = self.head_width, self.negative_weight
+        if weight * width < 8:
+            found.append(
+                f"method.negative_weight {weight} × method.head_width {width} = {weight * width:.2g} is under 8: "
+                f"targets may collapse to a few directions; use --method.negative-weight {15 / width:.2g}"
+            )
+        if tokens < 4 * width:
+            found.append(
+                f"{tokens:,} patches a step are under 4 × method.head_width {width}: too few tokens for C; "
+                f"use {4 * width / tokens:.1f} times the --batch"
+            )
+        return found
+
+
+class MAESettings(BaseModel):
+    """Masked autoencoder, arXiv 2111.06377. The share of hidden patches is the views' (`views.mask`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["mae"] = "mae"
+    decoder_width: int = Field(default=512, ge=4)
+    decoder_depth: int = Field(default=8, ge=0)
+    decoder_heads: int = Field(default=16, ge=1)
+
+    def check(self) -> None:
+        """Raise WrongRequest where sizes do not fit each other."""
+        if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
+            raise WrongRequest(
+                f"method.decoder_width {self.decoder_width} must be divided by method.decoder_heads "
+                f"{self.decoder_heads} and by 4"
+            )
+
+    def warnings(self, *, tokens: int) -> list[str]:
+        """Nothing is known to go wrong."""
+        return []
+
+
+class MoCoV3Settings(BaseModel):
+    """MoCo-v3, arXiv 2104.02057."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["moco_v3"] = "moco_v3"
+    hidden_width: int = Field(default=4096, ge=1)
+    """Of projector and predictor."""
+    output_width: int = Field(default=256, ge=1)
+    """Of queries and keys."""
+    temperature: float = Field(default=0.2, gt=0)
+    momentum: float = Field(default=0.99, ge=0, le=1)
+    """The target's momentum at the start; it rises to 1 along half a cosine."""
+
+    def check(self) -> None:
+        """All sizes fit each other."""
+
+    def warnings(self, *, tokens: int) -> list[str]:
+        """Nothing is known to go wrong."""
+        return []
+
+
+MethodSettings = Annotated[SiameseIMSettings | MAESettings | MoCoV3Settings, Field(discriminator="name")]
+"""Which method, by its name."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
-from otherview.nn.initialise import initialise_linears, initialise_patch_embedding
+from otherview.nn.initialise import initialise_as_moco_v3, initialise_linears, initialise_patch_embedding
 from otherview.nn.positions import halves_swapped, sincos_grid
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import named_seed
@@ -70,6 +70,8 @@ class Encoder(nn.Module):
             for token in (self.vit.cls_token, self.vit.reg_token):
                 if token is not None:
                     nn.init.normal_(token, std=0.02)
+            if settings.start == "moco_v3":
+                initialise_as_moco_v3(self.vit)
         self.vit.patch_embed.requires_grad_(settings.train_patch_embedding)
 
     @property

@@ -23,3 +23,16 @@ def initialise_patch_embedding(convolution: nn.Conv2d) -> None:
     if convolution.bias is not None:
         bound = 1 / math.sqrt(convolution.weight[0].numel())
         nn.init.uniform_(convolution.bias, -bound, bound)
+
+
+@torch.no_grad()
+def initialise_as_moco_v3(vit: nn.Module) -> None:
+    """Over the above (specification 4): cls nearly zero, qkv as three matrices, the patch embedding's bias zero."""
+    for name, parameter in vit.named_parameters():
+        if name == "cls_token":
+            nn.init.normal_(parameter, std=1e-6)
+        elif name.endswith("qkv.weight"):
+            bound = math.sqrt(6 / (parameter.shape[0] // 3 + parameter.shape[1]))
+            nn.init.uniform_(parameter, -bound, bound)
+        elif name == "patch_embed.proj.bias":
+            nn.init.zeros_(parameter)

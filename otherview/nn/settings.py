@@ -1,5 +1,7 @@
 """The settings of the encoder: torch-free. Defaults are ViT-B/16 at 224 px (specification 1.3)."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from otherview.errors import WrongRequest
@@ -27,6 +29,8 @@ class EncoderSettings(BaseModel):
     final_norm: bool = False
     """SiameseIM has no norm after the last block."""
 
+    start: Literal["siamese_im", "moco_v3"] = "siamese_im"
+    """The initial weights. moco_v3: cls nearly zero, query, key and value as three matrices, no bias of the patches."""
     column_first: bool = False
     """MAE's order of the position code: the column's half before the row's. Weights of MAE need it."""
 

@@ -27,9 +27,9 @@ class Recipe:
 
 def all_recipes() -> dict[str, Recipe]:
     """Every recipe by name."""
-    from otherview.recipes import siamese_im
+    from otherview.recipes import rivals, siamese_im
 
-    return {make.__name__: Recipe(make.__name__, make) for make in siamese_im.RECIPES}
+    return {make.__name__: Recipe(make.__name__, make) for make in (*siamese_im.RECIPES, *rivals.RECIPES)}
 
 
 def find(name: str) -> Recipe:

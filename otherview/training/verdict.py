@@ -93,6 +93,8 @@ class Monitor:
             return f"too early to say: {knn}{directions}, as at the start of every run"
         if self.knn:
             return f"slow: {knn}{directions}; train for more steps"
+        if self.rank is None:
+            return "unknown: this method logs no spectrum; watch kNN with --knn-bank SPEC --knn-test SPEC"
         return f"learning: {directions}"
 
     def _diverging(self) -> str | None:

@@ -50,7 +50,7 @@ def assemble(
     from otherview.data.picture import Look
     from otherview.distributed import rank, ranks
     from otherview.evaluation.watch import OnlineKnn
-    from otherview.methods.build import build_siamese_im
+    from otherview.methods.build import build
     from otherview.training.blocks import prepare_blocks
     from otherview.training.run import Run
     from otherview.verbs.request import resolve_device, set_threads
@@ -59,7 +59,7 @@ def assemble(
     chosen = resolve_device(device)
     accelerator = _accelerator(chosen, config.training, out)
     set_threads(threads)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
+    learner = build(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
     own = replace(plan, ranks=ranks(), rank=rank())
     prepare_blocks(learner, config.training)
     track = _tracker(accelerator, config)

@@ -68,10 +68,10 @@ def _measure(
     config: RunConfig, source: "Source", plan: StepPlan, *, device: DeviceName, threads: int | None, count: int
 ) -> "tuple[Learner, float, float]":
     """A fresh learner, and its median seconds of a step and of loading a batch in this process."""
-    from otherview.methods.build import build_siamese_im
+    from otherview.methods.build import build
 
     set_threads(threads)
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
+    learner = build(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
     return learner, *_timed(learner, config, source, plan, resolve_device(device), count)
 
 

@@ -50,7 +50,7 @@ def suggest(
     batch, training = config.batch, config.training
     if found.readable < 4 * batch:
         batch = max(2, 2 ** int(np.log2(max(2, found.readable / 4))))
-        rate = rule(batch=batch, steps=config.steps or 1, width=config.method.head_width).lr_per_256
+        rate = rule(batch=batch, steps=config.steps or 1, width=config.encoder.width).lr_per_256
         training = config.training.model_copy(update={"lr_per_256": rate})
         flags |= {"--batch": str(batch), "--training.lr-per-256": f"{rate:g}"}
     config = config.model_copy(

@@ -1,0 +1,119 @@
+"""Every method under the one contract: a finite loss, gradient where it belongs and nowhere else, no state in forward."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import default_collate
+
+from otherview.config import RunConfig
+from otherview.data.picture import picture_of
+from otherview.data.shapes import Shapes
+from otherview.learner import Learner
+from otherview.losses.contrastive import info_nce
+from otherview.losses.reconstruction import hidden_mean_square, normalise_patches, patchify
+from otherview.methods.build import build
+from otherview.recipes.registry import find
+from otherview.seeding import sample_rng
+from tests.ranks import in_ranks, moco_v3_of_rank
+
+PICO = ("siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32")
+
+
+def small(recipe: str) -> RunConfig:
+    config = find(recipe).make()
+    heads = {
+        "siamese_im": {"head_width": 32, "negative_weight": 0.5},
+        "mae": {"decoder_width": 32},
+        "moco_v3": {"hidden_width": 32, "output_width": 16},
+    }[config.method.name]
+    encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
+    return config.model_copy(update={"encoder": encoder, "method": config.method.model_copy(update=heads)})
+
+
+def learner_and_batch(recipe: str, count: int = 6) -> tuple[Learner, object]:
+    config = small(recipe)
+    learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
+    source = Shapes(count)
+    samples = [
+        learner.views(picture_of(source, index), sample_rng(seed=0, epoch=0, index=index)) for index in range(count)
+    ]
+    return learner, default_collate(samples)
+
+
+@pytest.mark.parametrize("recipe", PICO)
+def test_a_step_of_every_method(recipe: str) -> None:
+    learner, batch = learner_and_batch(recipe)
+    learner.train()
+    context = learner.prepare([batch], 0.1)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    loss = learner(batch, context, 0)
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+    assert torch.isfinite(loss.total)
+    assert not any(part.requires_grad for part in loss.parts.values())
+    assert all(torch.isfinite(value).all() for value in learner.figures(context).values())
+    loss.total.backward()
+    frozen = not small(recipe).encoder.train_patch_embedding
+    for name, parameter in learner.named_parameters():
+        learns = not name.startswith("target.") and not (frozen and "patch_embed" in name)
+        assert (parameter.grad is not None) == parameter.requires_grad == learns, name
+    grouped = [p for group in learner.parameter_groups(0.05) for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in learner.parameters() if p.requires_grad}
+
+
+def test_the_weights_of_every_method_follow_from_the_seed() -> None:
+    for recipe in PICO:
+        config = small(recipe)
+        one, two, other = (
+            build(config.method, encoder=config.encoder, views=config.views, seed=seed) for seed in (0, 0, 1)
+        )
+        for (name, a), b, c in zip(one.named_parameters(), two.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b), name
+            assert not torch.equal(a, c) or a.unique().numel() == 1, name
+
+
+def test_patches_as_a_loop_reads_them() -> None:
+    images = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    patches = patchify(images, 4)
+    assert patches.shape == (2, 6, 48)
+    for row in range(2):
+        for column in range(3):
+            cut = images[1, :, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
+            assert torch.equal(patches[1, row * 3 + column], cut.permute(1, 2, 0).reshape(-1))
+    normal = normalise_patches(patches)
+    assert torch.allclose(normal.mean(dim=-1), torch.zeros(2, 6), atol=1e-6)
+    assert torch.allclose(normal.var(dim=-1), torch.ones(2, 6), atol=1e-4)
+    assert normalise_patches(torch.ones(1, 1, 48)).abs().max() == 0
+
+
+def test_only_hidden_patches_count() -> None:
+    target = torch.zeros(2, 3, 4)
+    prediction = torch.ones(2, 3, 4)
+    prediction[:, 0] = 100.0
+    hidden = torch.tensor([[False, True, True], [False, False, True]])
+    assert float(hidden_mean_square(prediction, target, hidden)) == 1.0
+
+
+def test_info_nce_against_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = (torch.randn(count, 5, generator=generator) for count in (4, 9))
+    own = torch.tensor([2, 3, 4, 5])
+    total = 0.0
+    for query, place in zip(queries, own, strict=True):
+        logits = F.cosine_similarity(query[None], keys) / 0.2
+        total -= float(logits[place] - logits.exp().sum().log())
+    assert float(info_nce(queries, keys, own, temperature=0.2)) == pytest.approx(2 * 0.2 * total / 4, rel=1e-5)
+
+
+def test_moco_v3_s_keys_come_from_all_ranks(tmp_path: Path) -> None:
+    """The mean of the ranks' losses and gradients is the large batch's, batch norm included."""
+    one = moco_v3_of_rank(0, 1)
+    both = in_ranks(2, moco_v3_of_rank, tmp_path, 2)
+    assert float(both[0]["loss"] + both[1]["loss"]) / 2 == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert torch.allclose(both[0]["keys"], both[1]["keys"]) and torch.allclose(both[0]["keys"], one["keys"], atol=1e-5)
+    whole = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm()
+    for name, gradient in one["gradients"].items():
+        mean = (both[0]["gradients"][name] + both[1]["gradients"][name]) / 2
+        if gradient.norm() > 1e-6 * whole:  # else the true gradient is zero: a bias before a batch norm
+            assert (mean - gradient).norm() < 1e-5 * gradient.norm(), name

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
 from otherview.bench.reference import naive_twin
-from otherview.bench.step import attention_flops, random_batch
+from otherview.bench.subject import attention_flops, random_batch
 from otherview.data.spec import open_source
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
@@ -29,9 +29,9 @@ def test_attention_s_flops_are_those_of_the_unfused_twin() -> None:
             module(batch, module.prepare([batch], 0.5), 0).total.backward()
         counts.append(counter.get_total_flops())
     tokens, width = 6 * 64, config.method.head_width
-    square = 2 * 2 * tokens**2 * width  # similarities of all pairs, and their gradient
-    linear = 2 * 2 * tokens * width**2 + 2 * tokens * width  # C, y·C, and the cosine
-    assert counts[1] - counts[0] == attention_flops(learner, 6) + square - linear
+    square = 3 * 2 * tokens**2 * width  # the product of all pairs, and its gradient by either side
+    linear = 2 * tokens * width**2 - 2 * tokens * width  # the twin's gradient through y·C; our cosine
+    assert counts[1] - counts[0] == attention_flops(learner, 6) + square + linear
 
 
 def agrees(source_spec: str | None, count: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 
-from otherview.bench.step import random_batch
+from otherview.bench.subject import random_batch
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint

@@ -18,10 +18,11 @@ import torch
 
 from otherview.bench.memory import forget_peak, status_mb
 from otherview.bench.reference import naive_twin
-from otherview.bench.step import learner_of, random_batch, stepper
+from otherview.bench.subject import learner_of, random_batch, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
+from otherview.training.memory import keep_pages
 
 PATCH, DEPTH, HEAD = 16, 2, 32
 STEPS = 3
@@ -87,6 +88,8 @@ def config_of(point: Point) -> RunConfig:
 
 def measure(point: Point, who: str) -> dict[str, float]:
     """Seconds of a step (median) and the memory it needs beyond weights, gradients and moments, in MiB."""
+    if who == "ours":
+        keep_pages()
     config = config_of(point)
     learner = learner_of(config)
     if who == "reference":

@@ -14,7 +14,7 @@ from timm.layers import Attention  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
 from otherview.learner import StepLoss
-from otherview.losses.unigrad import correlation, spectrum_figures
+from otherview.losses.unigrad import spectrum_figures
 from otherview.methods.siamese_im import Context, SiameseIM
 from otherview.views.view import ViewPair
 
@@ -31,22 +31,23 @@ def unigrad_by_similarities(
 
 
 @dataclass(frozen=True)
-class DenseBySimilarities:
-    """The dense objective with the square matrix; its statistics are all targets of the step."""
+class DenseBySquare:
+    """The dense objective as yᵀ·C·y reads for all tokens at once: the diagonal of a square matrix that is formed whole."""
 
     negative_weight: float
 
     def statistics(self, targets: Sequence[Float[Tensor, "B L D"]]) -> Any:
-        return (torch.cat([z.flatten(0, 1) for z in targets]),)
+        z = torch.cat([target.flatten(0, 1) for target in targets])
+        return (z.T @ z / len(z),)
 
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Any) -> StepLoss:
-        total = unigrad_by_similarities(
-            y.flatten(0, 1), z.flatten(0, 1), weight=self.negative_weight, negatives=statistics[0]
-        )
-        return StepLoss(total, {})
+        y, z = y.flatten(0, 1), z.flatten(0, 1)
+        positive = (y - z).square().sum(dim=1).mean()
+        negative = (y @ statistics[0] @ y.T).diagonal().mean()
+        return StepLoss((positive + self.negative_weight * negative) / y.shape[1], {})
 
     def figures(self, statistics: Any) -> Mapping[str, Tensor]:
-        return spectrum_figures(correlation(statistics), weight=self.negative_weight)
+        return spectrum_figures(statistics[0], weight=self.negative_weight)
 
 
 class NaiveSiameseIM(SiameseIM):
@@ -55,7 +56,7 @@ class NaiveSiameseIM(SiameseIM):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self.objective = DenseBySimilarities(self.objective.negative_weight)  # pyright: ignore
+        self.objective = DenseBySquare(self.objective.negative_weight)  # pyright: ignore
         for module in self.modules():
             if isinstance(module, Attention):
                 module.fused_attn = False

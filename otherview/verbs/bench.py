@@ -63,7 +63,8 @@ def run(request: BenchLoss | BenchLoader | BenchStep) -> dict[str, Any]:
 
 
 def _step(request: BenchStep) -> dict[str, Any]:
-    from otherview.bench.step import ROUNDS, bench_step, peak_memory_mb, vit_s16
+    from otherview.bench.step import ROUNDS, bench_step
+    from otherview.bench.subject import vit_s16
     from otherview.training.console import RunProgress
     from otherview.verbs.request import check_picture, set_threads
 
@@ -71,10 +72,8 @@ def _step(request: BenchStep) -> dict[str, Any]:
     if request.growth:
         check_picture(request.growth, flag="--growth")
     config = vit_s16()
-    with RunProgress(total=ROUNDS + 2, title="rounds") as progress:
+    with RunProgress(total=ROUNDS + 1, title="rounds") as progress:
         found = bench_step(config, batch=request.batch, advance=lambda: progress.advance(1))
-        found["peak_memory_mb"] = peak_memory_mb(config, request.batch)
-        progress.advance(1)
     return {**found, **({"growth": _growth(request.growth)} if request.growth else {})}
 
 

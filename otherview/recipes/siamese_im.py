@@ -87,8 +87,8 @@ def siamese_im_demo() -> RunConfig:
     brightness would be what varies most and is learned first (docs/log.md).
 
     command   otherview demo
-    cost      5 minutes 20 seconds on two CPU cores, evaluation and report included
-    expected  kNN .709 and .651 with the seeds 0 and 1 (untrained .324 and .239, raw pixels .254)
+    cost      5 minutes 40 seconds on two CPU cores, evaluation and report included
+    expected  kNN .692 and .673 with the seeds 0 and 1 (untrained .324 and .239, raw pixels .254)
     """
     plain = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
     views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": plain, "other_colour": plain})

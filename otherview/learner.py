@@ -9,6 +9,7 @@ micro-batch and changes no state, so that one graph lives at a time and accumula
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -44,7 +45,7 @@ class Image(Protocol):
         ...
 
 
-Views = Callable[[Image, np.random.Generator], Any]
+Views = Callable[[Image, Random], Any]
 """A pure function, run in a worker: one image and its generator in, one sample out."""
 
 

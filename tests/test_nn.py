@@ -1,4 +1,5 @@
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_predictions_may_start_at_nothing() -> None:
         method = config.method.model_copy(update={"predictor_start": start})
         learner = build_siamese_im(method, encoder=config.encoder, views=config.views, seed=0)
         image = Picture("noise", np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
-        batch = default_collate([learner.views(image, np.random.default_rng(index)) for index in range(4)])
+        batch = default_collate([learner.views(image, Random(index)) for index in range(4)])
         found[start] = float(learner(batch, learner.prepare([batch], 0.0), 0).total.detach())
     assert found["zero"] == pytest.approx(1, abs=1e-4)
     assert abs(found["random"] - 1) > 0.01

@@ -10,6 +10,7 @@ each with its own draws.
 
 import math
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def compare_operations(
     return {name: _agreement(rows) for name, rows in found.items()}
 
 
-def _operations(picture: View, settings: ViewSettings, rng: np.random.Generator) -> dict[str, Pair]:
+def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str, Pair]:
     pixels = picture.decode()
     crop = draw_crop(picture, settings, rng)
     view = cut(Reduced(pixels), crop, size=SIZE)

@@ -1,6 +1,7 @@
 """What the benches of the step measure: a learner, a batch and an optimiser step on it."""
 
 from collections.abc import Callable
+from random import Random
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,7 +43,7 @@ def random_batch(config: RunConfig, count: int) -> ViewPair:
     views = PairViews(config.views, config.encoder.image_size, PatchGrid(*config.encoder.grid))
     rng = np.random.default_rng(0)
     picture = Picture("noise", rng.integers(0, 256, (300, 400, config.encoder.channels), np.uint8))
-    return default_collate([views(picture, np.random.default_rng(index)) for index in range(count)])
+    return default_collate([views(picture, Random(index)) for index in range(count)])
 
 
 def stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[[], None]:

@@ -6,6 +6,7 @@ those are left out.
 """
 
 import math
+from random import Random
 
 import cv2
 import numpy as np
@@ -89,7 +90,7 @@ def solarise(pixels: np.ndarray) -> np.ndarray:
     return cv2.min(pixels, cv2.bitwise_not(pixels))
 
 
-def recolour(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator) -> np.ndarray:
+def recolour(pixels: np.ndarray, settings: ColourSettings, rng: Random) -> np.ndarray:
     """One draw of a colour branch: jitter in random order, then gray, blur and solarise, each with its probability."""
     colourful = pixels.shape[2] == 3
     if rng.random() < settings.jitter_probability:
@@ -103,12 +104,12 @@ def recolour(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Genera
     return pixels if pixels.ndim == 3 else pixels[..., None]  # OpenCV drops a single channel's axis
 
 
-def _jitter(pixels: np.ndarray, settings: ColourSettings, rng: np.random.Generator, *, colourful: bool) -> np.ndarray:
+def _jitter(pixels: np.ndarray, settings: ColourSettings, rng: Random, *, colourful: bool) -> np.ndarray:
     around_one = (settings.brightness, settings.contrast, settings.saturation)
     factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in around_one] + [rng.uniform(-settings.hue, settings.hue)]
     operations = (brightness, contrast, saturation, hue)
     strengths = (*around_one, settings.hue) if colourful else (*around_one[:2], 0, 0)
-    for which in rng.permutation(4):
+    for which in rng.sample(range(4), 4):
         if strengths[which] > 0:
             pixels = operations[which](pixels, factors[which])
     return pixels

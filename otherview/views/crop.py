@@ -6,6 +6,7 @@ result is mirrored, which takes the same pixels for less work.
 
 import math
 from collections.abc import Sequence
+from random import Random
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ def sample_crop(
     height: int,
     width: int,
     *,
-    rng: np.random.Generator,
+    rng: Random,
     share: tuple[float, float],
     aspect: tuple[float, float],
     flip_probability: float,
@@ -36,18 +37,18 @@ def sample_crop(
     Area share uniform in `share`, width over height log-uniform in `aspect`, up to ten tries, then the largest
     centred crop whose aspect lies in the range.
     """
-    flipped = bool(rng.random() < flip_probability)
+    flipped = rng.random() < flip_probability
     for _ in range(10):
         area = height * width * rng.uniform(*share)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+            top, left = rng.randint(0, height - h), rng.randint(0, width - w)
             return Crop(float(top), float(left), float(h), float(w), flipped)
     return _centre_crop(height, width, aspect=aspect, flipped=flipped)
 
 
-def draw_crop(image: Picture, settings: ViewSettings, rng: np.random.Generator) -> Crop:
+def draw_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
     """One crop of an image as the settings say."""
     return sample_crop(
         image.height,

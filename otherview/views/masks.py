@@ -5,8 +5,8 @@ Source: specification 1.2; BEiT-style blocks with a fixed final count.
 """
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
+from random import Random
 
 import numpy as np
 
@@ -16,37 +16,31 @@ from otherview.views.settings import MaskSettings
 BLOCK_ASPECT = (0.3, 1 / 0.3)
 
 
-def blockwise_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: np.random.Generator) -> np.ndarray:
+def blockwise_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: Random) -> np.ndarray:
     """Blocks of at least `minimum_block` patches until no further block fits, then single patches up to the count."""
-    board, count, draws = 0, 0, _uniform(rng)  # one bit per patch in row order: counting bits is what this loop does
+    board, count = 0, 0  # one bit per patch in row order: counting bits is what this loop does
     while count < hidden:
-        block = _draw_block(board, grid, room=hidden - count, minimum_block=minimum_block, draws=draws)
+        block = _draw_block(board, grid, room=hidden - count, minimum_block=minimum_block, rng=rng)
         if block == 0:
             break
         board |= block
         count = board.bit_count()
     octets = np.frombuffer(board.to_bytes(-(-grid.patches // 8), "little"), np.uint8)
     mask = np.unpackbits(octets, count=grid.patches, bitorder="little").view(bool).reshape(grid)
-    free = np.flatnonzero(~mask)
-    mask.flat[rng.permutation(free)[: hidden - count]] = True
+    free = np.flatnonzero(~mask).tolist()
+    mask.flat[rng.sample(free, hidden - count)] = True
     return mask
 
 
-def _uniform(rng: np.random.Generator) -> Iterator[float]:
-    """Numbers in [0, 1), drawn many at a time."""
-    while True:
-        yield from rng.random(64).tolist()
-
-
-def _draw_block(board: int, grid: PatchGrid, *, room: int, minimum_block: int, draws: Iterator[float]) -> int:
+def _draw_block(board: int, grid: PatchGrid, *, room: int, minimum_block: int, rng: Random) -> int:
     """Up to ten tries to draw a block that adds between 1 and `room` patches to the board; 0 where none does."""
     low, high = sorted((minimum_block, room))
     for _ in range(10):
-        area = low + (high - low) * next(draws)
-        aspect = BLOCK_ASPECT[0] * (BLOCK_ASPECT[1] / BLOCK_ASPECT[0]) ** next(draws)
+        area = low + (high - low) * rng.random()
+        aspect = BLOCK_ASPECT[0] * (BLOCK_ASPECT[1] / BLOCK_ASPECT[0]) ** rng.random()
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < grid.rows and w < grid.columns:
-            top, left = int(next(draws) * (grid.rows - h + 1)), int(next(draws) * (grid.columns - w + 1))
+            top, left = int(rng.random() * (grid.rows - h + 1)), int(rng.random() * (grid.columns - w + 1))
             block = _corner_block(h, w, grid.columns) << (top * grid.columns + left)
             if 0 < (block & ~board).bit_count() <= room:
                 return block
@@ -59,20 +53,20 @@ def _corner_block(height: int, width: int, columns: int) -> int:
     return sum(((1 << width) - 1) << (row * columns) for row in range(height))
 
 
-def random_mask(grid: PatchGrid, *, hidden: int, rng: np.random.Generator) -> np.ndarray:
+def random_mask(grid: PatchGrid, *, hidden: int, rng: Random) -> np.ndarray:
     """Single patches, every set of `hidden` patches equally likely."""
     mask = np.zeros(grid, dtype=bool)
-    mask.flat[rng.permutation(grid.patches)[:hidden]] = True
+    mask.flat[rng.sample(range(grid.patches), hidden)] = True
     return mask
 
 
-def uniform_block_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: np.random.Generator) -> np.ndarray:
+def uniform_block_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng: Random) -> np.ndarray:
     """A block-wise mask rolled by a random offset with wrap-around: every patch is hidden equally often."""
     mask = blockwise_mask(grid, hidden=hidden, minimum_block=minimum_block, rng=rng)
-    return np.roll(mask, (rng.integers(grid.rows), rng.integers(grid.columns)), axis=(0, 1))
+    return np.roll(mask, (rng.randrange(grid.rows), rng.randrange(grid.columns)), axis=(0, 1))
 
 
-def draw_mask(grid: PatchGrid, settings: MaskSettings, rng: np.random.Generator) -> np.ndarray:
+def draw_mask(grid: PatchGrid, settings: MaskSettings, rng: Random) -> np.ndarray:
     """One mask of the kind that the settings name."""
     hidden, minimum_block = settings.hidden_of(grid.patches), settings.minimum_block_of(grid.patches)
     match settings.kind:

@@ -5,6 +5,7 @@ pair = make(image, rng)        # ViewPair of uint8 pixels, crops and masks
 """
 
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class PairViews:
     size: tuple[int, int]
     grid: PatchGrid
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> ViewPair:
+    def __call__(self, image: Image, rng: Random) -> ViewPair:
         crops = draw_crop(image, self.settings, rng), draw_crop(image, self.settings, rng)
         cuts = take(image, crops, size=self.size)
         seen = recolour(cuts[0], self.settings.seen_colour, rng)

@@ -1,8 +1,7 @@
 """One view of an image, with the crop, the colour branch and the mask of the seen one: what MAE looks at."""
 
 from dataclasses import dataclass
-
-import numpy as np
+from random import Random
 
 from otherview.geometry import PatchGrid
 from otherview.learner import Image
@@ -21,7 +20,7 @@ class SingleView:
     size: tuple[int, int]
     grid: PatchGrid
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> View:
+    def __call__(self, image: Image, rng: Random) -> View:
         crop = draw_crop(image, self.settings, rng)
         pixels = recolour(take(image, [crop], size=self.size)[0], self.settings.seen_colour, rng)
         return view_of(pixels, crop, draw_mask(self.grid, self.settings.mask, rng))

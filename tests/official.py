@@ -1,4 +1,4 @@
-"""Golden cases: which there are, and the official names beside ours."""
+"""Golden cases: which there are, the official names beside ours, and how near gradients have to be."""
 
 import json
 import os
@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from otherview.geometry import Crop, PatchGrid, crop_from_mirrored
 
@@ -30,6 +31,11 @@ def cases(kind: str) -> list[Path]:
     """All cases of a kind, each file stem once."""
     found = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob(f"{kind}_*.npz"))}
     return list(found.values())
+
+
+def by_stem(kind: str) -> Any:
+    """A test for every case of a kind."""
+    return pytest.mark.parametrize("path", cases(kind), ids=lambda path: path.stem)
 
 
 def unbuilt_cases() -> list[Path]:
@@ -71,6 +77,15 @@ def relative(ours: Tensor, theirs: np.ndarray) -> float:
     """‖a − b‖ / ‖b‖ over the whole tensor."""
     a, b = ours.detach().double(), torch.from_numpy(theirs).double()
     return float((a - b).norm() / b.norm())
+
+
+def check_gradients(module: nn.Module, expected: dict[str, Tensor]) -> None:
+    """The same parameters have a gradient, and each agrees to 1e-4 of its norm or 1e-6 of the norm of all."""
+    whole = float(torch.stack([value.double().norm() for value in expected.values()]).norm())
+    got = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert float((got[name] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-6 * whole, name
 
 
 RENAMED = (

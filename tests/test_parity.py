@@ -23,17 +23,25 @@ from otherview.views.masks import blockwise_mask
 from otherview.views.pair import PairViews
 from otherview.views.settings import MaskSettings, ViewSettings
 from otherview.views.view import View, ViewPair
-from tests.official import DEFAULTS, cases, crops, grid_of, load, our_name, relative, renamed, unbuilt_cases
+from tests.official import (
+    DEFAULTS,
+    by_stem,
+    cases,
+    check_gradients,
+    crops,
+    grid_of,
+    load,
+    our_name,
+    relative,
+    renamed,
+    unbuilt_cases,
+)
 from tests.ranks import in_ranks, unigrad_of_rank
 
 KNOWN_SETTINGS = {
     *DEFAULTS, "image_size", "patch_size", "embed_dim", "depth", "num_heads", "decoder_dim", "decoder_heads", "momentum",
     "masked_patches", "batch", "lr", "weight_decay", "betas", "clip_grad_norm", "note",
 }  # fmt: skip
-
-
-def by_stem(kind: str) -> Any:
-    return pytest.mark.parametrize("path", cases(kind), ids=lambda path: path.stem)
 
 
 class PixelsAsTheyAre(SiameseIM):
@@ -120,12 +128,7 @@ def test_gradient_parity(path: Path, kind: type[SiameseIM]) -> None:
     arrays, settings = load(path)
     learner, batch = build(arrays, settings, kind), batch_of(arrays)
     learner(batch, learner.prepare([batch], 0.0), 0).total.backward()
-    expected = renamed(arrays, "grad/")
-    whole = float(torch.stack([value.double().norm() for value in expected.values()]).norm())
-    got = {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.grad is not None}
-    assert set(got) == set(expected)
-    for name, value in expected.items():
-        assert float((got[name] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-6 * whole, name
+    check_gradients(learner, renamed(arrays, "grad/"))
 
 
 @by_stem("siamese_im")

@@ -1,8 +1,8 @@
 """How time and memory of a step grow with batch, tokens and width: ours and the naive twin.
 
-Every point is measured in a fresh process: the peak of two steps beyond what the process held before, with model, gradients
+Every point is measured in a fresh process: the peak of three steps beyond what the process held before, with model, gradients
 and moments already there, so that only what grows is counted.
-    python -m otherview.bench.growth 8 16 192 ours
+    python -m otherview.bench.growth 8 16 192 ours 2      # batch, side, width, who, threads
 """
 
 import json
@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 import torch
 
 from otherview.bench.memory import forget_peak, status_mb
-from otherview.bench.reference import naive_twin
-from otherview.bench.subject import learner_of, random_batch, stepper
+from otherview.bench.subject import WHO, contender, random_batch, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
-from otherview.training.memory import keep_pages
+from otherview.training.settings import TrainingSettings
 
 PATCH, DEPTH, HEAD = 16, 2, 32
 STEPS = 3
@@ -44,15 +43,21 @@ AXES = {
     "tokens": [BASE._replace(side=side) for side in (8, 16, 24, 32)],
     "width": [BASE._replace(width=width) for width in (96, 192, 384, 768)],
 }
-WHO = ("ours", "reference")
 
 
-def bench_growth(*, threads: int, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def bench_growth(advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """By axis a row per point, and by whom the exponent of memory in the number of tokens over the last two points."""
     points = {point: {} for axis in AXES.values() for point in axis}
     for point, row in points.items():
         for who in WHO:
-            command = [sys.executable, "-m", "otherview.bench.growth", *map(str, point), who, str(threads)]
+            command = [
+                sys.executable,
+                "-m",
+                "otherview.bench.growth",
+                *map(str, point),
+                who,
+                str(torch.get_num_threads()),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             row |= {f"{who}_{name}": value for name, value in json.loads(done.stdout).items()}
             advance()
@@ -78,22 +83,18 @@ def _exponent(rows: list[dict[str, float]], who: str) -> float:
 def config_of(point: Point) -> RunConfig:
     """A shallow model of that size, fp32."""
     heads, size = point.width // HEAD, PATCH * point.side
-    config = RunConfig(
+    return RunConfig(
         batch=point.batch,
         encoder=EncoderSettings(image_size=(size, size), patch_size=PATCH, width=point.width, depth=DEPTH, heads=heads),
         method=SiameseIMSettings(head_width=point.width, head_heads=heads, projector_depth=1, predictor_depth=DEPTH),
+        training=TrainingSettings(precision="fp32"),
     )
-    return config.model_copy(update={"training": config.training.model_copy(update={"precision": "fp32"})})
 
 
 def measure(point: Point, who: str) -> dict[str, float]:
     """Seconds of a step (median) and the memory it needs beyond weights, gradients and moments, in MiB."""
-    if who == "ours":
-        keep_pages()
     config = config_of(point)
-    learner = learner_of(config)
-    if who == "reference":
-        learner = naive_twin(learner)
+    learner = contender(who, config)
     stepper(learner, config, random_batch(config, 1))()
     step = stepper(learner, config, random_batch(config, point.batch))
     forget_peak()

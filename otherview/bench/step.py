@@ -15,12 +15,9 @@ from collections.abc import Callable
 import torch
 
 from otherview.bench.memory import status_mb
-from otherview.bench.reference import naive_twin
-from otherview.bench.subject import learner_of, random_batch, step_flops, stepper
+from otherview.bench.subject import WHO, contender, learner_of, random_batch, step_flops, stepper
 from otherview.config import RunConfig
-from otherview.training.memory import keep_pages
 
-WHO = ("ours", "reference")
 ROUNDS = 3
 PEAK_SIDE, PEAK_TRIES = 2048, 5
 COUNTED = 2
@@ -96,10 +93,7 @@ def _product_flops() -> float:
 
 def _serve(config: RunConfig, batch: int, who: str) -> None:
     """A step for every line of standard input; what it took as a line of standard output."""
-    if who == "ours":
-        keep_pages()
-    learner = learner_of(config)
-    step = stepper(learner if who == "ours" else naive_twin(learner), config, random_batch(config, batch))
+    step = stepper(contender(who, config), config, random_batch(config, batch))
     for _ in sys.stdin:
         began = time.perf_counter()
         step()

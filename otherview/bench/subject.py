@@ -6,29 +6,43 @@ from random import Random
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from otherview.bench.reference import naive_twin
 from otherview.config import RunConfig
 from otherview.methods.build import build_siamese_im
 from otherview.methods.settings import SiameseIMSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.settings import EncoderSettings
+from otherview.training.memory import keep_pages
 from otherview.training.optim import make_optimiser, set_rate
+from otherview.training.settings import TrainingSettings
 from otherview.views.view import ViewPair
 
 
 def vit_s16() -> RunConfig:
     """ViT-S/16 at 224 px with heads of the same width, fp32: what the figures are given for."""
-    config = RunConfig(
+    return RunConfig(
         batch=32,
         encoder=EncoderSettings(width=384, depth=12, heads=6),
         method=SiameseIMSettings(head_width=384, negative_weight=0.04),
+        training=TrainingSettings(precision="fp32"),
     )
-    return config.model_copy(update={"training": config.training.model_copy(update={"precision": "fp32"})})
 
 
 def learner_of(config: RunConfig) -> SiameseIM:
     """Siamese Image Modeling, freshly initialised."""
     assert isinstance(config.method, SiameseIMSettings), config.method.name
     return build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+
+
+WHO = ("ours", "reference")
+
+
+def contender(who: str, config: RunConfig) -> SiameseIM:
+    """Ours in a process set up as `pretrain` does it, or the naive twin in one as torch starts it."""
+    if who == "ours":
+        keep_pages()
+        return learner_of(config)
+    return naive_twin(learner_of(config))
 
 
 def random_batch(config: RunConfig, count: int) -> ViewPair:

@@ -14,8 +14,8 @@ from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.ema import cosine_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector
+from otherview.nn.initialise import seeded
 from otherview.nn.settings import EncoderSettings
-from otherview.seeding import named_seed
 from otherview.views.pair import PairViews
 from otherview.views.settings import ViewSettings
 from otherview.views.single import SingleView
@@ -34,8 +34,7 @@ def build(method: MethodSettings, *, encoder: EncoderSettings, views: ViewSettin
 
 def build_mae(method: MAESettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MAE:
     """Masked autoencoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(named_seed(seed, "heads"))
+    with seeded(seed, "heads"):
         decoder = Decoder(
             encoder.width,
             method.decoder_width,
@@ -49,8 +48,7 @@ def build_mae(method: MAESettings, *, encoder: EncoderSettings, views: ViewSetti
 
 def build_moco_v3(method: MoCoV3Settings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MoCoV3:
     """MoCo-v3."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(named_seed(seed, "heads"))
+    with seeded(seed, "heads"):
         projector = Head(encoder.width, method.hidden_width, method.hidden_width, method.output_width)
         predictor = Head(method.output_width, method.hidden_width, method.output_width)
     return MoCoV3(
@@ -67,8 +65,7 @@ def build_siamese_im(
     method: SiameseIMSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int
 ) -> SiameseIM:
     """Siamese Image Modeling."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(named_seed(seed, "heads"))
+    with seeded(seed, "heads"):
         projector = Projector(
             encoder.width,
             method.head_width,

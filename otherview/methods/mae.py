@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
@@ -81,21 +81,20 @@ class MAE(Learner):
         """Pixels are their own target: there is nothing to prepare."""
 
     def forward(self, batch: View, context: None, index: int) -> StepLoss:
-        images = self._normalised(batch)
-        target = normalise_patches(patchify(images, self.encoder.settings.patch_size))
-        loss = hidden_mean_square(self.reconstruct(batch), target, batch.hidden)
-        return StepLoss(loss, {})
+        images = normalise(batch.pixels, self._view.settings.mean, self._view.settings.std)
+        return StepLoss(self.loss(images, batch.hidden), {})
 
     def figures(self, context: None) -> Mapping[str, Tensor]:
         return {}
 
-    def reconstruct(self, view: View) -> Float[Tensor, "B L K"]:
+    def loss(self, images: Float[Tensor, "B C H W"], hidden: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
+        """How far the reconstruction of the hidden patches is from the images, normalised already."""
+        target = normalise_patches(patchify(images, self.encoder.settings.patch_size))
+        return hidden_mean_square(self.reconstruct(images, hidden), target, hidden)
+
+    def reconstruct(self, images: Float[Tensor, "B C H W"], hidden: Bool[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
         """Every patch's normalised values, from the visible ones."""
         grid = self._view.grid
-        hidden = self._view.settings.mask.hidden_of(grid.patches)
-        visible = visible_indices(view.hidden, visible=grid.patches - hidden)
-        tokens = self.encoder(self._normalised(view), visible)
+        visible = visible_indices(hidden, visible=grid.patches - self._view.settings.mask.hidden_of(grid.patches))
+        tokens = self.encoder(images, visible)
         return self.decoder(tokens.without_registers, visible, grid)
-
-    def _normalised(self, view: View) -> Tensor:
-        return normalise(view.pixels, self._view.settings.mean, self._view.settings.std)

@@ -25,6 +25,7 @@ from otherview.learner import Learner, StepLoss
 from otherview.losses.contrastive import info_nce
 from otherview.losses.unigrad import correlation, effective_rank
 from otherview.nn.batch_norm import TokenBatchNorm
+from otherview.nn.branch import Branch
 from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
 from otherview.views.pair import PairViews
@@ -41,18 +42,6 @@ class Head(nn.Sequential):
             layers += [nn.Linear(before, after, bias=False), TokenBatchNorm(after, affine=not last)]
             layers += [] if last else [nn.ReLU()]
         super().__init__(*layers)
-
-
-class Branch(nn.Module):
-    """Encoder and projector: what the moving average moves."""
-
-    def __init__(self, encoder: Encoder, projector: Head) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector
-
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        return self.projector(self.encoder(images).cls)
 
 
 class Context(NamedTuple):
@@ -101,14 +90,14 @@ class MoCoV3(Learner):
         move(self.target, towards=self.online, momentum=self.momentum(progress))
         sizes = [len(batch.seen.pixels) for batch in micro_batches]
         first, second = (
-            gather(torch.cat([self.target(self._normalised(view)) for view in views])).flatten(0, 1)
+            gather(torch.cat([self._project(self.target, view) for view in views])).flatten(0, 1)
             for views in zip(*micro_batches, strict=True)
         )
         starts = [rank() * sum(sizes) + sum(sizes[:place]) for place in range(len(sizes))]
         return Context((first, second), starts)
 
     def forward(self, batch: ViewPair, context: Context, index: int) -> StepLoss:
-        first, second = (self.predictor(self.online(self._normalised(view))) for view in batch)
+        first, second = (self.predictor(self._project(self.online, view)) for view in batch)
         own = context.starts[index] + torch.arange(len(first), device=first.device)
         loss = info_nce(first, context.keys[1], own, temperature=self.temperature)
         loss = loss + info_nce(second, context.keys[0], own, temperature=self.temperature)
@@ -117,6 +106,9 @@ class MoCoV3(Learner):
     def figures(self, context: Context) -> Mapping[str, Tensor]:
         """How many directions the keys fill."""
         return {"effective_rank": effective_rank(correlation([F.normalize(keys, dim=1) for keys in context.keys]))}
+
+    def _project(self, branch: Branch, view: View) -> Float[Tensor, "B D"]:
+        return branch.projector(branch.encoder(self._normalised(view)).cls)
 
     def _normalised(self, view: View) -> Tensor:
         return normalise(view.pixels, self._views.settings.mean, self._views.settings.std)

@@ -7,10 +7,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from otherview.errors import WrongRequest
 
 
-class SiameseIMSettings(BaseModel):
-    """Siamese Image Modeling, arXiv 2206.01204."""
+class _Method(BaseModel):
+    """What every method's settings answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def check(self) -> None:
+        """Raise WrongRequest where sizes do not fit each other."""
+
+    def warnings(self, *, tokens: int) -> list[str]:
+        """What is allowed but known to go wrong with `tokens` target tokens a step, with what to change."""
+        return []
+
+    def _check_width(self, part: str) -> None:
+        """A transformer's width is shared out among its heads, and its positions have four parts."""
+        width, heads = getattr(self, f"{part}_width"), getattr(self, f"{part}_heads")
+        if width % heads or width % 4:
+            raise WrongRequest(f"method.{part}_width {width} must be divided by method.{part}_heads {heads} and by 4")
+
+
+class SiameseIMSettings(_Method):
+    """Siamese Image Modeling, arXiv 2206.01204."""
 
     name: Literal["siamese_im"] = "siamese_im"
     head_width: int = Field(default=768, ge=4)
@@ -38,14 +55,9 @@ class SiameseIMSettings(BaseModel):
     """The target's momentum at the start; it rises to 1 along half a cosine."""
 
     def check(self) -> None:
-        """Raise WrongRequest where sizes do not fit each other."""
-        if self.head_width % self.head_heads or self.head_width % 4:
-            raise WrongRequest(
-                f"method.head_width {self.head_width} must be divided by method.head_heads {self.head_heads} and by 4"
-            )
+        self._check_width("head")
 
     def warnings(self, *, tokens: int) -> list[str]:
-        """What is allowed but known to go wrong with `tokens` target tokens a step, with what to change."""
         found = []
         width, weight = self.head_width, self.negative_weight
         if weight * width < 8:
@@ -61,10 +73,8 @@ class SiameseIMSettings(BaseModel):
         return found
 
 
-class MAESettings(BaseModel):
+class MAESettings(_Method):
     """Masked autoencoder, arXiv 2111.06377. The share of hidden patches is the views' (`views.mask`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["mae"] = "mae"
     decoder_width: int = Field(default=512, ge=4)
@@ -72,22 +82,11 @@ class MAESettings(BaseModel):
     decoder_heads: int = Field(default=16, ge=1)
 
     def check(self) -> None:
-        """Raise WrongRequest where sizes do not fit each other."""
-        if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
-            raise WrongRequest(
-                f"method.decoder_width {self.decoder_width} must be divided by method.decoder_heads "
-                f"{self.decoder_heads} and by 4"
-            )
-
-    def warnings(self, *, tokens: int) -> list[str]:
-        """Nothing is known to go wrong."""
-        return []
+        self._check_width("decoder")
 
 
-class MoCoV3Settings(BaseModel):
+class MoCoV3Settings(_Method):
     """MoCo-v3, arXiv 2104.02057."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["moco_v3"] = "moco_v3"
     hidden_width: int = Field(default=4096, ge=1)
@@ -97,13 +96,6 @@ class MoCoV3Settings(BaseModel):
     temperature: float = Field(default=0.2, gt=0)
     momentum: float = Field(default=0.99, ge=0, le=1)
     """The target's momentum at the start; it rises to 1 along half a cosine."""
-
-    def check(self) -> None:
-        """All sizes fit each other."""
-
-    def warnings(self, *, tokens: int) -> list[str]:
-        """Nothing is known to go wrong."""
-        return []
 
 
 MethodSettings = Annotated[SiameseIMSettings | MAESettings | MoCoV3Settings, Field(discriminator="name")]

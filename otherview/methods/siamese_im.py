@@ -23,21 +23,13 @@ from otherview.geometry import place
 from otherview.learner import Learner, StepLoss
 from otherview.losses.objectives import Objective, Statistics
 from otherview.losses.unigrad import dead_channels
+from otherview.nn.branch import Branch
 from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector
 from otherview.nn.positions import relative_code, sincos_grid
 from otherview.views.pair import PairViews
 from otherview.views.view import View, ViewPair, normalise, visible_indices
-
-
-class Branch(nn.Module):
-    """Encoder and projector: what the online and the target side share, and what the moving average moves."""
-
-    def __init__(self, encoder: Encoder, projector: Projector) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector
 
 
 class Context(NamedTuple):

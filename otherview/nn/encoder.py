@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
-from otherview.nn.initialise import initialise_as_moco_v3, initialise_linears, initialise_patch_embedding
+from otherview.nn.initialise import initialise_as_moco_v3, initialise_linears, initialise_patch_embedding, seeded
 from otherview.nn.positions import halves_swapped, sincos_grid
 from otherview.nn.settings import EncoderSettings
-from otherview.seeding import named_seed
 
 
 class Tokens(NamedTuple):
@@ -61,8 +60,7 @@ class Encoder(nn.Module):
         settings.check()
         self.settings = settings
         self.grid = PatchGrid(*settings.grid)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(named_seed(seed, "encoder"))
+        with seeded(seed, "encoder"):
             self.vit = _build_vit(settings)
             initialise_linears(self.vit)
             assert isinstance(self.vit.patch_embed.proj, nn.Conv2d)

@@ -1,9 +1,21 @@
 """The initial weights of the specification (1.3), written over whatever the library chose."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+from otherview.seeding import named_seed
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Within, torch draws from a generator of (seed, purpose); outside nothing changes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(named_seed(seed, purpose))
+        yield
 
 
 @torch.no_grad()

@@ -3,11 +3,10 @@
 from otherview.config import RunConfig
 from otherview.methods.settings import MAESettings, MoCoV3Settings
 from otherview.nn.settings import EncoderSettings
-from otherview.recipes.siamese_im import siamese_im_pico_32
+from otherview.recipes.siamese_im import PLAIN, siamese_im_pico_32
 from otherview.training.settings import TrainingSettings
-from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
+from otherview.views.settings import MaskSettings, ViewSettings
 
-PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
 NOTHING_HIDDEN = MaskSettings(kind="none")
 
 

@@ -6,6 +6,9 @@ from otherview.nn.settings import EncoderSettings
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
 
+PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
+"""No colour is changed."""
+
 
 def siamese_im_vit_b16() -> RunConfig:
     """The paper's ViT-B/16, 1600 epochs of ImageNet-1k.
@@ -90,8 +93,7 @@ def siamese_im_demo() -> RunConfig:
     cost      5 minutes 40 seconds on two CPU cores, evaluation and report included
     expected  kNN .692 and .673 with the seeds 0 and 1 (untrained .324 and .239, raw pixels .254)
     """
-    plain = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
-    views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": plain, "other_colour": plain})
+    views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": PLAIN, "other_colour": PLAIN})
     pico = siamese_im_pico_32()
     method = pico.method.model_copy(update={"predictor_start": "zero"})
     return pico.model_copy(update={"recipe": "siamese_im_demo", "steps": 600, "method": method, "views": views})

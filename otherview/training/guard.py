@@ -47,7 +47,7 @@ def _write(run: Run, outcome: Outcome, samples: Sequence[Sample], step: int) -> 
 
 
 def count_broken(run: Run, outcome: Outcome, samples: Sequence[Sample]) -> list[str]:
-    """What to say of images that could not be read, each once; raises BrokenImage where they are a large share.
+    """What to say of images that could not be read, each once.
 
     The outcome's mean over ranks has been read by all hosts: all decide alike, and a step without broken images
     costs nothing more.
@@ -58,11 +58,16 @@ def count_broken(run: Run, outcome: Outcome, samples: Sequence[Sample]) -> list[
         return []
     tally.replaced += round(outcome.broken * ranks())
     mine = [index for sample in samples for index in sample.replaced()]
-    new = sorted({index for part in gather_objects(mine) for index in part} - set(tally.broken))
-    tally.broken += new
+    new = sorted({index for part in gather_objects(mine) for index in part} - tally.broken)
+    tally.broken.update(new)
+    return [f"broken image {run.name_of(index)}: replaced by the next readable one" for index in new]
+
+
+def refuse_too_many_broken(run: Run) -> None:
+    """Raise BrokenImage where a larger share of images cannot be read than the settings allow."""
+    tally = run.tally
     if tally.samples >= ENOUGH_TO_JUDGE and tally.replaced > run.settings.most_broken * tally.samples:
         raise BrokenImage(
-            f"{tally.replaced} of {tally.samples} images cannot be read ({run.name_of(tally.broken[0])} for one), more "
+            f"{tally.replaced} of {tally.samples} images cannot be read ({run.name_of(min(tally.broken))} for one), more "
             f"than training.most_broken {run.settings.most_broken:.0%}: otherview doctor names them all and why"
         )
-    return [f"broken image {run.name_of(index)}: replaced by the next readable one" for index in new]

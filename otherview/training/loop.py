@@ -15,7 +15,7 @@ from otherview.distributed import mean_over_ranks, rank
 from otherview.learner import Learner
 from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
-from otherview.training.guard import count_broken, count_skipped
+from otherview.training.guard import count_broken, count_skipped, refuse_too_many_broken
 from otherview.training.journal import Journal
 from otherview.training.memory import keep_pages
 from otherview.training.optim import make_optimiser
@@ -51,6 +51,7 @@ def train(run: Run) -> Summary:
             progress.warn(count_skipped(run, outcome, samples, step))
             for line in count_broken(run, outcome, samples):
                 progress.say(line)
+            refuse_too_many_broken(run)
             clockwork.tick()
 
             done = step + 1

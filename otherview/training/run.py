@@ -35,7 +35,7 @@ class Tally:
     """Images asked for."""
     replaced: int = 0
     """How many of them could not be read."""
-    broken: list[int] = field(default_factory=list)
+    broken: set[int] = field(default_factory=set)
     """Indices of the images that could not be read, each once."""
     skipped: int = 0
     """Steps skipped because they were not finite."""

@@ -78,14 +78,12 @@ def _step(request: BenchStep) -> dict[str, Any]:
 
 
 def _growth(path: Path) -> dict[str, Any]:
-    import torch
-
     from otherview.bench.growth import bench_growth, count_measurements
     from otherview.report.pictures import draw_growth
     from otherview.training.console import RunProgress
 
     with RunProgress(total=count_measurements(), title="sizes") as progress:
-        found = bench_growth(threads=torch.get_num_threads(), advance=lambda: progress.advance(1))
+        found = bench_growth(advance=lambda: progress.advance(1))
     draw_growth(found["axes"]).savefig(path, dpi=150)
     return {"figure": str(path), **found}
 

@@ -54,6 +54,10 @@ class RunConfig(BaseModel):
             raise WrongRequest(
                 f"views.levels {self.views.levels[0]} {self.views.levels[1]} must rise: black, then white"
             )
+        if self.views.mask.count > 1 and self.method.name != "siamese_im":
+            raise WrongRequest(
+                f"views.mask.count {self.views.mask.count} is for siamese_im: {self.method.name} takes 1"
+            )
         hidden = self.views.mask.hidden_of(rows * columns)
         if not 0 <= hidden < rows * columns:
             raise WrongRequest(

@@ -98,6 +98,15 @@ def place(view: Crop, *, within: Crop, grid: PatchGrid, within_grid: PatchGrid |
     )
 
 
+def inside(placement: Placement, grid: PatchGrid) -> Tensor:
+    """Whether each placed patch has its centre within the frame of `grid` patches: bool [*B, L] in row order."""
+    rows, columns = (
+        (centres > -0.5) & (centres < cells - 0.5)
+        for centres, cells in zip((placement.rows, placement.columns), grid, strict=True)
+    )
+    return (rows[..., :, None] & columns[..., None, :]).flatten(-2)
+
+
 class _Crops(NamedTuple):
     top: Tensor
     left: Tensor

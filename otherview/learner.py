@@ -28,13 +28,18 @@ class Reduced(NamedTuple):
 
 @runtime_checkable
 class Image(Protocol):
-    """An image as views see it: its size as a person sees it, and its pixels when asked for."""
+    """An image as views see it: its size as a person sees it, its pixels and its class when asked for."""
 
     @property
     def height(self) -> int: ...
 
     @property
     def width(self) -> int: ...
+
+    @property
+    def label(self) -> Callable[[], int | None]:
+        """Its class, counted from 0; None where it has none."""
+        ...
 
     def decode(self) -> np.ndarray:
         """uint8 [H, W, C], the whole image."""

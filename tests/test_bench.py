@@ -7,31 +7,69 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch.utils.flop_counter import FlopCounterMode
 
+from otherview.bench.flops import COUNTED, flops_per_image
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
-from otherview.bench.reference import naive_twin
-from otherview.bench.subject import attention_flops, random_batch
+from otherview.config import RunConfig
 from otherview.data.spec import open_source
-from otherview.methods.build import build_siamese_im
+from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings
 from otherview.recipes.registry import find
 
 
-def test_attention_s_flops_are_those_of_the_unfused_twin() -> None:
-    """The counter sees nothing of fused attention on a CPU; the twin's is plain products, and it counts those."""
-    config = find("siamese_im_pico_32").make()
-    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
-    batch = random_batch(config, 6)
-    counts = []
-    for module in (learner, naive_twin(learner)):
-        with FlopCounterMode(display=False) as counter:
-            module(batch, module.prepare([batch], 0.5), 0).total.backward()
-        counts.append(counter.get_total_flops())
-    tokens, width = 6 * 64, config.method.head_width
-    square = 3 * 2 * tokens**2 * width  # the product of all pairs, and its gradient by either side
-    linear = 2 * tokens * width**2 - 2 * tokens * width  # the twin's gradient through y·C; our cosine
-    assert counts[1] - counts[0] == attention_flops(learner, 6) + square + linear
+def block(tokens: int, width: int) -> int:
+    """Products of a transformer block on one image, forward."""
+    return 24 * tokens * width**2 + 4 * tokens**2 * width
+
+
+def siamese_im(c: RunConfig) -> int:
+    m, d, depth, (patches, seen, pixels) = c.method, c.encoder.width, c.encoder.depth, sizes(c)
+    assert isinstance(m, SiameseIMSettings)
+    p, asked = m.head_width, seen + 1 + patches
+
+    def branch(tokens: int) -> int:
+        return depth * block(tokens, d) + 2 * tokens * d * p + m.projector_depth * block(tokens, p)
+
+    predictor = m.predictor_depth * block(asked, p) + 2 * patches * p**2
+    position = 2 * patches * 2 * p * p
+    loss = 2 * (2 * patches * p**2) + 2 * patches * p  # C, y·C and the cosine
+    embedding = 2 * (2 * patches * pixels * d)
+    return branch(patches + 1) + 3 * (branch(seen + 1) + predictor) + 2 * position + loss + embedding
+
+
+def mae(c: RunConfig) -> int:
+    m, d, depth, (patches, seen, pixels) = c.method, c.encoder.width, c.encoder.depth, sizes(c)
+    assert isinstance(m, MAESettings)
+    w = m.decoder_width
+    decoder = 2 * (seen + 1) * d * w + m.decoder_depth * block(patches + 1, w) + 2 * (patches + 1) * w * pixels
+    return 3 * (depth * block(seen + 1, d) + decoder) + 2 * (2 * patches * pixels * d)
+
+
+def moco_v3(c: RunConfig) -> int:
+    m, d, depth, (patches, _, pixels) = c.method, c.encoder.width, c.encoder.depth, sizes(c)
+    assert isinstance(m, MoCoV3Settings)
+    h, o = m.hidden_width, m.output_width
+    branch = depth * block(patches + 1, d) + 2 * (d * h + h * h + h * o)
+    predictor, similarities = 2 * (o * h + h * o), 2 * COUNTED * o
+    return 2 * (4 * branch + 3 * predictor + 2 * similarities + 2 * (2 * patches * pixels * d))
+
+
+def supervised(c: RunConfig) -> int:
+    d, (patches, _, pixels) = c.encoder.width, sizes(c)
+    return 3 * (c.encoder.depth * block(patches + 1, d) + 2 * d * 2) + 2 * (2 * patches * pixels * d)
+
+
+def sizes(c: RunConfig) -> tuple[int, int, int]:
+    """Patches, visible ones, and the values of a patch."""
+    patches = c.encoder.grid[0] * c.encoder.grid[1]
+    return patches, patches - c.views.mask.hidden_of(patches), 3 * c.encoder.patch_size**2
+
+
+@pytest.mark.parametrize("closed_form", [siamese_im, mae, moco_v3, supervised])
+def test_the_counted_flops_have_a_closed_form(closed_form: Callable[[RunConfig], int]) -> None:
+    """As docs/compute.md has it: a backward pass is twice the forward, and nothing goes back into frozen parts."""
+    config = find(f"{closed_form.__name__}_pico_32").make()
+    assert flops_per_image(config) == closed_form(config)
 
 
 def agrees(source_spec: str | None, count: int) -> None:

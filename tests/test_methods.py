@@ -1,9 +1,12 @@
 """Every method under the one contract: a finite loss, gradient where it belongs and nowhere else, no state in forward."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
@@ -16,24 +19,60 @@ from otherview.losses.reconstruction import hidden_mean_square, normalise_patche
 from otherview.methods.build import build
 from otherview.recipes.registry import find
 from otherview.seeding import sample_rng
+from otherview.views.settings import MaskSettings
 from tests.ranks import in_ranks, moco_v3_of_rank
 
-PICO = ("siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32")
+PICO = ("siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32", "supervised_pico_32")
+SMALL: dict[str, dict[str, Any]] = {
+    "siamese_im": {"head_width": 32, "negative_weight": 0.5},
+    "mae": {"decoder_width": 32},
+    "moco_v3": {"hidden_width": 32, "output_width": 16},
+    "supervised": {"classes": 8},
+}
+PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "same crop": {"views": {"other_crop": "seen"}},
+    "random mask": {"views": {"mask": MaskSettings(kind="random", hidden=20)}},
+    "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", hidden=38)}},
+    "no mask": {"views": {"mask": MaskSettings(kind="none")}},
+    "three masks": {"views": {"mask": MaskSettings(hidden=38, count=3)}},
+    "a quarter asked": {"views": {"asked": 0.25}},
+    "three masks, a quarter asked": {"views": {"mask": MaskSettings(hidden=38, count=3), "asked": 0.25}},
+    "registers": {"encoder": {"registers": 2}},
+    "patch embedding": {"encoder": {"train_patch_embedding": True}},
+    "pixels": {"method": {"target": "pixels"}},
+    "pixels, overlap": {"method": {"target": "pixels", "overlap_only": True}},
+    "place alone": {"method": {"relation": "without_scale"}},
+    "untold": {"method": {"relation": "untold"}},
+    "colour told": {"method": {"tell_colour": True}},
+    "global dense": {"method": {"loss": "global_dense"}},
+    "global": {"method": {"loss": "global"}},
+    "info_nce": {"method": {"loss": "info_nce"}},
+    "overlap": {"method": {"overlap_only": True}},
+    "overlap, three masks, a quarter asked": {
+        "method": {"overlap_only": True},
+        "views": {"mask": MaskSettings(hidden=38, count=3), "asked": 0.25},
+    },
+    "layer norm": {"method": {"projector_norm": "layer", "predictor_norm": "layer"}},
+    "shallow heads": {"method": {"projector_depth": 0, "predictor_depth": 1}},
+    "constant momentum": {"method": {"momentum_schedule": "constant"}},
+    "no momentum": {"method": {"momentum_schedule": "none"}},
+    "zero start": {"method": {"predictor_start": "zero"}},
+}
+"""Every part of Siamese Image Modeling that can be exchanged, by what it is."""
 
 
-def small(recipe: str) -> RunConfig:
+def small(recipe: str, part: str | None = None) -> RunConfig:
     config = find(recipe).make()
-    heads = {
-        "siamese_im": {"head_width": 32, "negative_weight": 0.5},
-        "mae": {"decoder_width": 32},
-        "moco_v3": {"hidden_width": 32, "output_width": 16},
-    }[config.method.name]
-    encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
-    return config.model_copy(update={"encoder": encoder, "method": config.method.model_copy(update=heads)})
+    changes = {"encoder": {"width": 32, "depth": 1}, "method": SMALL[config.method.name], "views": {}}
+    for room, change in PARTS[part].items() if part else ():
+        changes[room] = {**changes[room], **change}
+    rooms = {room: getattr(config, room).model_copy(update=change) for room, change in changes.items()}
+    return config.model_copy(update=rooms)
 
 
-def learner_and_batch(recipe: str, count: int = 6) -> tuple[Learner, object]:
-    config = small(recipe)
+def learner_and_batch(recipe: str, part: str | None = None, count: int = 6) -> tuple[Learner, Any]:
+    config = small(recipe, part)
+    config.check()
     learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
     source = Shapes(count)
     samples = [
@@ -42,9 +81,11 @@ def learner_and_batch(recipe: str, count: int = 6) -> tuple[Learner, object]:
     return learner, default_collate(samples)
 
 
-@pytest.mark.parametrize("recipe", PICO)
-def test_a_step_of_every_method(recipe: str) -> None:
-    learner, batch = learner_and_batch(recipe)
+@pytest.mark.parametrize(
+    ("recipe", "part"), [*((recipe, None) for recipe in PICO), *(("siamese_im_pico_32", part) for part in PARTS)]
+)
+def test_a_step_of_every_method_and_part(recipe: str, part: str | None) -> None:
+    learner, batch = learner_and_batch(recipe, part)
     learner.train()
     context = learner.prepare([batch], 0.1)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
@@ -54,7 +95,7 @@ def test_a_step_of_every_method(recipe: str) -> None:
     assert not any(part.requires_grad for part in loss.parts.values())
     assert all(torch.isfinite(value).all() for value in learner.figures(context).values())
     loss.total.backward()
-    frozen = not small(recipe).encoder.train_patch_embedding
+    frozen = not small(recipe, part).encoder.train_patch_embedding
     for name, parameter in learner.named_parameters():
         learns = not name.startswith("target.") and not (frozen and "patch_embed" in name)
         assert (parameter.grad is not None) == parameter.requires_grad == learns, name
@@ -117,3 +158,19 @@ def test_moco_v3_s_keys_come_from_all_ranks(tmp_path: Path) -> None:
         mean = (both[0]["gradients"][name] + both[1]["gradients"][name]) / 2
         if gradient.norm() > 1e-6 * whole:  # else the true gradient is zero: a bias before a batch norm
             assert (mean - gradient).norm() < 1e-5 * gradient.norm(), name
+
+
+def test_supervised_pre_training_takes_its_classes_from_the_data(tmp_path: Path, otherview: Callable) -> None:
+    run = ("pretrain", "--recipe", "supervised_pico_32", "--encoder.width", 32, "--encoder.depth", 1, "--batch", 16)
+    run = (*run, "--steps", 3, "--out", tmp_path / "run")
+    for number in range(16):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "flat" / f"{number}.png")
+    done = otherview(*run, "--data", tmp_path / "flat")
+    assert done.returncode == 2 and "has no labels" in done.stderr
+    done = otherview(*run, "--data", "shapes:64", "--method.classes", 5)
+    assert done.returncode == 2 and "fewer than the 8 classes" in done.stderr
+    done = otherview(*run, "--data", "shapes:64", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "classes: 8" in (tmp_path / "run/config.yaml").read_text()
+    assert not (tmp_path / "run/target.safetensors").exists()

@@ -15,9 +15,13 @@ from otherview.bench.reference import NaiveSiameseIM
 from otherview.geometry import PatchGrid, place
 from otherview.losses.objectives import Dense
 from otherview.methods.siamese_im import SiameseIM
+from otherview.methods.target import MovingTarget
+from otherview.nn.branch import Branch
+from otherview.nn.ema import constant_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector
 from otherview.nn.positions import relative_code, sincos_grid
+from otherview.nn.relation import Told
 from otherview.nn.settings import EncoderSettings
 from otherview.views.masks import blockwise_mask
 from otherview.views.pair import PairViews
@@ -64,17 +68,16 @@ def build(arrays: dict[str, np.ndarray], s: dict[str, Any], kind: type[SiameseIM
     )  # fmt: skip
     width, heads = s["decoder_dim"], s["decoder_heads"]
     norm = {True: "layer", False: "batch"}
+    projector = Projector(s["embed_dim"], width, depth=s["projector_depth"], heads=heads, norm=norm[s["use_proj_ln"]])
+    online = Branch(Encoder(encoder), projector)
     learner = kind(
-        encoder=Encoder(encoder),
-        projector=Projector(
-            s["embed_dim"], width, depth=s["projector_depth"], heads=heads, norm=norm[s["use_proj_ln"]]
-        ),
+        online=online,
+        target=MovingTarget(online, partial(constant_momentum, always=s["momentum"])),
         predictor=Predictor(width, depth=s["predictor_depth"], heads=heads, norm=norm[s["use_pred_ln"]]),
         objective=Dense(s["neg_weight"]),
         views=PairViews(
             ViewSettings(mask=MaskSettings(hidden=s["masked_patches"])), tuple(size), grid_of(arrays["in/mask"])
         ),
-        momentum=partial(lambda progress, constant: constant, constant=s["momentum"]),
         prediction_norm=nn.LayerNorm(width, eps=1e-5).requires_grad_(False) if s["online_ln"] else None,
     )
     learner.load_state_dict(renamed(arrays, "state/"), strict=True)
@@ -100,7 +103,7 @@ def test_forward_parity(path: Path) -> None:
     raw = target.projector(target.encoder(batch.other.pixels).sequence)[:, 1:]
     ours = {
         "relative_position": code,
-        "relative_position_embedding": learner.predictor.position(code),
+        "relative_position_embedding": learner.predictor.position(Told(code, torch.zeros(0))),
         "online_encoder_output": learner.online.encoder(batch.seen.pixels, visible).sequence,
         "pred": learner.predict(batch),
         "target_raw": raw,

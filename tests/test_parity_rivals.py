@@ -12,6 +12,7 @@ from otherview.geometry import Crop, PatchGrid
 from otherview.learner import Learner, StepLoss
 from otherview.methods.mae import MAE, Decoder
 from otherview.methods.moco_v3 import Head, MoCoV3
+from otherview.nn.ema import constant_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.views.pair import PairViews
@@ -95,7 +96,7 @@ def moco_v3_of(path: Path) -> tuple[MoCoV3, list[ViewPair], dict[str, np.ndarray
         views=PairViews(
             ViewSettings(mask=MaskSettings(kind="none")), encoder.settings.image_size, PatchGrid(*encoder.grid)
         ),
-        momentum=partial(lambda progress, constant: constant, constant=s["momentum"]),
+        momentum=partial(constant_momentum, always=s["momentum"]),
         temperature=s["temperature"],
     )
     learner.load_state_dict(rival_parameters(arrays, "state/", "moco_v3"), strict=True)

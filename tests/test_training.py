@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 
-from otherview.bench.subject import random_batch
+from otherview.bench.flops import random_batch
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
@@ -127,7 +127,7 @@ def test_accumulation_equals_the_large_batch_where_batch_norm_statistics_do() ->
     method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5})
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
     learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
-    micro = random_batch(config, 4)
+    micro = random_batch(learner, 4)
     whole = tree_map(lambda part: torch.cat([part, part]), micro)
     found = []
     for batches in ([micro, micro], [whole]):

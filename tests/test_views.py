@@ -80,7 +80,9 @@ def test_the_colour_branch_has_the_reference_s_distribution(photo: Image.Image) 
         return [level.mean(), level.std(), (level.max(axis=2) - level.min(axis=2)).mean(), level[..., 0].mean()]
 
     count = 1500
-    ours = np.array([figures(colour.recolour(np.asarray(small), settings, rng)) for _ in range(count)])
+    ours = np.array(
+        [figures(colour.recolour(np.asarray(small), colour.draw_colour(settings, rng))) for _ in range(count)]
+    )
     theirs = np.array([figures(np.asarray(reference(small))) for _ in range(count)])
     error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / count)
     assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 4.5 * error + 0.3).all()
@@ -93,10 +95,12 @@ def test_probabilities_and_branches() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     rng = Random(1)
     none = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
-    assert (colour.recolour(pixels, none, rng) == pixels).all()
+    assert (colour.recolour(pixels, colour.draw_colour(none, rng)) == pixels).all()
     for field, share in (("gray_probability", 0.2), ("solarise_probability", 0.3), ("blur_probability", 0.1)):
         settings = none.model_copy(update={field: share})
-        changed = np.mean([(colour.recolour(pixels, settings, rng) != pixels).any() for _ in range(1500)])
+        changed = np.mean(
+            [(colour.recolour(pixels, colour.draw_colour(settings, rng)) != pixels).any() for _ in range(1500)]
+        )
         assert abs(changed - share) < 0.05, field
     assert ViewSettings().other_colour.solarise_probability == 0.2
     assert ViewSettings().seen_colour.blur_probability == 1.0

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from otherview.bench.flops import random_batch
 from otherview.bench.memory import forget_peak, status_mb
-from otherview.bench.subject import WHO, contender, random_batch, stepper
+from otherview.bench.subject import WHO, contender, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
@@ -95,8 +96,8 @@ def measure(point: Point, who: str) -> dict[str, float]:
     """Seconds of a step (median) and the memory it needs beyond weights, gradients and moments, in MiB."""
     config = config_of(point)
     learner = contender(who, config)
-    stepper(learner, config, random_batch(config, 1))()
-    step = stepper(learner, config, random_batch(config, point.batch))
+    stepper(learner, config, random_batch(learner, 1))()
+    step = stepper(learner, config, random_batch(learner, point.batch))
     forget_peak()
     before = status_mb("VmRSS")
     seconds = []

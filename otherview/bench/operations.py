@@ -88,8 +88,8 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
     for name, branch in (("seen branch", settings.seen_colour), ("other branch", settings.other_colour)):
         whole = settings.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
         theirs = reference_branch(whole, branch, SIZE)(Image.fromarray(pixels)).permute(1, 2, 0).numpy() * 255
-        ours = colour.recolour(take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0], branch, rng)
-        pairs[name] = ours, np.rint(theirs).astype(np.uint8)
+        ours = take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0]
+        pairs[name] = colour.recolour(ours, colour.draw_colour(branch, rng)), np.rint(theirs).astype(np.uint8)
     return pairs
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from otherview.learner import StepLoss
 from otherview.losses.unigrad import spectrum_figures
 from otherview.methods.siamese_im import Context, SiameseIM
+from otherview.methods.target import MovingTarget
 from otherview.views.view import ViewPair
 
 
@@ -63,23 +64,23 @@ class NaiveSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
-        momentum = self.momentum(progress)
+        assert isinstance(self.target, MovingTarget)
+        momentum = self.target.momentum(progress)
         for mine, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
             mine.data = mine.data * momentum + theirs.data * (1 - momentum)
-        targets = [self.represent(batch.other) for batch in micro_batches]
-        return Context(targets, self.objective.statistics(targets))
+        targets = [self.target(self._normalised(batch.other)) for batch in micro_batches]
+        return Context(targets, self.objective.statistics(targets), None)
 
 
 def naive_twin(learner: SiameseIM) -> NaiveSiameseIM:
     """The naive twin of a learner, with the same weights."""
     parts = copy.deepcopy(learner)
     return NaiveSiameseIM(
-        encoder=parts.online.encoder,
-        projector=parts.online.projector,
+        online=parts.online,
+        target=parts.target,
         predictor=parts.predictor,
         objective=parts.objective,
         views=parts.views,
-        momentum=parts.momentum,
     )
 
 

@@ -14,14 +14,13 @@ from collections.abc import Callable
 
 import torch
 
+from otherview.bench.flops import flops_per_image, random_batch
 from otherview.bench.memory import status_mb
-from otherview.bench.subject import WHO, contender, learner_of, random_batch, step_flops, stepper
+from otherview.bench.subject import WHO, contender, stepper
 from otherview.config import RunConfig
 
 ROUNDS = 3
 PEAK_SIDE, PEAK_TRIES = 2048, 5
-COUNTED = 2
-"""FLOPs are counted on so many images: every one of them costs the same."""
 
 
 class _Runner:
@@ -52,7 +51,7 @@ class _Runner:
 
 def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Medians over rounds in which peak, our step and the twin's take turns; the first round is a warm-up."""
-    flops = batch / COUNTED * step_flops(learner_of(config), random_batch(config, COUNTED))
+    flops = batch * flops_per_image(config)
     runners = {who: _Runner(config, batch, who) for who in WHO}
     seconds: dict[str, list[float]] = {who: [] for who in WHO}
     shares: list[float] = []
@@ -93,7 +92,8 @@ def _product_flops() -> float:
 
 def _serve(config: RunConfig, batch: int, who: str) -> None:
     """A step for every line of standard input; what it took as a line of standard output."""
-    step = stepper(contender(who, config), config, random_batch(config, batch))
+    learner = contender(who, config)
+    step = stepper(learner, config, random_batch(learner, batch))
     for _ in sys.stdin:
         began = time.perf_counter()
         step()

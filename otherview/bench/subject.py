@@ -1,10 +1,8 @@
-"""What the benches of the step measure: a learner, a batch and an optimiser step on it."""
+"""What the benches of the step measure: a learner and an optimiser step on a batch."""
 
 from collections.abc import Callable
-from random import Random
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from otherview.bench.reference import naive_twin
 from otherview.config import RunConfig
@@ -28,12 +26,6 @@ def vit_s16() -> RunConfig:
     )
 
 
-def learner_of(config: RunConfig) -> SiameseIM:
-    """Siamese Image Modeling, freshly initialised."""
-    assert isinstance(config.method, SiameseIMSettings), config.method.name
-    return build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
-
-
 WHO = ("ours", "reference")
 
 
@@ -41,23 +33,9 @@ def contender(who: str, config: RunConfig) -> SiameseIM:
     """Ours in a process set up as `pretrain` does it, or the naive twin in one as torch starts it."""
     if who == "ours":
         keep_pages()
-        return learner_of(config)
-    return naive_twin(learner_of(config))
-
-
-def random_batch(config: RunConfig, count: int) -> ViewPair:
-    """Noise with crops and masks as a run would draw them."""
-    import numpy as np
-    from torch.utils.data import default_collate
-
-    from otherview.data.picture import Picture
-    from otherview.geometry import PatchGrid
-    from otherview.views.pair import PairViews
-
-    views = PairViews(config.views, config.encoder.image_size, PatchGrid(*config.encoder.grid))
-    rng = np.random.default_rng(0)
-    picture = Picture("noise", rng.integers(0, 256, (300, 400, config.encoder.channels), np.uint8))
-    return default_collate([views(picture, Random(index)) for index in range(count)])
+    assert isinstance(config.method, SiameseIMSettings), config.method.name
+    learner = build_siamese_im(config.method, encoder=config.encoder, views=config.views, seed=0)
+    return learner if who == "ours" else naive_twin(learner)
 
 
 def stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[[], None]:
@@ -74,26 +52,3 @@ def stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[
         float(loss.detach())
 
     return step
-
-
-def step_flops(learner: SiameseIM, batch: ViewPair) -> float:
-    """Of one step over target, forward and backward: counted products, and fused attention, which a CPU does not count."""
-    with FlopCounterMode(display=False) as counter:
-        learner(batch, learner.prepare([batch], 0.5), 0).total.backward()
-    learner.zero_grad(set_to_none=True)
-    return counter.get_total_flops() + attention_flops(learner, len(batch.seen.pixels))
-
-
-def attention_flops(learner: SiameseIM, images: int) -> float:
-    """4·N²·D a layer forward, three times that where there is a backward pass; zero on devices that count it."""
-    if next(learner.parameters()).device.type != "cpu":
-        return 0.0
-    grid, mask = learner.views.grid.patches, learner.views.settings.mask
-    seen, whole = 1 + grid - mask.hidden_of(grid), 1 + grid
-    encoder, projector, predictor = learner.online.encoder, learner.online.projector, learner.predictor
-    depth, width = encoder.settings.depth, encoder.settings.width
-    heads = predictor.head.in_features
-    forward_only = whole**2 * (depth * width + len(projector.blocks) * heads)
-    with_backward = seen**2 * (depth * width + len(projector.blocks) * heads)
-    with_backward += (seen + grid) ** 2 * len(predictor.blocks) * heads
-    return 4.0 * images * (forward_only + 3 * with_backward)

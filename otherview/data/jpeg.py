@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, faults_named, upright
+from otherview.data.source import unlabelled
 from otherview.errors import BrokenImage
 from otherview.learner import Reduced
 
@@ -21,7 +22,7 @@ class JpegPicture:
             raise ValueError(f"colour space {space}")
         if height * width > MOST_PIXELS:
             raise BrokenImage(f"{height}×{width} pixels: more than {MOST_PIXELS:,} are taken for a decompression bomb")
-        self.name, self._data = name, data
+        self.name, self.label, self._data = name, unlabelled, data
         self._orientation = _orientation(data)
         self._size = (width, height) if self._orientation in (5, 6, 7, 8) else (height, width)
 

@@ -11,6 +11,7 @@ raises BrokenImage.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from otherview.data.decode import decode_values
 from otherview.data.jpeg import JPEG_START, JpegPicture
 from otherview.data.levels import RGB, Decoding, to_levels
-from otherview.data.source import Source
+from otherview.data.source import Source, unlabelled
 from otherview.errors import BrokenImage
 from otherview.learner import Reduced
 
@@ -39,6 +40,7 @@ class Picture:
 
     def __init__(self, name: str, pixels: np.ndarray) -> None:
         self.name = name
+        self.label = unlabelled
         self._pixels = pixels
 
     @property
@@ -72,5 +74,7 @@ def open_picture(data: bytes, name: str, decoding: Decoding = RGB) -> Picture | 
 
 
 def picture_of(source: Source, index: int, decoding: Decoding = RGB) -> Picture | JpegPicture:
-    """Open one image of a source."""
-    return open_picture(source.read(index), source.name(index), decoding)
+    """Open one image of a source; its class is looked up when it is asked for."""
+    picture = open_picture(source.read(index), source.name(index), decoding)
+    picture.label = partial(source.label, index)
+    return picture

@@ -133,6 +133,10 @@ class Shapes:
         """The drawn image as a PPM file: a line of text and the pixels."""
         return f"P6 {self.size} {self.size} 255\n".encode() + self.drawing(index).pixels.tobytes()
 
+    def pixel_labels(self, index: int) -> np.ndarray:
+        """uint8 [S, S]: 0 ground, else class + 1."""
+        return self.drawing(index).pixel_labels
+
     def drawing(self, index: int) -> Drawing:
         """The image with boxes, masks and ground."""
         rng = self._rng(index)

@@ -104,6 +104,11 @@ def joined(parts: Sequence[Source]) -> Source:
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
+def unlabelled() -> int | None:
+    """The class of an image that has none."""
+    return None
+
+
 def printable(name: str) -> str:
     """A file's name as one line that no terminal acts upon."""
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in name)

@@ -22,6 +22,7 @@ from otherview.data.source import Source
 from otherview.errors import BrokenImage
 from otherview.geometry import Crop
 from otherview.learner import Image
+from otherview.losses.reconstruction import patchify
 from otherview.nn.encoder import Encoder
 from otherview.views.crop import planes, take
 from otherview.views.view import normalise
@@ -61,7 +62,7 @@ class _Centres(Dataset[tuple[np.ndarray, str]]):
 class Features(NamedTuple):
     """Features by kind of token, float32 on the CPU, and which of the images asked for they belong to."""
 
-    tokens: dict[str, Float[Tensor, "N D"]]
+    tokens: dict[str, Float[Tensor, "N *L D"]]
     kept: Int[Tensor, " N"]
     """Places in the list of indices; images that cannot be read are named and left out."""
 
@@ -92,8 +93,12 @@ def extract(
     indices: np.ndarray | None = None,
     workers: int = 1,
     advance: Advance = lambda _: None,
+    patch_size: int | None = None,
 ) -> Features:
-    """cls and mean token of every readable image; with `encoder` None the normalised pixels themselves."""
+    """cls and mean token of every readable image; with `encoder` None the normalised pixels themselves.
+
+    With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels.
+    """
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
         _Centres(source, indices, look),
@@ -111,15 +116,16 @@ def extract(
             name_once(fault)
         whole = torch.tensor([not fault for fault in faults])
         kept.append(done + whole.nonzero()[:, 0])
-        for name, value in _tokens(encoder, pixels[whole], look).items():
+        for name, value in _tokens(encoder, pixels[whole], look, patch_size).items():
             found.setdefault(name, []).append(value.float().cpu())
         done += len(faults)
         advance(len(faults))
     return Features({name: torch.cat(values) for name, values in found.items()}, torch.cat(kept))
 
 
-def _tokens(encoder: Encoder | None, pixels: Tensor, look: Look) -> dict[str, Tensor]:
+def _tokens(encoder: Encoder | None, pixels: Tensor, look: Look, patch_size: int | None) -> dict[str, Tensor]:
     if encoder is None:
-        return {"pixels": normalise(pixels, look.mean, look.std).flatten(1)}
+        images = normalise(pixels, look.mean, look.std)
+        return {"patches": patchify(images, patch_size)} if patch_size else {"pixels": images.flatten(1)}
     tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std))
-    return {"mean": tokens.mean, "cls": tokens.cls}
+    return {"patches": tokens.patches} if patch_size else {"mean": tokens.mean, "cls": tokens.cls}

@@ -1,6 +1,7 @@
 """What a method descends: statistics of the whole step first, then the loss of one micro-batch.
 
-The CVPR form is dense alone; the article's form adds a global term on mean tokens (specification 0 and 1.8).
+The CVPR form is dense alone; the article's form adds a global term on mean tokens (specification 0 and 1.8). The rest is
+what the paper compares them with.
 Axes: B images, L tokens, D width.
 """
 
@@ -8,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
+from otherview.distributed import gather
 from otherview.learner import StepLoss
-from otherview.losses.unigrad import correlation, spectrum_figures, split_mean, unigrad
+from otherview.losses.contrastive import info_nce_in_chunks
+from otherview.losses.unigrad import correlation, effective_rank, spectrum_figures, split_mean, unigrad
 
-Statistics = tuple[Float[Tensor, "D D"], ...]
+Statistics = tuple[Tensor, ...]
+"""C, or two of them, or all keys: what an objective needs of the whole step."""
 
 
 @runtime_checkable
@@ -69,3 +75,52 @@ class GlobalDense:
     def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
         of_means, of_rests = (spectrum_figures(c, weight=self.negative_weight) for c in statistics)
         return {f"global_{name}": value for name, value in of_means.items()} | of_rests
+
+
+@dataclass(frozen=True)
+class Global:
+    """UniGrad on every image's mean token alone."""
+
+    negative_weight: float
+
+    def statistics(self, targets: Sequence[Float[Tensor, "B L D"]]) -> Statistics:
+        return (correlation([z.mean(dim=1) for z in targets]),)
+
+    def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
+        loss = unigrad(y.mean(dim=1), z.mean(dim=1), statistics[0], weight=self.negative_weight)
+        return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative, "cosine": loss.cosine})
+
+    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        return spectrum_figures(statistics[0], weight=self.negative_weight)
+
+
+@dataclass(frozen=True)
+class DenseInfoNCE:
+    """Every token against the tokens of all images on all ranks; what UniGrad does without the similarities."""
+
+    temperature: float
+
+    def statistics(self, targets: Sequence[Float[Tensor, "B L D"]]) -> Statistics:
+        return (gather(torch.cat([z.flatten(0, 1) for z in targets])).flatten(0, 1),)
+
+    def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
+        y, z = y.flatten(0, 1), z.flatten(0, 1)
+        cosine = F.cosine_similarity(y.detach().float(), z, dim=1).mean()
+        return StepLoss(info_nce_in_chunks(y, z, statistics[0], temperature=self.temperature), {"cosine": cosine})
+
+    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        return {"effective_rank": effective_rank(correlation([F.normalize(statistics[0], dim=1)]))}
+
+
+@dataclass(frozen=True)
+class MeanSquare:
+    """The mean square over all values, for targets that cannot collapse: pixels."""
+
+    def statistics(self, targets: Sequence[Float[Tensor, "B L D"]]) -> Statistics:
+        return ()
+
+    def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
+        return StepLoss(F.mse_loss(y.float(), z), {})
+
+    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        return {}

@@ -1,24 +1,36 @@
 """From settings to a learner: the parts are made here and handed in; the weights depend on settings and `seed` alone."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from otherview.geometry import PatchGrid
 from otherview.learner import Learner
-from otherview.losses.objectives import Dense, GlobalDense, Objective
+from otherview.losses.objectives import Dense, DenseInfoNCE, Global, GlobalDense, MeanSquare, Objective
 from otherview.methods.mae import MAE, Decoder
 from otherview.methods.moco_v3 import Head, MoCoV3
-from otherview.methods.settings import MAESettings, MethodSettings, MoCoV3Settings, SiameseIMSettings
+from otherview.methods.settings import (
+    MAESettings,
+    MethodSettings,
+    MoCoV3Settings,
+    SiameseIMSettings,
+    SupervisedSettings,
+)
 from otherview.methods.siamese_im import SiameseIM
-from otherview.nn.ema import cosine_momentum
+from otherview.methods.supervised import ClassHead, Supervised
+from otherview.methods.target import MovingTarget, PixelTarget
+from otherview.nn.branch import Branch
+from otherview.nn.ema import constant_momentum, cosine_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector
 from otherview.nn.initialise import seeded
+from otherview.nn.relation import PositionAndColour, relative, untold, without_scale
 from otherview.nn.settings import EncoderSettings
+from otherview.views.colour import NUMBERS_TOLD
 from otherview.views.pair import PairViews
 from otherview.views.settings import ViewSettings
-from otherview.views.single import SingleView
+from otherview.views.single import LabelledViews, SingleView
 
 
 def build(method: MethodSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> Learner:
@@ -30,6 +42,8 @@ def build(method: MethodSettings, *, encoder: EncoderSettings, views: ViewSettin
             return build_mae(method, encoder=encoder, views=views, seed=seed)
         case MoCoV3Settings():
             return build_moco_v3(method, encoder=encoder, views=views, seed=seed)
+        case SupervisedSettings():
+            return build_supervised(method, encoder=encoder, views=views, seed=seed)
 
 
 def build_mae(method: MAESettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MAE:
@@ -61,6 +75,19 @@ def build_moco_v3(method: MoCoV3Settings, *, encoder: EncoderSettings, views: Vi
     )
 
 
+def build_supervised(
+    method: SupervisedSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int
+) -> Supervised:
+    """Supervised pre-training; how many classes there are must be known."""
+    assert method.classes is not None, "method.classes is filled in from the data"
+    with seeded(seed, "heads"):
+        head = ClassHead(encoder.width, method.classes)
+    view = SingleView(views, encoder.image_size, PatchGrid(*encoder.grid))
+    return Supervised(
+        encoder=Encoder(encoder, seed=seed), head=head, views=LabelledViews(view), smoothing=method.smoothing
+    )
+
+
 def build_siamese_im(
     method: SiameseIMSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int
 ) -> SiameseIM:
@@ -74,23 +101,48 @@ def build_siamese_im(
             norm=method.projector_norm,
         )
         predictor = Predictor(
-            method.head_width, depth=method.predictor_depth, heads=method.head_heads, norm=method.predictor_norm
+            method.head_width,
+            depth=method.predictor_depth,
+            heads=method.head_heads,
+            norm=method.predictor_norm,
+            position=PositionAndColour(method.head_width, numbers=NUMBERS_TOLD) if method.tell_colour else None,
+            values=encoder.channels * encoder.patch_size**2 if method.target == "pixels" else None,
         )
         if method.predictor_start == "zero":
             torch.nn.init.zeros_(predictor.head.weight)
+    online = Branch(Encoder(encoder, seed=seed), projector)
     return SiameseIM(
-        encoder=Encoder(encoder, seed=seed),
-        projector=projector,
+        online=online,
+        target=PixelTarget(encoder.patch_size)
+        if method.target == "pixels"
+        else MovingTarget(online, _momentum(method)),
         predictor=predictor,
         objective=_objective(method),
         views=PairViews(views, encoder.image_size, PatchGrid(*encoder.grid)),
-        momentum=partial(cosine_momentum, start=method.momentum),
+        relation={"relative": relative, "without_scale": without_scale, "untold": untold}[method.relation],
+        overlap_only=method.overlap_only,
     )
 
 
+def _momentum(method: SiameseIMSettings) -> Callable[[float], float]:
+    match method.momentum_schedule:
+        case "cosine":
+            return partial(cosine_momentum, start=method.momentum)
+        case "constant":
+            return partial(constant_momentum, always=method.momentum)
+        case "none":
+            return partial(constant_momentum, always=0.0)
+
+
 def _objective(method: SiameseIMSettings) -> Objective:
+    if method.target == "pixels":
+        return MeanSquare()
     match method.loss:
         case "dense":
             return Dense(method.negative_weight)
         case "global_dense":
             return GlobalDense(method.negative_weight, method.global_weight, method.dense_weight)
+        case "global":
+            return Global(method.negative_weight)
+        case "info_nce":
+            return DenseInfoNCE(method.temperature)

@@ -45,17 +45,35 @@ class SiameseIMSettings(_Method):
     predictor_start: Literal["random", "zero"] = "random"
     """The predictor's last Linear at the start. zero (ours): predictions begin at nothing, and the encoder is not pulled
     about before there is something to predict; short runs of small models learn sooner."""
-    loss: Literal["dense", "global_dense"] = "dense"
-    """dense: the CVPR form; global_dense: the article's, with the two weights below."""
+    target: Literal["features", "pixels"] = "features"
+    """features: of the moving average, after its projector (the paper); pixels: of every patch, normalised by themselves,
+    whose loss is the mean square."""
+    relation: Literal["relative", "without_scale", "untold"] = "relative"
+    """What the predictor is told of where the other view lies: place and scale (the paper), place alone, nothing."""
+    tell_colour: bool = False
+    """Also tell the predictor what was done to the colours of both views."""
+    loss: Literal["dense", "global_dense", "global", "info_nce"] = "dense"
+    """dense: the CVPR form; global_dense: the article's, with the two weights below; global: of mean tokens alone;
+    info_nce: dense, every token against those of all images, slow and in chunks."""
+    overlap_only: bool = False
+    """Patches of the other view that the seen one does not show count for nothing; loss dense or target pixels only."""
     negative_weight: float = Field(default=0.02, ge=0)
     """Weight of UniGrad's negative term. It is tied to the width: keep negative_weight · head_width near 15."""
     global_weight: float = Field(default=1.0, ge=0)
     dense_weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.2, gt=0)
+    """Of info_nce."""
     momentum: float = Field(default=0.995, ge=0, le=1)
-    """The target's momentum at the start; it rises to 1 along half a cosine."""
+    """The target's momentum at the start."""
+    momentum_schedule: Literal["cosine", "constant", "none"] = "cosine"
+    """cosine: it rises to 1 along half a cosine; constant: it stays; none: the target is the online branch itself."""
 
     def check(self) -> None:
         self._check_width("head")
+        if self.overlap_only and self.target == "features" and self.loss != "dense":
+            raise WrongRequest(
+                f"method.overlap_only needs method.loss dense, not {self.loss}: means and keys have no place"
+            )
 
     def warnings(self, *, tokens: int) -> list[str]:
         found = []
@@ -98,5 +116,17 @@ class MoCoV3Settings(_Method):
     """The target's momentum at the start; it rises to 1 along half a cosine."""
 
 
-MethodSettings = Annotated[SiameseIMSettings | MAESettings | MoCoV3Settings, Field(discriminator="name")]
+class SupervisedSettings(_Method):
+    """Supervised pre-training: the labels of the data are what is learned."""
+
+    name: Literal["supervised"] = "supervised"
+    classes: int | None = Field(default=None, ge=2)
+    """How many; default: as many as the data has."""
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the label that is spread over all classes."""
+
+
+MethodSettings = Annotated[
+    SiameseIMSettings | MAESettings | MoCoV3Settings | SupervisedSettings, Field(discriminator="name")
+]
 """Which method, by its name."""

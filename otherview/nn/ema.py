@@ -26,3 +26,8 @@ def move(target: nn.Module, *, towards: nn.Module, momentum: float) -> None:
 def cosine_momentum(progress: float, *, start: float) -> float:
     """From `start` at progress 0 to 1 at progress 1 along half a cosine."""
     return 1 - 0.5 * (1 + math.cos(math.pi * progress)) * (1 - start)
+
+
+def constant_momentum(progress: float, *, always: float) -> float:
+    """The same from beginning to end; 0 makes the target the online module itself."""
+    return always

@@ -1,7 +1,7 @@
 """Projector and predictor: the transformers that exist only while pre-training (specification 1.4 and 1.5).
 
-Axes: B images, N tokens, V visible patches of the seen view, L patches of the other view, D encoder width, P width
-of the heads.
+Axes: B images, N tokens, V visible patches of the seen view, L patches of the other view that are asked for, D encoder
+width, P width of the heads, K numbers that answer.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from otherview.nn.batch_norm import TokenBatchNorm
 from otherview.nn.initialise import initialise_linears
+from otherview.nn.relation import Position, Told
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"batch": TokenBatchNorm, "layer": partial(nn.LayerNorm, eps=1e-6)}
 
@@ -42,31 +43,29 @@ class Projector(nn.Module):
         return tokens
 
 
-class RelativePosition(nn.Module):
-    """psi: the relative code of a patch (2·P long) through one Linear."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(2 * width, width)
-        initialise_linears(self)
-
-    def forward(self, code: Float[Tensor, "B L twice_P"]) -> Float[Tensor, "B L P"]:
-        return self.project(code)
-
-
 class Predictor(nn.Module):
-    """From the visible tokens of one view to every patch of the other.
+    """From the visible tokens of one view to the patches of the other that are asked for.
 
-    One shared mask token plus psi(relative code) stands for each patch of the other view; all tokens attend to all.
-    The last L outputs go through a Linear and are the predictions.
+    One shared mask token plus psi(relative code) stands for each of them; all tokens attend to all. Their outputs go
+    through a Linear and are the predictions.
     """
 
-    def __init__(self, width: int, *, depth: int, heads: int, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        depth: int,
+        heads: int,
+        norm: str = "batch",
+        position: Position | None = None,
+        values: int | None = None,
+    ) -> None:
+        """`position` (default psi) says where a question lies, `values` how many numbers answer it (default: the width)."""
         super().__init__()
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.position = RelativePosition(width)
+        self.position = position or Position(width)
         self.blocks = transformer_blocks(width, depth=depth, heads=heads, norm=norm)
-        self.head = nn.Linear(width, width)
+        self.head = nn.Linear(width, values or width)
         initialise_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
@@ -75,10 +74,10 @@ class Predictor(nn.Module):
         cls: Float[Tensor, "B P"],
         visible: Float[Tensor, "B V P"],
         visible_positions: Float[Tensor, "B V P"],
-        code: Float[Tensor, "B L twice_P"],
-    ) -> Float[Tensor, "B L P"]:
-        asked = self.mask_token + self.position(code)
+        told: Told,
+    ) -> Float[Tensor, "B L K"]:
+        asked = self.mask_token + self.position(told)
         tokens = torch.cat([cls[:, None], visible + visible_positions, asked], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.head(tokens[:, -code.shape[1] :])
+        return self.head(tokens[:, -asked.shape[1] :])

@@ -1,7 +1,7 @@
 """The methods that Siamese Image Modeling is compared with, as published and at pico size (specification 4)."""
 
 from otherview.config import RunConfig
-from otherview.methods.settings import MAESettings, MoCoV3Settings
+from otherview.methods.settings import MAESettings, MoCoV3Settings, SupervisedSettings
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.siamese_im import PLAIN, siamese_im_pico_32
 from otherview.training.settings import TrainingSettings
@@ -73,4 +73,20 @@ def moco_v3_pico_32() -> RunConfig:
     return pico.model_copy(update={"recipe": "moco_v3_pico_32", "encoder": encoder, "views": views, "method": method})
 
 
-RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32)
+def supervised_pico_32() -> RunConfig:
+    """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_pico_32.
+
+    command   otherview pretrain --recipe supervised_pico_32 --data cifar10/train.parquet --out DIR
+    cost      not measured yet
+    expected  not measured yet
+    """
+    pico = siamese_im_pico_32()
+    encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})
+    views = pico.views.model_copy(update={"mask": NOTHING_HIDDEN})
+    method = SupervisedSettings()
+    return pico.model_copy(
+        update={"recipe": "supervised_pico_32", "encoder": encoder, "views": views, "method": method}
+    )
+
+
+RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, supervised_pico_32)

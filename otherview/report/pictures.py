@@ -3,8 +3,7 @@
 One fixed style, readable without colour: outlines are drawn twice, dark under light.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -30,7 +29,7 @@ def pixels_of(view: View) -> np.ndarray:
 def shaded(view: View, grid: PatchGrid) -> np.ndarray:
     """The view with hidden patches darkened."""
     pixels = pixels_of(view).astype(np.float32)
-    hidden = view.hidden.numpy().reshape(grid)
+    hidden = view.hidden.numpy().reshape(-1, *grid)[0]  # of several masks, the first
     size = pixels.shape[0] // grid.rows, pixels.shape[1] // grid.columns
     return (pixels * np.where(np.kron(hidden, np.ones(size)), HIDDEN_SHADE, 1)[..., None]).astype(np.uint8)
 
@@ -147,48 +146,6 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     axes.set_facecolor("0.6")
     axes.set_xlim(min(0, x.min() - half[1]) - 2, max(pixels.shape[1], x.max() + half[1]) + 2)
     axes.set_ylim(max(pixels.shape[0], y.max() + half[0]) + 2, min(0, y.min() - half[0]) - 2)
-
-
-def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Is it learning: loss with the least reachable one, effective rank, and kNN where it was watched."""
-    panels = [
-        ("loss", ("loss", "reachable_loss")),
-        ("effective rank of C", ("effective_rank",)),
-        ("online kNN", ("knn_mean", "knn_cls")),
-    ]
-    panels = [(title, [n for n in names if any(n in line for line in lines)]) for title, names in panels]
-    panels = [(title, names) for title, names in panels if names]
-    figure, row = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.6), squeeze=False, layout="constrained")
-    for axes, (title, names) in zip(row[0], panels, strict=True):
-        for name, style in zip(names, ("-", "--"), strict=False):
-            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-            axes.plot(*zip(*points, strict=True), linestyle=style, color="black", label=name)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        if len(names) > 1:
-            axes.legend(fontsize=7)
-    return figure
-
-
-def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Seconds and memory of a step against batch, tokens and width, on logarithmic axes; dotted: in proportion."""
-    figure, rows = plt.subplots(2, len(axes_of), figsize=(3.2 * len(axes_of), 5), squeeze=False, layout="constrained")
-    for column, (name, points) in enumerate(axes_of.items()):
-        x = np.array([point[name] for point in points])
-        for axes, quantity in zip(rows[:, column], ("seconds", "mb"), strict=True):
-            first = points[0][f"ours_{quantity}"]
-            for who, style, mark in (("ours", "-", "o"), ("reference", "--", "s")):
-                y = [point[f"{who}_{quantity}"] for point in points]
-                axes.loglog(x, y, linestyle=style, marker=mark, markersize=4, color="black", label=who)
-            axes.loglog(x, first * x / x[0], linestyle=":", color="0.5", label="in proportion")
-            axes.set_xticks(x, [str(value) for value in x], minor=False)
-            axes.minorticks_off()
-            axes.set_xlabel(name, fontsize=8)
-            axes.set_ylabel({"seconds": "seconds a step", "mb": "MB beyond the weights"}[quantity], fontsize=8)
-            axes.tick_params(labelsize=7)
-    rows[0][0].legend(fontsize=7)
-    return figure
 
 
 def draw_neighbours(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.config import RunConfig, config_hash
 from otherview.errors import WrongRequest
+from otherview.methods.settings import SupervisedSettings
 from otherview.training.settings import TrainingSettings
 from otherview.verbs.request import DeviceName
 
@@ -30,6 +31,24 @@ def open_watched(bank: str | None, test: str | None) -> "tuple[Source, Source] |
     for source, spec in zip(sources, (bank, test), strict=True):
         labels_of(source, spec)
     return sources
+
+
+def with_classes(config: RunConfig, source: "Source", data: str) -> RunConfig:
+    """A method that learns from labels is told how many classes the data has; others stay as they are.
+
+    Raises WrongRequest where there are no labels, or more classes than the config says.
+    """
+    if not isinstance(config.method, SupervisedSettings):
+        return config
+    from otherview.data.source import labels_of
+
+    found = int(labels_of(source, data).max()) + 1
+    if found < 2:
+        raise WrongRequest(f"{data} has one class only: supervised pre-training needs two or more")
+    asked = config.method.classes or found
+    if asked < found:
+        raise WrongRequest(f"method.classes {asked} is fewer than the {found} classes of {data}: leave it out")
+    return config.model_copy(update={"method": config.method.model_copy(update={"classes": asked})})
 
 
 def assemble(

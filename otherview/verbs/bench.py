@@ -79,7 +79,7 @@ def _step(request: BenchStep) -> dict[str, Any]:
 
 def _growth(path: Path) -> dict[str, Any]:
     from otherview.bench.growth import bench_growth, count_measurements
-    from otherview.report.pictures import draw_growth
+    from otherview.report.curves import draw_growth
     from otherview.training.console import RunProgress
 
     with RunProgress(total=count_measurements(), title="sizes") as progress:

@@ -56,7 +56,7 @@ def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
     from otherview.data.picture import picture_of
     from otherview.data.spec import open_source
     from otherview.geometry import PatchGrid
-    from otherview.report import pictures
+    from otherview.report import curves, pictures
     from otherview.report.page import Picture, write_page
     from otherview.seeding import sample_rng
     from otherview.training.journal import read_journal
@@ -73,7 +73,7 @@ def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
         Picture("Is it learning?",
                 "The loss says little: watch kNN on images that training does not use, from the untrained encoder at "
                 "step 0 on. The effective rank of C (how many directions the targets fill) falls first and climbs later.",
-                pictures.draw_curves(read_journal(request.out / "metrics.jsonl"))),
+                curves.draw_curves(read_journal(request.out / "metrics.jsonl"))),
         Picture("What the learner sees", "Two crops of one image; the seen view is masked, the other has to be predicted.",
                 pictures.draw_views(images, pairs, grid)),
         Picture("Where the patches fall", "The predictor is told only where the other view lies relative to the seen one.",

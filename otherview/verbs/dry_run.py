@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.config import RunConfig
 from otherview.data.plan import StepPlan
+from otherview.verbs.assemble import with_classes
 from otherview.verbs.request import DeviceName, resolve_device, set_threads
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def dry_run(config: RunConfig, data: str, *, device: DeviceName, threads: int | 
     from otherview.data.spec import open_source
 
     source = open_source(data)
+    config = with_classes(config, source, data)
     plan = StepPlan(len(source), config.batch, config.steps_for(len(source)), config.seed)
 
     learner, step, loading = _measure(config, source, plan, device=device, threads=threads, count=TIMED_STEPS)

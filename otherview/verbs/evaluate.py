@@ -180,6 +180,11 @@ def _sides(train: str, test: str, options: dict[str, Any]) -> "tuple[Side, Side]
 
 def show(result: dict[str, Any]) -> Sequence[str]:
     """A table that can be pasted."""
+    return show_scores(result)
+
+
+def show_scores(result: dict[str, Any]) -> list[str]:
+    """Scores and controls, one a line."""
     rows = [*result["scores"], *result["control"]]
     width = max(len(row["name"]) for row in rows)
     lines = [f"{row['name']:{width}}  {row['value']:.4f} ± {row['spread']:.4f}  (n = {row['n']})" for row in rows]

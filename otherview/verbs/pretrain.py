@@ -11,7 +11,7 @@ import tyro
 
 from otherview.config import RunConfig
 from otherview.training.launch import adopt_slurm, launched_rank
-from otherview.verbs.assemble import assemble, open_watched
+from otherview.verbs.assemble import assemble, open_watched, with_classes
 from otherview.verbs.budget import within_budget
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import prepare_folder, summary_of, write_summary
@@ -89,6 +89,7 @@ def pretrain(
     if shortened():
         config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     source = open_source(data)
+    config = with_classes(config, source, data)
     if time_budget:
         config = within_budget(config, source, budget=time_budget, out=out, fresh=fresh, device=device, threads=threads)
     steps = config.steps_for(len(source))

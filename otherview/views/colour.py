@@ -6,7 +6,9 @@ those are left out.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -90,26 +92,67 @@ def solarise(pixels: np.ndarray) -> np.ndarray:
     return cv2.min(pixels, cv2.bitwise_not(pixels))
 
 
-def recolour(pixels: np.ndarray, settings: ColourSettings, rng: Random) -> np.ndarray:
-    """One draw of a colour branch: jitter in random order, then gray, blur and solarise, each with its probability."""
-    colourful = pixels.shape[2] == 3
+JITTER_OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "hue": hue,
+}
+JITTER = tuple(JITTER_OPERATIONS)
+
+
+class ColourDraw(NamedTuple):
+    """One draw of a colour branch; the defaults change nothing."""
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    order: Sequence[str] = ()
+    """Of the four above; what is missing is not done."""
+    gray: bool = False
+    sigma: float = 0.0
+    """Of the blur, in pixels; 0: none."""
+    solarise: bool = False
+
+    @property
+    def told(self) -> list[float]:
+        """As numbers around 0, for a predictor that is told what was done; the order is kept to itself."""
+        factors = (self.brightness - 1, self.contrast - 1, self.saturation - 1, self.hue)
+        return [*factors, float(self.gray), self.sigma, float(self.solarise)]
+
+
+NUMBERS_TOLD = len(ColourDraw().told)
+
+
+def draw_colour(settings: ColourSettings, rng: Random) -> ColourDraw:
+    """Draw jitter in random order, then gray, blur and solarise, each with its probability."""
+    drawn = ColourDraw()
     if rng.random() < settings.jitter_probability:
-        pixels = _jitter(pixels, settings, rng, colourful=colourful)
-    if rng.random() < settings.gray_probability and colourful:
+        drawn = _draw_jitter(settings, rng)
+    gray = rng.random() < settings.gray_probability
+    sigma = rng.uniform(*settings.blur_sigma) if rng.random() < settings.blur_probability else 0.0
+    return drawn._replace(gray=gray, sigma=sigma, solarise=rng.random() < settings.solarise_probability)
+
+
+def _draw_jitter(settings: ColourSettings, rng: Random) -> ColourDraw:
+    strengths = {name: getattr(settings, name) for name in JITTER}
+    around_one = [rng.uniform(max(0.0, 1 - strengths[name]), 1 + strengths[name]) for name in JITTER[:3]]
+    shift = rng.uniform(-settings.hue, settings.hue)
+    order = [name for name in rng.sample(JITTER, len(JITTER)) if strengths[name] > 0]
+    return ColourDraw(*around_one, hue=shift, order=order)
+
+
+def recolour(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:
+    """The drawn colour changes in their order; saturation, hue and gray for images of three channels only."""
+    colourful = pixels.shape[2] == 3
+    for name in drawn.order:
+        if colourful or name in ("brightness", "contrast"):
+            pixels = JITTER_OPERATIONS[name](pixels, getattr(drawn, name))
+    if drawn.gray and colourful:
         pixels = gray(pixels)
-    if rng.random() < settings.blur_probability:
-        pixels = blur(pixels, rng.uniform(*settings.blur_sigma))
-    if rng.random() < settings.solarise_probability:
+    if drawn.sigma > 0:
+        pixels = blur(pixels, drawn.sigma)
+    if drawn.solarise:
         pixels = solarise(pixels)
     return pixels if pixels.ndim == 3 else pixels[..., None]  # OpenCV drops a single channel's axis
-
-
-def _jitter(pixels: np.ndarray, settings: ColourSettings, rng: Random, *, colourful: bool) -> np.ndarray:
-    around_one = (settings.brightness, settings.contrast, settings.saturation)
-    factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in around_one] + [rng.uniform(-settings.hue, settings.hue)]
-    operations = (brightness, contrast, saturation, hue)
-    strengths = (*around_one, settings.hue) if colourful else (*around_one[:2], 0, 0)
-    for which in rng.sample(range(4), 4):
-        if strengths[which] > 0:
-            pixels = operations[which](pixels, factors[which])
-    return pixels

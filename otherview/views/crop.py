@@ -16,6 +16,7 @@ from PIL import Image
 from otherview.geometry import Crop
 from otherview.learner import Image as Picture
 from otherview.learner import Reduced
+from otherview.views.colour import ColourDraw, recolour
 from otherview.views.settings import ViewSettings
 from otherview.views.view import View
 
@@ -104,10 +105,10 @@ def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     return out
 
 
-def view_of(pixels: np.ndarray, crop: Crop, hidden: np.ndarray) -> View:
-    """A view from its pixels [H, W, C], not mirrored yet, and its mask [rows, columns]."""
-    planar = planes(pixels, flipped=bool(crop.flipped))
-    return View(torch.from_numpy(planar), crop, torch.from_numpy(hidden.reshape(-1)))
+def view_of(pixels: np.ndarray, crop: Crop, hidden: np.ndarray, drawn: ColourDraw) -> View:
+    """A view from its pixels [H, W, C], not mirrored yet, its colours as drawn, and its masks [*masks, rows, columns]."""
+    planar = torch.from_numpy(planes(recolour(pixels, drawn), flipped=bool(crop.flipped)))
+    return View(planar, crop, torch.from_numpy(hidden).flatten(-2), torch.tensor(drawn.told))
 
 
 def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -56,7 +56,8 @@ def _corner_block(height: int, width: int, columns: int) -> int:
 def random_mask(grid: PatchGrid, *, hidden: int, rng: Random) -> np.ndarray:
     """Single patches, every set of `hidden` patches equally likely."""
     mask = np.zeros(grid, dtype=bool)
-    mask.flat[rng.sample(range(grid.patches), hidden)] = True
+    if hidden:
+        mask.flat[rng.sample(range(grid.patches), hidden)] = True
     return mask
 
 
@@ -64,6 +65,13 @@ def uniform_block_mask(grid: PatchGrid, *, hidden: int, minimum_block: int, rng:
     """A block-wise mask rolled by a random offset with wrap-around: every patch is hidden equally often."""
     mask = blockwise_mask(grid, hidden=hidden, minimum_block=minimum_block, rng=rng)
     return np.roll(mask, (rng.randrange(grid.rows), rng.randrange(grid.columns)), axis=(0, 1))
+
+
+def draw_masks(grid: PatchGrid, settings: MaskSettings, rng: Random) -> np.ndarray:
+    """As many masks as the settings say, bool [count, rows, columns]; one is [rows, columns]."""
+    if settings.count == 1:
+        return draw_mask(grid, settings, rng)
+    return np.stack([draw_mask(grid, settings, rng) for _ in range(settings.count)])
 
 
 def draw_mask(grid: PatchGrid, settings: MaskSettings, rng: Random) -> np.ndarray:

@@ -32,6 +32,8 @@ class MaskSettings(BaseModel):
     hidden equally often; none: the online encoder sees everything."""
     hidden: int | None = None
     """How many patches are hidden; default: the paper's share, round(118/196 of all patches)."""
+    count: int = Field(default=1, ge=1)
+    """Masks per image: the seen view goes through the online encoder under each, against one and the same target."""
     minimum_block: int | None = None
     """Smallest block in patches; default: round(16/196 of all patches), at least 4."""
 
@@ -56,6 +58,10 @@ class ViewSettings(BaseModel):
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over height, drawn log-uniformly."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
+    other_crop: Literal["own", "seen"] = "own"
+    """own: the other view is a crop of its own (the paper); seen: the crop of the seen view, with colours of its own."""
+    asked: float = Field(default=1.0, gt=0, le=1)
+    """Share of the other view's patches that are predicted, drawn at random; at least one is."""
     seen_colour: ColourSettings = ColourSettings()
     """The colour branch of the online view."""
     other_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)
@@ -66,3 +72,7 @@ class ViewSettings(BaseModel):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def unasked_of(self, patches: int) -> int:
+        """How many of the other view's patches are not predicted."""
+        return patches - max(1, round(self.asked * patches))

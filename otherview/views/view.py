@@ -1,7 +1,7 @@
 """View and ViewPair: pixels that remember where they were cut and what is hidden.
 
 A view leaves the worker as uint8; it is normalised on the device.
-Axes: B images, C channels, H and W pixels, L patches of the grid in row order, V visible patches.
+Axes: B images, C channels, H and W pixels, M masks, L patches of the grid in row order, V visible patches, K numbers.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,38 @@ class View(NamedTuple):
     pixels: UInt8[Tensor, "*B C H W"]
     crop: Crop
     hidden: Bool[Tensor, "*B L"]
-    """True where the patch is hidden from the encoder."""
+    """True where the patch is hidden from the encoder; [*B, M, L] where a view is seen under several masks."""
+    colour: Float[Tensor, "*B K"] = torch.zeros(0)
+    """What was done to its colours (colour.ColourDraw.told)."""
 
 
 class ViewPair(NamedTuple):
-    """`seen` goes to the online encoder, masked; `other` is what has to be predicted."""
+    """`seen` goes to the online encoder, masked; `other` is what has to be predicted, where it is not hidden."""
 
     seen: View
     other: View
+
+
+def under_each_mask(pair: ViewPair) -> ViewPair:
+    """A batch whose views are seen under several masks [B, M, L] as M·B pairs under one mask each, neighbours alike.
+
+    A batch under one mask [B, L] stays as it is. The other view's pixels stay B: nobody looks at them twice.
+    """
+    if pair.seen.hidden.ndim == 2:
+        return pair
+    masks = pair.seen.hidden.shape[1]
+
+    def repeated(part: Tensor) -> Tensor:
+        return part.repeat_interleave(masks, dim=0)
+
+    seen, other = (
+        view._replace(crop=Crop(*(repeated(torch.as_tensor(side)) for side in view.crop)), colour=repeated(view.colour))
+        for view in pair
+    )
+    return ViewPair(
+        seen._replace(pixels=repeated(seen.pixels), hidden=seen.hidden.flatten(0, 1)),
+        other._replace(hidden=repeated(other.hidden)),
+    )
 
 
 def normalise(

@@ -1,0 +1,133 @@
+"""Several runs side by side: what each learned, from how many images, for how much compute.
+
+rows = compare([Path("runs/a"), Path("runs/b")])      # runs that differ in their seed alone are one row
+markdown(rows), csv_lines(rows)
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from otherview.config import RunConfig, config_hash, load_config
+from otherview.errors import WrongRequest
+
+
+class Finished(NamedTuple):
+    """One run that has ended, and what was found of it."""
+
+    name: str
+    folder: Path
+    config: RunConfig
+    images: int
+    """Seen in training."""
+    seconds: float
+    scores: dict[str, float]
+    """The last result of every kind: 'knn encoder_mean', 'linear untrained_cls' …"""
+    n: dict[str, int]
+    """Test images of every score."""
+    curve: list[dict[str, Any]]
+    """The journal's lines with an online kNN."""
+
+
+class Row(NamedTuple):
+    """Runs that differ in their seed alone."""
+
+    name: str
+    runs: list[Finished]
+
+    def mean(self, score: str) -> float:
+        return statistics.fmean(run.scores[score] for run in self.runs)
+
+    def spread(self, score: str) -> float:
+        """The standard deviation over seeds; of a single run, the standard error over its test images."""
+        values = [run.scores[score] for run in self.runs]
+        if len(values) > 1:
+            return statistics.stdev(values)
+        return math.sqrt(max(0.0, values[0] * (1 - values[0])) / self.runs[0].n[score])
+
+    @property
+    def scores(self) -> list[str]:
+        """What all runs of the row have."""
+        return [name for name in self.runs[0].scores if all(name in run.scores for run in self.runs)]
+
+
+def compare(folders: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Row]:
+    """Group finished runs by everything but the seed, in the order given; raises WrongRequest for what is no such run."""
+    groups: dict[str, list[Finished]] = {}
+    for folder in folders:
+        run = read_run(folder, (names or {}).get(folder))
+        key = f"{run.name} {config_hash(run.config.model_copy(update={'seed': 0}))}"
+        groups.setdefault(key, []).append(run)
+    return [Row(_unlike(group[0], groups.values()), group) for group in groups.values()]
+
+
+def _unlike(run: Finished, groups: Any) -> str:
+    """The run's name, with its folder where another row has the same name."""
+    twice = sum(group[0].name == run.name for group in groups) > 1
+    return f"{run.name} ({run.folder.name})" if twice else run.name
+
+
+def read_run(folder: Path, name: str | None = None) -> Finished:
+    """A run from its folder; its name is that of its recipe unless another is given."""
+    if not (folder / "summary.json").is_file():
+        raise WrongRequest(f"{folder} holds no finished run: give folders that `otherview pretrain` has finished")
+    config = load_config(folder / "config.yaml")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    scores: dict[str, float] = {}
+    n: dict[str, int] = {}
+    for line in _lines(folder / "results.jsonl"):
+        for score in (*line["scores"], *line["control"]):
+            scores[score["name"]], n[score["name"]] = score["value"], score["n"]
+    curve = [line for line in _lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None]
+    images = summary["steps"] * config.batch
+    return Finished(
+        name or config.recipe or config.method.name, folder, config, images, summary["seconds"], scores, n, curve
+    )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
+    """A table that can be pasted: mean ± spread over n seeds; `gflops` per image by row name."""
+    columns = list(dict.fromkeys(score for row in rows for score in row.scores))
+    head = [
+        "",
+        "seeds",
+        "images",
+        "GFLOP an image",
+        "PFLOP",
+        "minutes",
+        *(column.replace("_", " ") for column in columns),
+    ]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        run = row.runs[0]
+        minutes = statistics.fmean(one.seconds for one in row.runs) / 60
+        cells = [
+            row.name, str(len(row.runs)), f"{run.images:,}", f"{gflops[row.name]:.3g}",
+            f"{gflops[row.name] * run.images / 1e6:.3g}", f"{minutes:.0f}",
+            *(f"{row.mean(c):.3f} ± {row.spread(c):.3f}" if c in row.scores else "" for c in columns),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def table(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One line per run and score, for a spreadsheet."""
+    return [
+        {
+            "row": row.name, "seed": run.config.seed, "score": score, "value": value, "n": run.n[score],
+            "images": run.images, "gflops_per_image": gflops[row.name], "seconds": run.seconds,
+            "config_hash": config_hash(run.config), "folder": str(run.folder),
+        }
+        for row in rows
+        for run in row.runs
+        for score, value in run.scores.items()
+    ]  # fmt: skip

@@ -1,0 +1,89 @@
+"""Figures over time and size: is a run learning, how does a step grow, which method learns sooner.
+
+Lines differ by their stroke and marks, so that they can be told apart without colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from otherview.report.comparison import Row
+
+STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
+
+
+def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Is it learning: loss with the least reachable one, effective rank, and kNN where it was watched."""
+    panels = [
+        ("loss", ("loss", "reachable_loss")),
+        ("effective rank of C", ("effective_rank",)),
+        ("online kNN", ("knn_mean", "knn_cls")),
+    ]
+    panels = [(title, [n for n in names if any(n in line for line in lines)]) for title, names in panels]
+    panels = [(title, names) for title, names in panels if names]
+    figure, row = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.6), squeeze=False, layout="constrained")
+    for axes, (title, names) in zip(row[0], panels, strict=True):
+        for name, style in zip(names, ("-", "--"), strict=False):
+            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+            axes.plot(*zip(*points, strict=True), linestyle=style, color="black", label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        if len(names) > 1:
+            axes.legend(fontsize=7)
+    return figure
+
+
+def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Seconds and memory of a step against batch, tokens and width, on logarithmic axes; dotted: in proportion."""
+    figure, rows = plt.subplots(2, len(axes_of), figsize=(3.2 * len(axes_of), 5), squeeze=False, layout="constrained")
+    for column, (name, points) in enumerate(axes_of.items()):
+        x = np.array([point[name] for point in points])
+        for axes, quantity in zip(rows[:, column], ("seconds", "mb"), strict=True):
+            first = points[0][f"ours_{quantity}"]
+            for who, style, mark in (("ours", "-", "o"), ("reference", "--", "s")):
+                y = [point[f"{who}_{quantity}"] for point in points]
+                axes.loglog(x, y, linestyle=style, marker=mark, markersize=4, color="black", label=who)
+            axes.loglog(x, first * x / x[0], linestyle=":", color="0.5", label="in proportion")
+            axes.set_xticks(x, [str(value) for value in x], minor=False)
+            axes.minorticks_off()
+            axes.set_xlabel(name, fontsize=8)
+            axes.set_ylabel({"seconds": "seconds a step", "mb": "MB beyond the weights"}[quantity], fontsize=8)
+            axes.tick_params(labelsize=7)
+    rows[0][0].legend(fontsize=7)
+    return figure
+
+
+def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
+    """Online kNN (mean token) of every row against images, compute and time; faint: single seeds, strong: their mean."""
+    units = (
+        ("thousand images", lambda row, run: run.images / 1e3),
+        ("PFLOP", lambda row, run: gflops[row.name] * run.images / 1e6),
+        ("minutes", lambda row, run: run.seconds / 60),
+    )
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+    for axes, (unit, whole) in zip(panels, units, strict=True):
+        for which, row in enumerate(rows):
+            curves = [_curve(run.curve, whole(row, run)) for run in row.runs if run.curve]
+            style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
+            for x, y in curves:
+                axes.plot(x, y, alpha=0.3, **style)
+            if curves and len({len(y) for _, y in curves}) == 1:
+                axes.plot(*np.mean(curves, axis=0), label=row.name, **style)
+        axes.set_xlabel(unit, fontsize=8)
+        axes.tick_params(labelsize=7)
+    panels[0].set_ylabel("online kNN, mean token", fontsize=8)
+    panels[0].legend(fontsize=7)
+    return figure
+
+
+def _curve(lines: Sequence[Mapping[str, Any]], whole: float) -> tuple[list[float], list[float]]:
+    """Points of a run's curve: the share of its images that had been seen, times the whole; and the kNN."""
+    last = lines[-1]["step"]
+    return [whole * line["step"] / last for line in lines], [line["knn_mean"] for line in lines]

@@ -1,0 +1,126 @@
+"""Several runs in one table: mean and spread over seeds, images, compute and time; and studies that make those runs."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from otherview.errors import WrongRequest
+from otherview.verbs.request import Request, check_picture, check_threads
+
+if TYPE_CHECKING:
+    from otherview.report.comparison import Row
+
+
+@dataclass(kw_only=True)
+class Compare(Request):
+    """A table of finished runs; runs that differ in their seed alone are one row. With --study, make the runs first."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Run folders."""
+    study: str | None = None
+    """Make the runs of a study (`otherview compare --study list` lists them); the same command continues and skips what
+    is finished."""
+    data: str | None = None
+    """With --study: labelled images to train on, and whose features judge the test images (a data SPEC)."""
+    test: str | None = None
+    """With --study: labelled images to be judged on (a data SPEC)."""
+    out: Path | None = None
+    """With --study: folder of the runs."""
+    seeds: tuple[int, ...] = (0, 1)
+    """With --study: every row is run with each of them."""
+    equal: Literal["images", "compute"] = "images"
+    """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
+    steps: int | None = None
+    """With --study: optimiser steps of the first row; default: the study's."""
+    at_once: int = 1
+    """With --study: processes at a time."""
+    threads: int = 1
+    """With --study: CPU threads of each."""
+    csv: Path | None = None
+    """Also write one line per run and score here."""
+    curves: Path | None = None
+    """Also draw kNN against images, compute and time here: *.png or *.svg."""
+
+
+def run(request: Compare) -> dict[str, Any]:
+    """The verb."""
+    if request.study == "list":
+        from otherview.recipes.studies import STUDIES
+
+        return {"studies": {study.name: {"question": study.question, "rows": list(study.rows())} for study in STUDIES}}
+    if request.curves:
+        check_picture(request.curves, flag="--curves")
+    folders = _studied(request) if request.study else dict.fromkeys(request.folders, None)
+    if not folders:
+        raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")
+    from otherview.report.comparison import compare, markdown, table
+
+    rows = compare(list(folders), {folder: name for folder, name in folders.items() if name})
+    from otherview.bench.flops import flops_per_image
+
+    gflops = {row.name: flops_per_image(row.runs[0].config) / 1e9 for row in rows}
+    lines = table(rows, gflops)
+    if request.csv:
+        _write_csv(request.csv, lines)
+    if request.curves:
+        from otherview.report.curves import draw_comparison
+
+        draw_comparison(rows, gflops).savefig(request.curves, dpi=150)
+    return {"rows": [_as_json(row, gflops[row.name]) for row in rows], "markdown": markdown(rows, gflops)}
+
+
+def _studied(request: Compare) -> dict[Path, str]:
+    from otherview.recipes.studies import find_study
+    from otherview.verbs.study import Plan, run_study
+
+    study = find_study(request.study or "")
+    if not (request.data and request.test and request.out):
+        raise WrongRequest(
+            "--study needs --data SPEC, --test SPEC and --out DIR: images with labels, and where to keep runs"
+        )
+    for name, value in (("--at-once", request.at_once), ("--steps", request.steps or 1)):
+        if value < 1:
+            raise WrongRequest(f"{name} {value} is too few: give 1 or more")
+    check_threads(request.threads)
+    from otherview.data.source import labels_of
+    from otherview.data.spec import open_source
+
+    for spec in (request.data, request.test):
+        labels_of(open_source(spec), spec)
+    plan = Plan(
+        request.data, request.test, request.out, request.seeds, request.equal, request.steps, request.at_once, request.threads
+    )  # fmt: skip
+    return run_study(study, plan)
+
+
+def _write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["row"])
+            writer.writeheader()
+            writer.writerows(lines)
+    except OSError as error:
+        raise WrongRequest(f"--csv {path} cannot be written ({error.strerror}): choose a folder of yours") from error
+
+
+def _as_json(row: "Row", gflops: float) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "seeds": [run.config.seed for run in row.runs],
+        "images": row.runs[0].images,
+        "gflops_per_image": gflops,
+        "scores": {score: {"mean": row.mean(score), "spread": row.spread(score)} for score in row.scores},
+    }
+
+
+def show(result: dict[str, Any]) -> Sequence[str]:
+    """The table as Markdown."""
+    if "studies" in result:
+        return [
+            f"{name}\n    {study['question']}: {', '.join(study['rows'])}" for name, study in result["studies"].items()
+        ]
+    return result["markdown"]

@@ -9,14 +9,14 @@ demo: .venv/runtime
 	@$(BIN)/otherview demo $(DEMO)
 
 test: .venv/development
-	$(BIN)/python -m pytest -q -m "not slow and not soak"
-	$(BIN)/python -m pytest -q -m "slow and not soak"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not soak"
 
 check: .venv/development
 	$(BIN)/ruff format --check otherview tests
 	$(BIN)/ruff check otherview tests
 	$(BIN)/basedpyright --level error
-	$(BIN)/python -m pytest -q -m "not slow and not soak"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak"
 	$(MAKE) docs
 
 format: .venv/development

@@ -19,7 +19,7 @@ import tyro
 from pydantic import ValidationError
 
 from otherview.config import RunConfig, first_line, load_config
-from otherview.errors import WrongRequest
+from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.registry import find
 
 VERBS = {
@@ -61,11 +61,11 @@ def dispatch(words: list[str]) -> int:
         return _say(error, 2, debug)
     except ValidationError as error:
         return _say(first_line(error), 2, debug)
+    except Stopped as stopped:
+        return _say(stopped, 75, debug=False)
     except KeyboardInterrupt:
         return _say("interrupted", 1, debug)
     except Exception as error:
-        if type(error).__name__ == "Stopped":
-            return _say(error, 75, debug=False)
         return _say(f"{type(error).__name__}: {first_line(error)}", 1, debug)
 
 

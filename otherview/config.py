@@ -54,15 +54,25 @@ class RunConfig(BaseModel):
             raise WrongRequest(
                 f"views.levels {self.views.levels[0]} {self.views.levels[1]} must rise: black, then white"
             )
-        if self.views.mask.count > 1 and self.method.name != "siamese_im":
-            raise WrongRequest(
-                f"views.mask.count {self.views.mask.count} is for siamese_im: {self.method.name} takes 1"
-            )
+        self._check_parts()
         hidden = self.views.mask.hidden_of(rows * columns)
         if not 0 <= hidden < rows * columns:
             raise WrongRequest(
                 f"views.mask.hidden {hidden} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
                 "so that the encoder sees at least one patch"
+            )
+
+    def _check_parts(self) -> None:
+        """Raise WrongRequest where the views have what the method does not look at."""
+        views, method = self.views, self.method
+        for name, value, neutral in (("mask.count", views.mask.count, 1), ("asked", views.asked, 1.0)):
+            if value != neutral and not isinstance(method, SiameseIMSettings):
+                raise WrongRequest(f"views.{name} {value} is for siamese_im: with {method.name} it is {neutral}")
+        if views.other_crop == "seen" and method.name in ("mae", "supervised"):
+            raise WrongRequest(f"views.other_crop seen means nothing to {method.name}, which looks at one view")
+        if views.asked < 1 and isinstance(method, SiameseIMSettings) and method.loss in ("global", "global_dense"):
+            raise WrongRequest(
+                f"views.asked {views.asked} leaves no whole image to take the mean of, as method.loss does"
             )
 
     def steps_for(self, images: int) -> int:

@@ -1,4 +1,4 @@
-"""The one error a user may cause.
+"""The one error a user may cause, and two more that others have to know.
 
 A wrong request is answered by one line that names the value, what was expected and what to do; the command line
 turns it into exit status 2. Everything else that goes wrong is a failed run (status 1).
@@ -11,3 +11,7 @@ class WrongRequest(ValueError):
 
 class BrokenImage(Exception):
     """One image cannot be read; training replaces it by a stated rule, evaluation and `doctor` name it."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and wrote a checkpoint; the same command continues it (exit status 75)."""

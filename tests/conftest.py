@@ -1,6 +1,8 @@
 import os
 
 os.environ.setdefault("OTHERVIEW_TYPECHECK", "1")  # inherited by subprocesses
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests beside each other: one thread each, or they wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import subprocess

@@ -62,7 +62,7 @@ def correlation_of_rank(rank: int, targets: torch.Tensor) -> torch.Tensor:
     return correlation([targets[rank]])
 
 
-def training_of_rank(rank: int, count: int, optimiser_name: str) -> dict[str, Any]:
+def training_of_rank(rank: int, count: int, optimiser_name: str, part: dict[str, Any]) -> dict[str, Any]:
     """Three optimiser steps of a small SiameseIM on this rank's slice of the same global batches."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -75,7 +75,7 @@ def training_of_rank(rank: int, count: int, optimiser_name: str) -> dict[str, An
 
     config = find("siamese_im_pico_32").make()
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 2})
-    method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5})
+    method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5, **part})
     learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
     wrapped = DistributedDataParallel(learner, broadcast_buffers=False) if count > 1 else learner
     make = {"sgd": lambda p: torch.optim.SGD(p, lr=0.1), "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otherview.bench.flops import COUNTED, flops_per_image
+from otherview.bench.flops import flops_per_image
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
 from otherview.config import RunConfig
@@ -50,7 +50,7 @@ def moco_v3(c: RunConfig) -> int:
     assert isinstance(m, MoCoV3Settings)
     h, o = m.hidden_width, m.output_width
     branch = depth * block(patches + 1, d) + 2 * (d * h + h * h + h * o)
-    predictor, similarities = 2 * (o * h + h * o), 2 * COUNTED * o
+    predictor, similarities = 2 * (o * h + h * o), 2 * c.batch * o
     return 2 * (4 * branch + 3 * predictor + 2 * similarities + 2 * (2 * patches * pixels * d))
 
 
@@ -67,9 +67,20 @@ def sizes(c: RunConfig) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("closed_form", [siamese_im, mae, moco_v3, supervised])
 def test_the_counted_flops_have_a_closed_form(closed_form: Callable[[RunConfig], int]) -> None:
-    """As docs/compute.md has it: a backward pass is twice the forward, and nothing goes back into frozen parts."""
+    """As docs/comparing.md has it: a backward pass is twice the forward, and nothing goes back into frozen parts."""
     config = find(f"{closed_form.__name__}_pico_32").make()
     assert flops_per_image(config) == closed_form(config)
+
+
+def test_dense_info_nce_meets_the_tokens_of_the_whole_batch() -> None:
+    """Beyond UniGrad's config: similarities forward, again for the backward pass, and their gradient by the queries."""
+    config = find("siamese_im_pico_32").make()
+    dense = flops_per_image(config)
+    info_nce = config.model_copy(update={"method": config.method.model_copy(update={"loss": "info_nce"})})
+    patches, width = 64, 128
+    unigrad = 4 * patches * width**2 + 2 * patches * width
+    similarities = 3 * 2 * patches * (config.batch * patches) * width
+    assert flops_per_image(info_nce) == dense - unigrad + similarities
 
 
 def agrees(source_spec: str | None, count: int) -> None:

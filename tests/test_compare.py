@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from otherview.config import to_yaml
+from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare, markdown, table
@@ -23,15 +24,21 @@ def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_p
     folder.mkdir(parents=True)
     config = find(recipe).make().model_copy(update={"seed": seed, "steps": steps})
     (folder / "config.yaml").write_text(to_yaml(config))
-    (folder / "summary.json").write_text(json.dumps({"steps": steps, "seconds": 120.0, "verdict": "learning"}))
+    (folder / "summary.json").write_text(
+        json.dumps({"steps": steps, "seconds": 120.0, "data": "d", "verdict": "learning"})
+    )
     lines = [{"step": step, "knn_mean": knn * step / steps} for step in (0, steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    score = {"unit": "accuracy", "n": 400, "spread": 0.0}
+    score = {"unit": "accuracy", "n": 400, "spread": 0.01}
     old, new = (
-        {"scores": [{"name": "knn_encoder_mean", "value": value, **score}], "control": []} for value in (0.1, knn)
+        {"scores": [{"name": "knn_encoder_mean", "value": value, **score}], "control": [], "test": "t"}
+        for value in (0.1, knn)
     )
     (folder / "results.jsonl").write_text(json.dumps(old) + "\n" + json.dumps(new) + "\n")
     return folder
+
+
+KNN = "knn_encoder_mean on t"
 
 
 def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
@@ -40,9 +47,9 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
     rows = compare(folders)
     assert [(row.name, len(row.runs)) for row in rows] == [("siamese_im_pico_32", 3), ("mae_pico_32", 1)]
-    assert rows[0].mean("knn_encoder_mean") == pytest.approx(statistics.fmean(values))
-    assert rows[0].spread("knn_encoder_mean") == pytest.approx(statistics.stdev(values))
-    assert rows[1].spread("knn_encoder_mean") == pytest.approx((0.4 * 0.6 / 400) ** 0.5)
+    assert rows[0].mean(KNN) == pytest.approx(statistics.fmean(values))
+    assert rows[0].spread(KNN) == pytest.approx(statistics.stdev(values))
+    assert rows[1].spread(KNN) == 0.01  # of one seed: as the evaluation said it
     lines = markdown(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})
     assert lines[2] == "| siamese_im_pico_32 | 3 | 6,400 | 0.5 | 0.0032 | 2 | 0.530 ± 0.030 |"
     assert [line["value"] for line in table(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})] == [*values, 0.4]
@@ -50,15 +57,26 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
 
 def test_other_settings_are_another_row(tmp_path: Path) -> None:
     folders = [finished(tmp_path / str(steps), seed=0, knn=0.5, steps=steps) for steps in (100, 200)]
-    assert [row.name for row in compare(folders)] == ["siamese_im_pico_32 (100)", "siamese_im_pico_32 (200)"]
+    names = [f"siamese_im_pico_32 ({folder})" for folder in folders]
+    assert [row.name for row in compare(folders)] == names
 
 
+def test_other_data_is_another_row_and_a_seed_counts_once(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / name / "seed-0", seed=0, knn=0.5) for name in ("a", "b")]
+    with pytest.raises(WrongRequest, match="is the same run as"):
+        compare(folders)
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    (folders[1] / "summary.json").write_text(json.dumps({**summary, "data": "others"}))
+    assert len({row.name for row in compare(folders)}) == 2
+
+
+@pytest.mark.slow
 def test_the_verb_writes_table_csv_and_curves(tmp_path: Path, otherview: Callable) -> None:
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 10) for seed in range(2)]
     done = otherview("compare", *folders, "--csv", tmp_path / "t.csv", "--curves", tmp_path / "c.png", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
-    assert row["seeds"] == [0, 1] and row["scores"]["knn_encoder_mean"]["mean"] == pytest.approx(0.55)
+    assert row["seeds"] == [0, 1] and row["scores"][KNN]["mean"] == pytest.approx(0.55)
     with (tmp_path / "t.csv").open(newline="") as file:
         assert [line["value"] for line in csv.DictReader(file)] == ["0.5", "0.6"]
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
@@ -71,6 +89,7 @@ def test_the_verb_writes_table_csv_and_curves(tmp_path: Path, otherview: Callabl
         (("nowhere",), "holds no finished run"),
         (("--study", "compare_pic"), "did you mean compare_pico"),
         (("--study", "compare_pico"), "--study needs --data SPEC"),
+        (("--study", "compare_pico", "nowhere"), "give either folders or --study"),
     ],
 )
 def test_wrong_comparisons(words: tuple[str, ...], said: str, otherview: Callable) -> None:
@@ -89,13 +108,27 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_killed_in_its_middle_goes_on_and_skips_what_is_done(tmp_path: Path, otherview: Callable) -> None:
-    words = ["compare", "--study", "compare_pico", "--data", "shapes:128", "--test", "shapes:40:test"]
-    words += ["--steps", "6", "--seeds", "3", "--out", str(tmp_path / "s"), "--at-once", "2"]
+def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
+    tmp_path: Path, otherview: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHERVIEW_SHORTEN", "1")  # the processes of the study inherit it
+    words = ["compare", "--study", "compare_pico", "--rows", "siamese_im", "supervised", "--data", "shapes:128"]
+    words += [
+        "--test",
+        "shapes:40:test",
+        "--steps",
+        "4",
+        "--seeds",
+        "3",
+        "--out",
+        str(tmp_path / "s"),
+        "--at-once",
+        "2",
+    ]
     runner = subprocess.Popen([sys.executable, "-m", "otherview", *words], stderr=subprocess.PIPE, text=True)
     first = tmp_path / "s/siamese_im/seed-3/results.jsonl"
     deadline = time.monotonic() + 300
-    while not first.exists() and time.monotonic() < deadline:
+    while not first.exists() and runner.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     runner.send_signal(signal.SIGTERM)
     _, said = runner.communicate(timeout=120)
@@ -105,8 +138,12 @@ def test_a_study_killed_in_its_middle_goes_on_and_skips_what_is_done(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "s/siamese_im/seed-3/summary.json").stat().st_mtime_ns == written
     rows = json.loads(done.stdout)["rows"]
-    assert [row["name"] for row in rows] == ["siamese_im", "mae", "moco_v3", "supervised"]
+    assert [row["name"] for row in rows] == ["siamese_im", "supervised"]
     for row in rows:
-        assert {"knn_encoder_mean", "linear_encoder_mean", "knn_pixels", "knn_untrained_mean"} <= set(row["scores"])
+        kinds = {name.split(" on ")[0] for name in row["scores"]}
+        assert {"knn_encoder_mean", "linear_encoder_mean", "segment_encoder_miou", "knn_pixels"} <= kinds
     again = otherview(*words, "--json")
-    assert json.loads(again.stdout)["rows"] == rows and "pretrain" not in again.stderr
+    assert json.loads(again.stdout)["rows"] == rows and "seed 3:" not in again.stderr
+    for change, said in ((("--steps", "3"), "steps 4 → 3"), (("--test", "shapes:30:test"), "shapes:40:test")):
+        refused = otherview(*words, *change)
+        assert refused.returncode == 2 and said in refused.stderr

@@ -160,6 +160,7 @@ def test_moco_v3_s_keys_come_from_all_ranks(tmp_path: Path) -> None:
             assert (mean - gradient).norm() < 1e-5 * gradient.norm(), name
 
 
+@pytest.mark.slow
 def test_supervised_pre_training_takes_its_classes_from_the_data(tmp_path: Path, otherview: Callable) -> None:
     run = ("pretrain", "--recipe", "supervised_pico_32", "--encoder.width", 32, "--encoder.depth", 1, "--batch", 16)
     run = (*run, "--steps", 3, "--out", tmp_path / "run")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from otherview.geometry import Crop, PatchGrid
 from otherview.learner import StepLoss
@@ -146,6 +147,25 @@ def test_no_momentum_is_the_online_branch_itself(monkeypatch: pytest.MonkeyPatch
     learner.prepare([batch], 0.7)
     target, online = learner.target.state_dict(), learner.online.state_dict()
     assert target.keys() == online.keys() and all(torch.equal(target[name], online[name]) for name in online)
+
+
+def test_constant_momentum_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = made("constant momentum", monkeypatch)
+    before = learner.target.encoder.vit.cls_token.clone()
+    learner.online.encoder.vit.cls_token.data.add_(1.0)
+    learner.prepare([batch], 0.9)
+    moved = learner.target.encoder.vit.cls_token - before
+    assert torch.allclose(moved, torch.full_like(moved, 0.01), atol=1e-6)  # 1 − momentum .99, at any progress
+
+
+def test_the_overlap_of_a_step_is_weighed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two micro-batches of different overlap: their losses' mean is that of the batch they make up."""
+    learner, batch = made("overlap", monkeypatch)
+    halves = [tree_map(lambda part, s=s: part[s], batch) for s in (slice(0, 3), slice(3, 6))]
+    whole = learner(batch, learner.prepare([batch], 0.0), 0).total
+    context = learner.prepare(halves, 0.0)
+    parts = [learner(half, context, index).total for index, half in enumerate(halves)]
+    assert float(torch.stack(parts).detach().mean()) == pytest.approx(float(whole.detach()), rel=1e-5)
 
 
 def test_the_same_crop_with_colours_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,11 +23,17 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "tolerance"), [("sgd", 1e-5), pytest.param("adamw", 1e-4, marks=pytest.mark.slow)]
+    ("optimiser", "tolerance", "part"),
+    [
+        ("sgd", 1e-5, {}),
+        pytest.param("adamw", 1e-4, {}, marks=pytest.mark.slow),
+        pytest.param("sgd", 1e-5, {"overlap_only": True}, marks=pytest.mark.slow),
+        pytest.param("sgd", 1e-5, {"loss": "info_nce"}, marks=pytest.mark.slow),
+    ],
 )
-def test_two_ranks_equal_one_process(tmp_path: Path, optimiser: str, tolerance: float) -> None:
-    one = training_of_rank(0, 1, optimiser)
-    for mine in in_ranks(2, training_of_rank, tmp_path, 2, optimiser):
+def test_two_ranks_equal_one_process(tmp_path: Path, optimiser: str, tolerance: float, part: dict[str, Any]) -> None:
+    one = training_of_rank(0, 1, optimiser, part)
+    for mine in in_ranks(2, training_of_rank, tmp_path, 2, optimiser, part):
         assert float(mine["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
         assert {n: float(v) for n, v in mine["parts"].items()} == pytest.approx(
             {n: float(v) for n, v in one["parts"].items()}, rel=1e-4

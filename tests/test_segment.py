@@ -76,7 +76,7 @@ def test_tokens_that_know_the_labels_segment_and_noise_does_not() -> None:
     results = []
     for tokens in (knowing, noise):
         head = fit_head(tokens[:60], labels[:60], grid, strength=1e-3)
-        results.append(segment(head, tokens[60:], labels[60:], grid))
+        results.append(segment(head, tokens[60:], labels[60:], grid=grid))
     assert results[0].miou > 0.6 > 0.4 > results[1].miou
     assert results[0].confusion.sum() == 20 * 15 * 16
 

@@ -44,9 +44,8 @@ def identical(a: Path, b: Path) -> bool:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = subprocess.run(
-        [sys.executable, "-m", "otherview", *SMALL, "--out", out], capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-m", "otherview", *SMALL, "--out", out, "--training.keep-every", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -63,6 +62,8 @@ def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
     assert {"loss", "positive", "negative", "grad_norm", "lr", "effective_rank", "reachable_loss", "waited"} <= lines[
         0
     ].keys()
+    kept = {path.name for path in (undisturbed / "checkpoints").glob("*.pt")}
+    assert kept == {"last.pt", "before.pt", "step-000007.pt", "step-000014.pt"}  # whatever save_every is
     assert not list(undisturbed.rglob("*.tmp"))
 
 

@@ -2,10 +2,9 @@
 
     flops_per_image(config)      # of pre-training, whatever the method
 
-The counter sees nothing of fused attention on a CPU, so it is shown a copy whose attention is plain products.
+The counter sees nothing of fused attention on a CPU, so it is shown a learner whose attention is plain products.
 """
 
-import copy
 from random import Random
 from typing import Any
 
@@ -20,8 +19,8 @@ from otherview.learner import Learner
 from otherview.methods.build import build
 from otherview.methods.settings import SupervisedSettings
 
-COUNTED = 2
-"""FLOPs are counted on so many images: every one of them costs the same."""
+COUNTED = 2, 4
+"""FLOPs are counted on batches of so many images."""
 
 
 def random_batch(learner: Learner, count: int, *, channels: int = 3) -> Any:
@@ -31,21 +30,25 @@ def random_batch(learner: Learner, count: int, *, channels: int = 3) -> Any:
     return default_collate([learner.views(picture, Random(index)) for index in range(count)])
 
 
-def step_flops(learner: Learner, batch: Any) -> float:
-    """Of one step on a batch; the learner stays as it is."""
-    plain = copy.deepcopy(learner)
-    for module in plain.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
-    with FlopCounterMode(display=False) as counter:
-        plain(batch, plain.prepare([batch], 0.5), 0).total.backward()
-    return float(counter.get_total_flops())
-
-
 def flops_per_image(config: RunConfig) -> float:
-    """What pre-training with this config computes for every image it sees."""
+    """What pre-training with this config computes for every image it sees.
+
+    Counted on two small batches: where every image meets the keys of the whole batch, its cost grows with the batch.
+    """
     method = config.method
     if isinstance(method, SupervisedSettings) and method.classes is None:
         method = method.model_copy(update={"classes": 2})
     learner = build(method, encoder=config.encoder, views=config.views, seed=0)
-    return step_flops(learner, random_batch(learner, COUNTED, channels=config.encoder.channels)) / COUNTED
+    for module in learner.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
+    few, more = (_counted(learner, count, channels=config.encoder.channels) / count for count in COUNTED)
+    growth = (more - few) / (COUNTED[1] - COUNTED[0])
+    return few + growth * (config.batch - COUNTED[0])
+
+
+def _counted(learner: Learner, count: int, *, channels: int) -> float:
+    batch = random_batch(learner, count, channels=channels)
+    with FlopCounterMode(display=False) as counter:
+        learner(batch, learner.prepare([batch], 0.5), 0).total.backward()
+    return float(counter.get_total_flops())

@@ -112,7 +112,7 @@ def fit_head(
 
 
 def segment(
-    head: LinearClassifier, tokens: Float[Tensor, "I L D"], labels: Int[Tensor, "I H W"], grid: PatchGrid
+    head: LinearClassifier, tokens: Float[Tensor, "I L D"], labels: Int[Tensor, "I H W"], *, grid: PatchGrid
 ) -> Segmented:
     """Judge a head on test images."""
     classes = max(head.bias.shape[0], int(labels[labels != IGNORED].max()) + 1)

@@ -38,7 +38,7 @@ class SiameseIMSettings(_Method):
     """Blocks of the projector after its Linear."""
     projector_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the projector's blocks; batch: over all tokens of all ranks."""
-    predictor_depth: int = Field(default=4, ge=0)
+    predictor_depth: int = Field(default=4, ge=1)
     """Blocks of the predictor."""
     predictor_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the predictor's blocks."""
@@ -70,6 +70,8 @@ class SiameseIMSettings(_Method):
 
     def check(self) -> None:
         self._check_width("head")
+        if self.target == "pixels" and self.loss != "dense":
+            raise WrongRequest(f"method.loss {self.loss} is for features: the loss of pixels is their mean square")
         if self.overlap_only and self.target == "features" and self.loss != "dense":
             raise WrongRequest(
                 f"method.overlap_only needs method.loss dense, not {self.loss}: means and keys have no place"
@@ -78,6 +80,8 @@ class SiameseIMSettings(_Method):
     def warnings(self, *, tokens: int) -> list[str]:
         found = []
         width, weight = self.head_width, self.negative_weight
+        if self.target == "pixels" or self.loss == "info_nce":
+            return found
         if weight * width < 8:
             found.append(
                 f"method.negative_weight {weight} × method.head_width {width} = {weight * width:.2g} is under 8: "

@@ -93,10 +93,11 @@ class SiameseIM(Learner):
         pair = under_each_mask(batch)
         asked = self._asked(pair)
         y, z = self._answer(pair, asked), self._of_asked(context.targets[index], asked)
-        if context.weights is not None:
-            roots = self._of_asked(context.weights[index], asked)
-            y, z = y * roots, z * roots
-        return self.objective(y, z, context.statistics)
+        if context.weights is None:
+            return self.objective(y, z, context.statistics)
+        roots = self._of_asked(context.weights[index], asked)
+        loss = self.objective(y * roots, z * roots, context.statistics)
+        return loss._replace(parts={name: part for name, part in loss.parts.items() if name != "cosine"})
 
     def figures(self, context: Context) -> Mapping[str, Tensor]:
         return {**self.objective.figures(context.statistics), "dead_channels": dead_channels(context.targets)}

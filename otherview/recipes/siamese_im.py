@@ -66,9 +66,8 @@ def siamese_im_pico_32() -> RunConfig:
     """A small ViT for 32-pixel images on two CPU cores.
 
     command   otherview pretrain --recipe siamese_im_pico_32 --data cifar10/train.parquet --out DIR
-    cost      53 to 60 minutes on two idle CPU cores (180 to 160 images/s)
-    expected  at this length not measured yet; with 7500 steps CIFAR-10 kNN .531 (bank 50,000, test 10,000;
-              untrained .335, raw pixels .454; one seed)
+    cost      50 to 60 minutes on two idle CPU cores (195 to 160 images/s)
+    expected  CIFAR-10 kNN .539 (bank 50,000, test 10,000; untrained .335, raw pixels .454; one seed)
     """
     return RunConfig(
         recipe="siamese_im_pico_32",

@@ -1,13 +1,12 @@
 """Several runs side by side: what each learned, from how many images, for how much compute.
 
 rows = compare([Path("runs/a"), Path("runs/b")])      # runs that differ in their seed alone are one row
-markdown(rows), csv_lines(rows)
+markdown(rows, gflops), table(rows, gflops)
 """
 
 import json
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +20,15 @@ class Finished(NamedTuple):
     name: str
     folder: Path
     config: RunConfig
+    data: str
+    """What it was trained on."""
     images: int
     """Seen in training."""
     seconds: float
     scores: dict[str, float]
-    """The last result of every kind: 'knn encoder_mean', 'linear untrained_cls' …"""
+    """The last result of every kind and test SPEC: 'knn_encoder_mean on cifar10/test.parquet' …"""
+    errors: dict[str, float]
+    """The standard error of every score over its test images."""
     n: dict[str, int]
     """Test images of every score."""
     curve: list[dict[str, Any]]
@@ -44,9 +47,7 @@ class Row(NamedTuple):
     def spread(self, score: str) -> float:
         """The standard deviation over seeds; of a single run, the standard error over its test images."""
         values = [run.scores[score] for run in self.runs]
-        if len(values) > 1:
-            return statistics.stdev(values)
-        return math.sqrt(max(0.0, values[0] * (1 - values[0])) / self.runs[0].n[score])
+        return statistics.stdev(values) if len(values) > 1 else self.runs[0].errors[score]
 
     @property
     def scores(self) -> list[str]:
@@ -55,19 +56,27 @@ class Row(NamedTuple):
 
 
 def compare(folders: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Row]:
-    """Group finished runs by everything but the seed, in the order given; raises WrongRequest for what is no such run."""
+    """Group finished runs by data and everything but the seed, in the order given.
+
+    Raises WrongRequest for what is no finished run and for the same run given twice.
+    """
     groups: dict[str, list[Finished]] = {}
     for folder in folders:
         run = read_run(folder, (names or {}).get(folder))
-        key = f"{run.name} {config_hash(run.config.model_copy(update={'seed': 0}))}"
-        groups.setdefault(key, []).append(run)
+        key = f"{run.name} {run.data} {config_hash(run.config.model_copy(update={'seed': 0}))}"
+        for other in groups.setdefault(key, []):
+            if other.config.seed == run.config.seed:
+                raise WrongRequest(
+                    f"{folder} is the same run as {other.folder}, seed {run.config.seed}: give one of them"
+                )
+        groups[key].append(run)
     return [Row(_unlike(group[0], groups.values()), group) for group in groups.values()]
 
 
-def _unlike(run: Finished, groups: Any) -> str:
+def _unlike(run: Finished, groups: Iterable[Sequence[Finished]]) -> str:
     """The run's name, with its folder where another row has the same name."""
     twice = sum(group[0].name == run.name for group in groups) > 1
-    return f"{run.name} ({run.folder.name})" if twice else run.name
+    return f"{run.name} ({run.folder})" if twice else run.name
 
 
 def read_run(folder: Path, name: str | None = None) -> Finished:
@@ -76,15 +85,22 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
         raise WrongRequest(f"{folder} holds no finished run: give folders that `otherview pretrain` has finished")
     config = load_config(folder / "config.yaml")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    scores: dict[str, float] = {}
-    n: dict[str, int] = {}
-    for line in _lines(folder / "results.jsonl"):
-        for score in (*line["scores"], *line["control"]):
-            scores[score["name"]], n[score["name"]] = score["value"], score["n"]
-    curve = [line for line in _lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None]
-    images = summary["steps"] * config.batch
+    found = {
+        f"{score['name']} on {line['test']}": score
+        for line in _lines(folder / "results.jsonl")
+        for score in (*line["scores"], *line["control"])
+    }
     return Finished(
-        name or config.recipe or config.method.name, folder, config, images, summary["seconds"], scores, n, curve
+        name=name or config.recipe or config.method.name,
+        folder=folder,
+        config=config,
+        data=summary.get("data", ""),
+        images=summary["steps"] * config.batch,
+        seconds=summary["seconds"],
+        scores={column: score["value"] for column, score in found.items()},
+        errors={column: score["spread"] for column, score in found.items()},
+        n={column: score["n"] for column, score in found.items()},
+        curve=[line for line in _lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None],
     )
 
 
@@ -95,17 +111,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
-    """A table that can be pasted: mean ± spread over n seeds; `gflops` per image by row name."""
+    """A table that can be pasted: mean ± standard deviation over seeds, of one seed the standard error over test images.
+
+    `gflops` is per image, by row name.
+    """
     columns = list(dict.fromkeys(score for row in rows for score in row.scores))
-    head = [
-        "",
-        "seeds",
-        "images",
-        "GFLOP an image",
-        "PFLOP",
-        "minutes",
-        *(column.replace("_", " ") for column in columns),
-    ]
+    head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", *_short(columns)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         run = row.runs[0]
@@ -117,6 +128,15 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _short(columns: Sequence[str]) -> list[str]:
+    """Column titles, without the test SPEC where it tells nothing apart."""
+    bare = [column.split(" on ")[0] for column in columns]
+    return [
+        (name if bare.count(name) == 1 else column).replace("_", " ")
+        for name, column in zip(bare, columns, strict=True)
+    ]
 
 
 def table(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
+from otherview.errors import Stopped
 from otherview.learner import Learner
 from otherview.training.clock import Clock
 from otherview.training.console import RunProgress, clock
@@ -20,7 +21,7 @@ from otherview.training.journal import Journal
 from otherview.training.memory import keep_pages
 from otherview.training.optim import make_optimiser
 from otherview.training.resume import restore, save
-from otherview.training.run import Run, Stopped, Summary
+from otherview.training.run import Run, Summary
 from otherview.training.step import Outcome, take_step
 
 MEASURED_STEPS = 20
@@ -40,9 +41,9 @@ def train(run: Run) -> Summary:
     with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
         if start == 0:
             _observe(run, 0, journal, progress)
-        clockwork = Clock(run.batch)
+        clockwork, seconds_before = Clock(run.batch), run.tally.seconds
         for step in range(start, run.steps):
-            if step > start and step % settings.save_every == 0:
+            if step > start and settings.saves_at(step):
                 progress.warn(save(run, optimiser, journal, step))
 
             with clockwork.waiting():
@@ -53,6 +54,7 @@ def train(run: Run) -> Summary:
                 progress.say(line)
             refuse_too_many_broken(run)
             clockwork.tick()
+            run.tally.seconds = seconds_before + clockwork.seconds
 
             done = step + 1
             progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **clockwork.shown()})
@@ -68,7 +70,7 @@ def train(run: Run) -> Summary:
             if outcome.asked and done < run.steps:
                 raise _stopped(run, done, save(run, optimiser, journal, done))
         progress.warn(save(run, optimiser, journal, run.steps))
-    return Summary(run.steps, clockwork.seconds, clockwork.images_per_second, clockwork.waited_share, figures)
+    return Summary(run.steps, run.tally.seconds, clockwork.images_per_second, clockwork.waited_share, figures)
 
 
 def _stopped(run: Run, done: int, failure: str | None) -> Exception:

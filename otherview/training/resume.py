@@ -17,7 +17,6 @@ def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int
 
     A full disk must not end a run that may find room again: the checkpoint before stays whole.
     """
-    keep = run.settings.keep_every is not None and step % run.settings.keep_every == 0
     state = {
         "step": step,
         "steps": run.steps,
@@ -29,7 +28,7 @@ def save(run: Run, optimiser: torch.optim.Optimizer, journal: Journal, step: int
         "environment": environment(str(run.accelerator.device)),
     }
     try:
-        save_checkpoint(run.folder / "checkpoints", state, keep=keep)
+        save_checkpoint(run.folder / "checkpoints", state, keep=run.settings.keeps_at(step))
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         return f"no checkpoint at step {step} ({reason}): the one before stays; make room in {run.folder}"

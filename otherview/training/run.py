@@ -12,15 +12,12 @@ from otherview.learner import Learner, Observer
 from otherview.training.settings import TrainingSettings
 
 
-class Stopped(Exception):
-    """The run was asked to stop and wrote a checkpoint; the same command continues it (exit status 75)."""
-
-
 class Summary(NamedTuple):
     """How a run ended."""
 
     steps: int
     seconds: float
+    """Of training, over all its processes."""
     images_per_second: float
     waited_for_data_share: float
     figures: Mapping[str, float]
@@ -33,6 +30,8 @@ class Tally:
 
     samples: int = 0
     """Images asked for."""
+    seconds: float = 0.0
+    """Of training, over all its processes."""
     replaced: int = 0
     """How many of them could not be read."""
     broken: set[int] = field(default_factory=set)

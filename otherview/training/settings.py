@@ -43,6 +43,14 @@ class TrainingSettings(BaseModel):
     keep_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints that are kept beside the last two; none: only those two."""
 
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is written after so many steps."""
+        return step % self.save_every == 0 or self.keeps_at(step)
+
+    def keeps_at(self, step: int) -> bool:
+        """Whether that one is kept."""
+        return self.keep_every is not None and step % self.keep_every == 0
+
 
 FREE_TO_CHANGE = frozenset((
     "trackers", "stop_on_collapse", "most_skipped", "most_broken", "workers", "log_every", "save_every", "keep_every",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from otherview.errors import WrongRequest
-from otherview.verbs.request import Request, check_picture, check_threads
+from otherview.verbs.request import Request, check_picture, check_threads, check_written
 
 if TYPE_CHECKING:
     from otherview.report.comparison import Row
@@ -30,6 +30,8 @@ class Compare(Request):
     """With --study: labelled images to be judged on (a data SPEC)."""
     out: Path | None = None
     """With --study: folder of the runs."""
+    rows: tuple[str, ...] = ()
+    """With --study: only these of its rows; default: all."""
     seeds: tuple[int, ...] = (0, 1)
     """With --study: every row is run with each of them."""
     equal: Literal["images", "compute"] = "images"
@@ -54,6 +56,10 @@ def run(request: Compare) -> dict[str, Any]:
         return {"studies": {study.name: {"question": study.question, "rows": list(study.rows())} for study in STUDIES}}
     if request.curves:
         check_picture(request.curves, flag="--curves")
+    if request.csv:
+        check_written(request.csv, flag="--csv")
+    if request.study and request.folders:
+        raise WrongRequest("--study makes its own runs: give either folders or --study")
     folders = _studied(request) if request.study else dict.fromkeys(request.folders, None)
     if not folders:
         raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")
@@ -92,19 +98,17 @@ def _studied(request: Compare) -> dict[Path, str]:
     for spec in (request.data, request.test):
         labels_of(open_source(spec), spec)
     plan = Plan(
-        request.data, request.test, request.out, request.seeds, request.equal, request.steps, request.at_once, request.threads
+        data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=request.seeds,
+        equal=request.equal, steps=request.steps, at_once=request.at_once, threads=request.threads,
     )  # fmt: skip
     return run_study(study, plan)
 
 
 def _write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["row"])
-            writer.writeheader()
-            writer.writerows(lines)
-    except OSError as error:
-        raise WrongRequest(f"--csv {path} cannot be written ({error.strerror}): choose a folder of yours") from error
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["row"])
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def _as_json(row: "Row", gflops: float) -> dict[str, Any]:

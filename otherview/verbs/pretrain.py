@@ -1,7 +1,6 @@
 """Pre-train an encoder on any folder of images; run the same command again to continue."""
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from otherview.training.launch import adopt_slurm, launched_rank
 from otherview.verbs.assemble import assemble, open_watched, with_classes
 from otherview.verbs.budget import within_budget
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
-from otherview.verbs.run_folder import prepare_folder, summary_of, write_summary
+from otherview.verbs.run_folder import only_writer, prepare_folder, summary_of, write_summary
 
 if TYPE_CHECKING:
     from otherview.data.plan import StepPlan
@@ -102,14 +101,13 @@ def pretrain(
     if state == "finished" and (summary := summary_of(out)):
         _say(f"this run is finished: {summary['verdict']}")
         return summary
-    began = time.monotonic()
     parts = assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
     from otherview.training.loop import train
     from otherview.training.stop import stop_requests
 
-    with stop_requests() as parts.asked_to_stop:
+    with only_writer(out), stop_requests() as parts.asked_to_stop:
         ended = train(parts)
-    summary = _finish(config, parts, ended, out=out, seconds=time.monotonic() - began)
+        summary = _finish(config, parts, ended, data=data, out=out)
     _say(_snippet(out))
     return summary
 
@@ -131,7 +129,7 @@ def _first_lines(config: RunConfig, plan: "StepPlan", *, data: str, out: Path) -
     ]
 
 
-def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, seconds: float) -> dict[str, Any]:
+def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, data: str, out: Path) -> dict[str, Any]:
     """Write the encoders, the verdict and the summary; rank 0 alone."""
     from otherview.distributed import rank
     from otherview.training.journal import read_journal
@@ -142,10 +140,11 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, out: Path, sec
     summary = {
         "steps": ended.steps,
         "epochs": round(ended.steps / parts.steps_per_epoch, 2),
-        "seconds": round(seconds, 1),
+        "seconds": round(ended.seconds, 1),
         "images_per_second": round(ended.images_per_second, 1),
         "waited_for_data_share": round(ended.waited_for_data_share, 4),
         "broken_images": len(parts.tally.broken),
+        "data": data,
         "out": str(out),
     }
     if rank() != 0:

@@ -69,6 +69,11 @@ def check_picture(path: Path, *, flag: str) -> None:
     """Before any work, raise WrongRequest where no picture can be written to this path; its folder is made."""
     if path.suffix not in (".png", ".svg"):
         raise WrongRequest(f"{flag} {path} must end in .png or .svg")
+    check_written(path, flag=flag)
+
+
+def check_written(path: Path, *, flag: str) -> None:
+    """Before any work, raise WrongRequest where no file can be written to this path; its folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()

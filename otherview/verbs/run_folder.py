@@ -3,12 +3,15 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from otherview.atomic import write_atomically
 from otherview.config import RunConfig, changed_settings, config_hash, load_config, to_yaml
 from otherview.errors import WrongRequest
+from otherview.methods.settings import SupervisedSettings
 from otherview.training.launch import launched_rank
 
 State = Literal["new", "started", "finished"]
@@ -42,6 +45,38 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
             "give the same settings to continue, another --out, or --fresh to start over"
         )
     return ("finished" if summary_of(out) else "started"), said
+
+
+def settings_that_differ(out: Path, config: RunConfig) -> list[str]:
+    """What a run in this folder, if there is one, has otherwise; classes that were taken from the data are no difference."""
+    if not (out / "config.yaml").exists():
+        return []
+    before = load_config(out / "config.yaml")
+    asked, had = config.method, before.method
+    if isinstance(asked, SupervisedSettings) and isinstance(had, SupervisedSettings) and asked.classes is None:
+        before = before.model_copy(update={"method": had.model_copy(update={"classes": None})})
+    return changed_settings(before, config)
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Within, no other run writes to the folder; raises WrongRequest where one does. The lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    if launched_rank() > 0:
+        yield
+        return
+    with (out / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WrongRequest(f"--out {out} is being written by another run: wait for it, or stop it") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def _header(data: str) -> str:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, append_result
 from otherview.verbs.evaluate import SHORTENED_IMAGES, Evaluate, show_scores
 from otherview.verbs.request import resolve_device, set_threads, shortened
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otherview.data.source import Source
-    from otherview.evaluation.features import Features
     from otherview.weights.pretrained import PretrainedEncoder
 
 
@@ -52,7 +54,6 @@ def segment(
     """mIoU and accuracy over pixels of the encoder, of the untrained one and of raw patches."""
     began = time.monotonic()
     check_weights(weights)
-    sides = [_open(train, train_images), _open(test, test_images)]
     from otherview.nn.encoder import Encoder
     from otherview.training.console import RunProgress
     from otherview.verbs.weights import load_encoder
@@ -61,13 +62,18 @@ def segment(
     chosen = resolve_device(device)
     subject = load_encoder(weights).to(chosen)
     card = subject.card
+    sides = [
+        _open(spec, count, card.encoder.image_size) for spec, count in ((train, train_images), (test, test_images))
+    ]
     control = Encoder(card.encoder, seed=card.seed).to(chosen)
     scores: list[Score] = []
-    with RunProgress(total=3 * sum(len(indices) for _, _, indices in sides), title="features") as progress:
+    with RunProgress(total=3 * sum(len(indices) for _, indices, _ in sides), title="features") as progress:
         for name, module in (("encoder", subject.encoder), ("untrained", control), ("pixels", None)):
-            scores += _judge(name, module, subject, sides, strength, workers, progress.advance)
+            scores += _judge(
+                name, module, subject=subject, sides=sides, strength=strength, workers=workers, advance=progress.advance
+            )
     about = {
-        "weights": str(weights), "train": train, "test": test, "train_images": len(sides[0][2]), "strength": strength,
+        "weights": str(weights), "train": train, "test": test, "train_images": len(sides[0][1]), "strength": strength,
         "recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps, "device": str(chosen),
     }  # fmt: skip
     found = Scores(scores[:2], scores[2:], time.monotonic() - began, about)
@@ -77,23 +83,36 @@ def segment(
     return found
 
 
-Side = tuple[str, "Source", Any]
-"""The SPEC, the source and the indices of its images that are used."""
+Side = tuple["Source", Any, "Tensor"]
+"""The source, the indices of its images that are used, and the labels of their pixels."""
 
 
-def _open(spec: str, count: int | None) -> Side:
+def _open(spec: str, count: int | None, size: tuple[int, int]) -> Side:
+    """Images whose labels cannot be read are named and left out."""
+    import torch
+
     from otherview.data.spec import open_source
-    from otherview.evaluation.features import first_of
-    from otherview.evaluation.segment import pixel_labels
+    from otherview.errors import BrokenImage
+    from otherview.evaluation.features import first_of, name_once
+    from otherview.evaluation.segment import centre_labels, pixel_labels
 
     source = open_source(spec)
-    pixel_labels(source, 0, spec=spec)
-    return spec, source, first_of(source, min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count)
+    indices, labels = [], []
+    for index in first_of(source, min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count):
+        try:
+            labels.append(centre_labels(pixel_labels(source, int(index), spec=spec), size))
+            indices.append(index)
+        except BrokenImage as error:
+            name_once(str(error))
+    if not labels:
+        raise WrongRequest(f"{spec} has no pixel labels that can be read")
+    return source, np.asarray(indices), torch.stack(labels)
 
 
 def _judge(
     name: str,
     module: Any,
+    *,
     subject: "PretrainedEncoder",
     sides: Sequence[Side],
     strength: float,
@@ -106,32 +125,22 @@ def _judge(
     from otherview.evaluation.segment import segment as judged_by
     from otherview.geometry import PatchGrid
 
-    look, grid = subject.card.look, PatchGrid(*subject.card.encoder.grid)
-    features = [
-        extract(
-            module, source, look, indices=indices, workers=workers, advance=advance,
-            patch_size=subject.card.encoder.patch_size,
+    look, encoder = subject.card.look, subject.card.encoder
+    grid = PatchGrid(*encoder.grid)
+    tokens, labels = [], []
+    for source, indices, truths in sides:
+        found = extract(
+            module, source, look, indices=indices, workers=workers, advance=advance, patch_size=encoder.patch_size
         )
-        for _, source, indices in sides
-    ]  # fmt: skip
-    labels = [_labels(side, of_side, look.size) for side, of_side in zip(sides, features, strict=True)]
-    head = fit_head(features[0].tokens["patches"], labels[0], grid, strength=strength)
-    result = judged_by(head, features[1].tokens["patches"], labels[1], grid)
+        tokens.append(found.tokens["patches"])
+        labels.append(truths[found.kept])
+    head = fit_head(tokens[0], labels[0], grid, strength=strength)
+    result = judged_by(head, tokens[1], labels[1], grid=grid)
     n, spreads = len(labels[1]), result.spreads
     return [
         Score(f"segment_{name}_miou", result.miou, "mIoU", n, spreads[0]),
         Score(f"segment_{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
     ]
-
-
-def _labels(side: Side, features: "Features", size: tuple[int, int]) -> "Tensor":
-    import torch
-
-    from otherview.evaluation.segment import centre_labels, pixel_labels
-
-    spec, source, indices = side
-    kept = indices[features.kept.numpy()]
-    return torch.stack([centre_labels(pixel_labels(source, int(index), spec=spec), size) for index in kept])
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

@@ -5,7 +5,7 @@ folders = run_study(find_study("compare_pico"), plan)
 A row and seed has a folder of its own, OUT/ROW/seed-N, with the log of its processes beside it.
 """
 
-import signal
+import json
 import subprocess
 import sys
 import time
@@ -15,15 +15,16 @@ from pathlib import Path
 
 from otherview.atomic import write_atomically
 from otherview.config import RunConfig, to_yaml
-from otherview.errors import WrongRequest
+from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.studies import Study
-from otherview.training.run import Stopped
+from otherview.training.stop import stop_requests
+from otherview.verbs.run_folder import settings_that_differ
 
 DRAWN = 2000, 1000
 """Drawn images whose pixels a linear head learns to name and is judged on: the dense measure, whatever the data."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How a study is run."""
 
@@ -31,6 +32,8 @@ class Plan:
     """Images to train on, and the labelled ones that features are learned from."""
     test: str
     out: Path
+    rows: tuple[str, ...]
+    """Which; none: all."""
     seeds: tuple[int, ...]
     equal: str
     steps: int | None
@@ -57,8 +60,9 @@ class Task:
         found, labelled = self.folder / "results.jsonl", (plan.data, plan.test)
         size = max(self.config.encoder.image_size)
         drawn = f"shapes:{DRAWN[0]}@{size}", f"shapes:{DRAWN[1]}:test@{size}"
+        judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind, (train, test) in {"knn": labelled, "linear": labelled, "segment": drawn}.items():
-            if not (found.exists() and f'"{kind}_encoder_' in found.read_text(encoding="utf-8")):
+            if not any(line["test"] == test and line["scores"][0]["name"].startswith(kind) for line in judged):
                 words = ["--weights", str(self.folder), "--train", train, "--test", test]
                 yield [*program, "evaluate", kind, *words, *threads]
 
@@ -68,17 +72,34 @@ class Task:
         return self.config.steps
 
 
+Running = dict[Task, tuple[Iterator[list[str]], "subprocess.Popen[bytes]"]]
+
+
 def tasks_of(study: Study, plan: Plan) -> list[Task]:
-    """All rows with all seeds, seeds outermost, so that whole tables fill one after another; configs are written out."""
+    """All rows with all seeds, seeds outermost, so that whole tables fill one after another; configs are written out.
+
+    Raises WrongRequest where a folder holds another study, a run on other data or one with other settings.
+    """
+    identity = plan.out / "study.json"
+    about = json.dumps({"study": study.name, "data": plan.data, "test": plan.test})
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if identity.exists() and identity.read_text(encoding="utf-8") != about:
+        raise WrongRequest(f"--out {plan.out} holds {identity.read_text(encoding='utf-8')}: give another folder")
+    write_atomically(identity, about.encode())
     configs = _equal(study.rows(), plan)
-    found = []
-    for seed in plan.seeds:
-        for row, config in configs.items():
-            folder = plan.out / row.replace(" ", "-") / f"seed-{seed}"
-            task = Task(row, config.model_copy(update={"seed": seed}), folder)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder.with_name(f"{folder.name}.yaml"), to_yaml(task.config).encode())
-            found.append(task)
+    if unknown := set(plan.rows) - set(configs):
+        raise WrongRequest(f"{study.name} has no row {min(unknown)!r}: there are {', '.join(configs)}")
+    found = [
+        Task(row, config.model_copy(update={"seed": seed}), plan.out / row.replace(" ", "-") / f"seed-{seed}")
+        for seed in plan.seeds
+        for row, config in configs.items()
+        if not plan.rows or row in plan.rows
+    ]
+    for task in found:
+        if changed := settings_that_differ(task.folder, task.config):
+            raise WrongRequest(f"{task.folder} holds a run with other settings ({changed[0]}): give another --out")
+        task.folder.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(task.folder.with_name(f"{task.folder.name}.yaml"), to_yaml(task.config).encode())
     return found
 
 
@@ -99,8 +120,8 @@ def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
 def run_study(study: Study, plan: Plan) -> dict[Path, str]:
     """Run what is left, `at_once` processes at a time; returns the folders with the names of their rows.
 
-    Raises Stopped where a signal asks for it, after the runs have written their checkpoints, and RuntimeError with the
-    log's name where a process fails.
+    Raises Stopped where a signal asks for it, after the runs have written their checkpoints, and RuntimeError at the end
+    with the logs' names where processes have failed; the other rows are run all the same.
     """
     try:
         tasks = tasks_of(study, plan)
@@ -108,32 +129,33 @@ def run_study(study: Study, plan: Plan) -> dict[Path, str]:
         raise WrongRequest(
             f"--out {plan.out} cannot be written ({error.strerror}): choose a folder of yours"
         ) from error
-    waiting, running = list(tasks), dict[Task, tuple[Iterator[list[str]], subprocess.Popen[bytes]]]()
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        while running or (waiting and not asked):
-            while waiting and len(running) < plan.at_once and not asked:
-                _next(running, task := waiting.pop(0), task.commands(plan))
-            for task, (commands, process) in list(running.items()):
-                if (status := process.poll()) is None:
-                    continue
-                del running[task]
-                if status not in (0, 75):
-                    raise RuntimeError(f"{task.row} failed with status {status}: see {_log(task)}")
-                if not asked:
-                    _next(running, task, commands)
-            if asked:
-                for _, process in running.values():
-                    process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
-    finally:
-        for _, process in running.values():
-            process.terminate()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        raise Stopped(f"{study.name} was stopped; run the same command to continue")
+    waiting, running, failed = list(tasks), Running(), list[Task]()
+    with stop_requests() as asked:
+        try:
+            while (running or waiting) and not asked():
+                while waiting and len(running) < plan.at_once:
+                    _next(running, task := waiting.pop(0), commands=task.commands(plan))
+                for task, (commands, process) in list(running.items()):
+                    if (status := process.poll()) is None:
+                        continue
+                    del running[task]
+                    if status == 0:
+                        _next(running, task, commands=commands)
+                    else:
+                        print(f"{task.row}, seed {task.config.seed}: failed with status {status}", file=sys.stderr)
+                        failed.append(task)
+                time.sleep(0.2)
+        finally:
+            for _, process in running.values():
+                process.terminate()
+            for _, process in running.values():
+                process.wait()
+        if asked():
+            raise Stopped(f"{study.name} was stopped; run the same command to continue")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(tasks)} runs failed: see {', '.join(str(_log(task)) for task in failed)}"
+        )
     return {task.folder: task.row for task in tasks}
 
 
@@ -141,12 +163,10 @@ def _log(task: Task) -> Path:
     return task.folder.with_name(f"{task.folder.name}.log")
 
 
-def _next(
-    running: dict[Task, tuple[Iterator[list[str]], subprocess.Popen[bytes]]], task: Task, commands: Iterator[list[str]]
-) -> None:
+def _next(running: "Running", task: Task, *, commands: Iterator[list[str]]) -> None:
     """Start the task's next command, if it has one."""
     for command in commands:
-        print(f"{task.row}, seed {task.config.seed}: {command[3]} (see {_log(task)})", file=sys.stderr)
+        print(f"{task.row}, seed {task.config.seed}: {' '.join(command[3:5])} (see {_log(task)})", file=sys.stderr)
         with _log(task).open("ab") as log:
             running[task] = commands, subprocess.Popen(command, stdout=log, stderr=log)
         return

@@ -40,34 +40,38 @@ def kill_once(out: Path, chance: random.Random) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def survives(tmp_path: Path, *, kills: int) -> int:
-    """Kill a run again and again, let it end, compare; returns how many kills struck."""
-    whole, out = tmp_path / "whole", tmp_path / "run"
+def survives(tmp_path: Path, *, kills: int) -> None:
+    """Kill runs until so many kills struck, at most five each; every one of them ends as the undisturbed one.
+
+    A kill that comes too late finds its run ended, on a busy machine: the next run takes the rest.
+    """
+    whole = tmp_path / "whole"
     assert subprocess.run(command(whole), capture_output=True, timeout=300, env=QUICK).returncode == 0
-    chance, struck = random.Random(0), 0
-    for _ in range(kills):
-        struck += kill_once(out, chance)
-        if (out / "summary.json").exists():
-            break
-    done = subprocess.run(command(out), capture_output=True, text=True, timeout=300, env=QUICK)
-    assert done.returncode == 0, done.stderr
-    assert identical(whole, out)
+    chance, struck, runs = random.Random(0), 0, 0
+    while struck < kills:
+        assert runs < kills, f"only {struck} of {kills} kills struck in {runs} runs"
+        out, runs = tmp_path / f"run{runs}", runs + 1
+        for _ in range(min(5, kills - struck)):
+            if not kill_once(out, chance):
+                break
+            struck += 1
+        done = subprocess.run(command(out), capture_output=True, text=True, timeout=300, env=QUICK)
+        assert done.returncode == 0, done.stderr
+        assert identical(whole, out)
+        assert written(whole) == written(out)
+
+
+def written(run: Path) -> list[list[object]]:
+    """What the journal says of every step, without the times."""
     keep = ("step", "loss", "grad_norm", "effective_rank", "lr")
-    one, two = (
-        [[line[name] for name in keep] for line in read_journal(folder / "metrics.jsonl") if "loss" in line]
-        for folder in (whole, out)
-    )
-    assert one == two
-    return struck
+    return [[line[name] for name in keep] for line in read_journal(run / "metrics.jsonl") if "loss" in line]
 
 
 @pytest.mark.slow
 def test_three_kills_at_random_moments_kill(tmp_path: Path) -> None:
-    assert survives(tmp_path, kills=3) == 3
+    survives(tmp_path, kills=3)
 
 
 @pytest.mark.soak
 def test_twenty_kills_at_random_moments_kill(tmp_path: Path) -> None:
-    struck = sum(survives(tmp_path / str(part), kills=5) for part in range(4))
-    assert struck >= 18
-    print(f"{struck} kills, every run ended with the weights of an undisturbed one")
+    survives(tmp_path, kills=20)

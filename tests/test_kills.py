@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from otherview.errors import WrongRequest
 from otherview.training.journal import read_journal
+from otherview.verbs.run_folder import only_writer
 from tests.test_training import SMALL, identical
 
 STEPS = 60
@@ -37,6 +39,7 @@ def kill_once(out: Path, chance: random.Random) -> bool:
         time.sleep(chance.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert process.returncode in (0, -signal.SIGKILL), process.returncode  # it never refuses to take up its work
     return process.returncode == -signal.SIGKILL
 
 
@@ -65,6 +68,34 @@ def written(run: Path) -> list[list[object]]:
     """What the journal says of every step, without the times."""
     keep = ("step", "loss", "grad_norm", "effective_rank", "lr")
     return [[line[name] for name in keep] for line in read_journal(run / "metrics.jsonl") if "loss" in line]
+
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from otherview.verbs.run_folder import only_writer
+with only_writer(Path(sys.argv[1])):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_writer_and_is_free_once_it_was_killed_kill(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    worker = int(writer.stdout.readline())
+    try:
+        with pytest.raises(WrongRequest, match="being written by another run"), only_writer(tmp_path):
+            pass
+        writer.kill()
+        writer.wait()
+        with only_writer(tmp_path):  # though a worker of the killed run still has the file open
+            os.kill(worker, 0)
+    finally:
+        writer.kill()
+        os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -60,7 +60,10 @@ def settings_that_differ(out: Path, config: RunConfig) -> list[str]:
 
 @contextmanager
 def only_writer(out: Path) -> Iterator[None]:
-    """Within, no other run writes to the folder; raises WrongRequest where one does. The lock ends with the process."""
+    """Within, no other run writes to the folder; raises WrongRequest where one does.
+
+    A record lock, which ends with its process: one of flock's would live on in the loader's workers after a kill.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks on this system
@@ -71,8 +74,8 @@ def only_writer(out: Path) -> Iterator[None]:
         return
     with (out / "lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             raise WrongRequest(f"--out {out} is being written by another run: wait for it, or stop it") from error
         except OSError:  # a file system without locks
             pass

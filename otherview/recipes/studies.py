@@ -33,17 +33,31 @@ def _compare() -> dict[str, RunConfig]:
     return {make.__name__.removesuffix("_pico_32"): make().model_copy(update={"steps": STEPS}) for make in made}
 
 
-def _ablation(**rows: Mapping[str, Mapping[str, Any]]) -> Callable[[], dict[str, RunConfig]]:
-    """Rows that change some settings of the pico recipe, by room: {"views": {"other_crop": "seen"}}."""
+Change = Mapping[str, Mapping[str, Any]]
+"""Settings by room: {"views": {"other_crop": "seen"}}."""
 
-    def make() -> dict[str, RunConfig]:
-        pico = siamese_im_pico_32().model_copy(update={"steps": STEPS})
+
+def _ablation(make: Callable[[], RunConfig] = siamese_im_pico_32, **rows: Change) -> Callable[[], dict[str, RunConfig]]:
+    """A recipe as it is, and rows that change some of its settings."""
+
+    def configs() -> dict[str, RunConfig]:
+        pico = make().model_copy(update={"steps": STEPS})
         return {"as it is": pico} | {name.replace("_", " "): _changed(pico, change) for name, change in rows.items()}
 
-    return make
+    return configs
 
 
-def _changed(config: RunConfig, change: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+def _trials(make: Callable[[], RunConfig], **own: Change) -> Study:
+    """The trials that every method gets before it is compared: the rate, and one setting of its own."""
+    rate = make().training.lr_per_256
+    rates = {
+        name: {"training": {"lr_per_256": rate * by}} for name, by in (("half_the_rate", 0.5), ("twice_the_rate", 2))
+    }
+    name = make.__name__.removesuffix("_32")
+    return Study(f"tune_{name}", "which settings compare_pico should have", _ablation(make, **rates, **own))
+
+
+def _changed(config: RunConfig, change: Change) -> RunConfig:
     rooms = {room: getattr(config, room).model_copy(update=dict(settings)) for room, settings in change.items()}
     return config.model_copy(update=rooms)
 
@@ -56,6 +70,10 @@ SAME, PIXELS = {"other_crop": "seen"}, {"target": "pixels"}
 NO_COLOUR = {"seen_colour": PLAIN, "other_colour": PLAIN}
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
+    _trials(siamese_im_pico_32, slower_target={"method": {"momentum": 0.996}}),
+    _trials(mae_pico_32, half_hidden={"views": {"mask": MaskSettings(kind="random", hidden=32)}}),
+    _trials(moco_v3_pico_32, slower_target={"method": {"momentum": 0.996}}),
+    _trials(supervised_pico_32, no_colour={"views": {"seen_colour": PLAIN}}),
     Study(
         "ablate_pico_views",
         "do different views and colours matter, and for which target",

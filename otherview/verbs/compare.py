@@ -38,6 +38,8 @@ class Compare(Request):
     """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
     steps: int | None = None
     """With --study: optimiser steps of the first row; default: the study's."""
+    measures: tuple[Literal["knn", "linear", "segment"], ...] = ("knn", "linear", "segment")
+    """With --study: how its runs are judged."""
     at_once: int = 1
     """With --study: processes at a time."""
     threads: int = 1
@@ -99,7 +101,7 @@ def _studied(request: Compare) -> dict[Path, str]:
         labels_of(open_source(spec), spec)
     plan = Plan(
         data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=request.seeds,
-        equal=request.equal, steps=request.steps, at_once=request.at_once, threads=request.threads,
+        equal=request.equal, steps=request.steps, measures=request.measures, at_once=request.at_once, threads=request.threads,
     )  # fmt: skip
     return run_study(study, plan)
 

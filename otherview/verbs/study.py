@@ -37,6 +37,8 @@ class Plan:
     seeds: tuple[int, ...]
     equal: str
     steps: int | None
+    measures: tuple[str, ...]
+    """Verbs of `evaluate` that judge a run."""
     at_once: int
     threads: int
 
@@ -61,7 +63,8 @@ class Task:
         size = max(self.config.encoder.image_size)
         drawn = f"shapes:{DRAWN[0]}@{size}", f"shapes:{DRAWN[1]}:test@{size}"
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
-        for kind, (train, test) in {"knn": labelled, "linear": labelled, "segment": drawn}.items():
+        for kind in plan.measures:
+            train, test = drawn if kind == "segment" else labelled
             if not any(line["test"] == test and line["scores"][0]["name"].startswith(kind) for line in judged):
                 words = ["--weights", str(self.folder), "--train", train, "--test", test]
                 yield [*program, "evaluate", kind, *words, *threads]

@@ -53,8 +53,8 @@ def _trials(make: Callable[[], RunConfig], **own: Change) -> Study:
     rates = {
         name: {"training": {"lr_per_256": rate * by}} for name, by in (("half_the_rate", 0.5), ("twice_the_rate", 2))
     }
-    name = make.__name__.removesuffix("_32")
-    return Study(f"tune_{name}", "which settings compare_pico should have", _ablation(make, **rates, **own))
+    name = make.__name__.removesuffix("_pico_32")
+    return Study(f"tune_pico_{name}", "which settings compare_pico should have", _ablation(make, **rates, **own))
 
 
 def _changed(config: RunConfig, change: Change) -> RunConfig:

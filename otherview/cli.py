@@ -29,6 +29,7 @@ VERBS = {
     "evaluate knn": ("evaluate", "Knn", "weighted nearest neighbours on frozen features"),
     "evaluate linear": ("evaluate", "Linear", "logistic regression on frozen features"),
     "evaluate segment": ("segment", "Segment", "a linear head on frozen patch tokens that names every pixel"),
+    "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),
     "show views": ("show", "ShowViews", "the two views of some images, as the learner sees them"),
     "show masks": ("show", "ShowMasks", "what is hidden: some masks and how often each patch is"),
     "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),

@@ -141,7 +141,13 @@ def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
     assert [row["name"] for row in rows] == ["siamese_im", "supervised"]
     for row in rows:
         kinds = {name.split(" on ")[0] for name in row["scores"]}
-        assert {"knn_encoder_mean", "linear_encoder_mean", "segment_encoder_miou", "knn_pixels"} <= kinds
+        assert {
+            "knn_encoder_mean",
+            "linear_encoder_mean",
+            "segment_encoder_miou",
+            "retrieval_encoder",
+            "knn_pixels",
+        } <= kinds
     again = otherview(*words, "--json")
     assert json.loads(again.stdout)["rows"] == rows and "seed 3:" not in again.stderr
     for change, said in ((("--steps", "3"), "steps 4 → 3"), (("--test", "shapes:30:test"), "shapes:40:test")):

@@ -1,12 +1,13 @@
 """Features: one pass of a frozen encoder over a source, in its order, without padding or duplicates.
 
     features = extract(encoder, source, look)     # .tokens["mean"]: [N, D], .kept
+    several = extract_all({"encoder": encoder, "pixels": None}, source, look)
 
 An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,9 +85,14 @@ def first_of(source: Source, count: int | None) -> np.ndarray:
     return np.linspace(0, len(source) - 1, count).round().astype(np.int64)
 
 
+def extract(encoder: Encoder, source: Source, look: Look, *, indices: np.ndarray | None = None) -> Features:
+    """cls and mean token of every readable image."""
+    return extract_all({"": encoder}, source, look, indices=indices)[""]
+
+
 @torch.no_grad()
-def extract(
-    encoder: Encoder | None,
+def extract_all(
+    modules: Mapping[str, Encoder | None],
     source: Source,
     look: Look,
     *,
@@ -94,8 +100,8 @@ def extract(
     workers: int = 1,
     advance: Advance = lambda _: None,
     patch_size: int | None = None,
-) -> Features:
-    """cls and mean token of every readable image; with `encoder` None the normalised pixels themselves.
+) -> dict[str, Features]:
+    """Features by module, every image read once; for None the normalised pixels themselves.
 
     With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels.
     """
@@ -106,9 +112,7 @@ def extract(
         num_workers=workers,
         worker_init_fn=settle_worker,
     )
-    if encoder is not None:
-        encoder.eval()
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in modules}
     kept: list[Tensor] = []
     done = 0
     for pixels, faults in loader:
@@ -116,16 +120,22 @@ def extract(
             name_once(fault)
         whole = torch.tensor([not fault for fault in faults])
         kept.append(done + whole.nonzero()[:, 0])
-        for name, value in _tokens(encoder, pixels[whole], look, patch_size).items():
-            found.setdefault(name, []).append(value.float().cpu())
+        for name, module in modules.items():
+            for kind, value in _tokens(module, pixels[whole], look, patch_size).items():
+                found[name].setdefault(kind, []).append(value.float().cpu())
         done += len(faults)
         advance(len(faults))
-    return Features({name: torch.cat(values) for name, values in found.items()}, torch.cat(kept))
+    places = torch.cat(kept)
+    return {
+        name: Features({kind: torch.cat(values) for kind, values in tokens.items()}, places)
+        for name, tokens in found.items()
+    }
 
 
 def _tokens(encoder: Encoder | None, pixels: Tensor, look: Look, patch_size: int | None) -> dict[str, Tensor]:
     if encoder is None:
         images = normalise(pixels, look.mean, look.std)
         return {"patches": patchify(images, patch_size)} if patch_size else {"pixels": images.flatten(1)}
+    encoder.eval()
     tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std))
     return {"patches": tokens.patches} if patch_size else {"mean": tokens.mean, "cls": tokens.cls}

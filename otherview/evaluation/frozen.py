@@ -14,7 +14,7 @@ from torch import Tensor
 from otherview.data.picture import Look
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import Advance, extract
+from otherview.evaluation.features import Advance, extract_all
 from otherview.evaluation.knn import accuracy
 from otherview.nn.encoder import Encoder
 
@@ -58,24 +58,16 @@ def judge(
 ) -> tuple[dict[str, float], int]:
     """Accuracies by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels) and how many were judged."""
     check_classes(*sides)
+    subjects = {"encoder": encoder, "untrained": control, "": None}
+    banks, queries = (
+        extract_all(subjects, side.source, look, indices=side.indices, workers=workers, advance=advance)
+        for side in sides
+    )
+    known, truth = (side.labels[of[""].kept] for side, of in zip(sides, (banks, queries), strict=True))
     found: dict[str, float] = {}
-    judged = 0
-    for subject, module in (("encoder", encoder), ("untrained", control), ("", None)):
-        features = [
-            extract(
-                module,
-                side.source,
-                look,
-                indices=side.indices,
-                workers=workers,
-                advance=advance,
-            )
-            for side in sides
-        ]
-        truths = [side.labels[of_side.kept] for side, of_side in zip(sides, features, strict=True)]
-        judged = len(truths[1])
-        for kind, bank in features[0].tokens.items():
+    for subject in subjects:
+        for kind, bank in banks[subject].tokens.items():
             with torch.enable_grad():
-                predicted = classify(bank, truths[0], features[1].tokens[kind])
-            found["_".join(filter(None, (subject, kind)))] = accuracy(predicted, truths[1])
-    return found, judged
+                predicted = classify(bank, known, queries[subject].tokens[kind])
+            found["_".join(filter(None, (subject, kind)))] = accuracy(predicted, truth)
+    return found, len(truth)

@@ -37,7 +37,7 @@ class OnlineKnn:
             everyone = everyone[0], same_numbers(everyone[1], of=self.queries, like=self.bank)
             self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
         bank, queries = (
-            extract(encoder, source, self.look, indices=chosen)  # pyright: ignore[reportArgumentType]
+            extract(encoder, source, self.look, indices=chosen)
             for source, chosen in zip((self.bank, self.queries), indices, strict=True)
         )
         known, truth = self._labels[0][bank.kept], self._labels[1][queries.kept]

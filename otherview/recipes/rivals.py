@@ -3,9 +3,9 @@
 from otherview.config import RunConfig
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SupervisedSettings
 from otherview.nn.settings import EncoderSettings
-from otherview.recipes.siamese_im import PLAIN, siamese_im_pico_32
+from otherview.recipes.siamese_im import siamese_im_pico_32
 from otherview.training.settings import TrainingSettings
-from otherview.views.settings import MaskSettings, ViewSettings
+from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 
 NOTHING_HIDDEN = MaskSettings(kind="none")
 

@@ -4,10 +4,7 @@ from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
 from otherview.training.settings import TrainingSettings
-from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
-
-PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
-"""No colour is changed."""
+from otherview.views.settings import PLAIN, ColourSettings, MaskSettings, ViewSettings
 
 
 def siamese_im_vit_b16() -> RunConfig:

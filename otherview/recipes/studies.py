@@ -12,8 +12,8 @@ from typing import Any
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_pico_32, supervised_pico_32
-from otherview.recipes.siamese_im import PLAIN, siamese_im_pico_32
-from otherview.views.settings import MaskSettings
+from otherview.recipes.siamese_im import siamese_im_pico_32
+from otherview.views.settings import PLAIN, MaskSettings
 
 STEPS = 2500
 """Of every row: about 30 minutes on one CPU thread for Siamese Image Modeling."""

@@ -38,7 +38,7 @@ class Compare(Request):
     """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
     steps: int | None = None
     """With --study: optimiser steps of the first row; default: the study's."""
-    measures: tuple[Literal["knn", "linear", "segment"], ...] = ("knn", "linear", "segment")
+    measures: tuple[Literal["knn", "linear", "segment", "retrieval"], ...] = ("knn", "linear", "segment", "retrieval")
     """With --study: how its runs are judged."""
     at_once: int = 1
     """With --study: processes at a time."""

@@ -131,7 +131,7 @@ def evaluate(
     subject = load_encoder(weights).to(device)
     card = subject.card
     control = Encoder(card.encoder, seed=card.seed).to(device)
-    with RunProgress(total=3 * sum(len(side.indices) for side in sides), title="features") as progress:
+    with RunProgress(total=sum(len(side.indices) for side in sides), title="features") as progress:
         found, n = judge(
             subject.encoder,
             control,
@@ -188,7 +188,5 @@ def show_scores(result: dict[str, Any]) -> list[str]:
     rows = [*result["scores"], *result["control"]]
     width = max(len(row["name"]) for row in rows)
     lines = [f"{row['name']:{width}}  {row['value']:.4f} ± {row['spread']:.4f}  (n = {row['n']})" for row in rows]
-    return [
-        *lines,
-        f"{result['train_images']:,} training images · {result['seconds']:.0f} s · config {result['config_hash']}",
-    ]
+    learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
+    return [*lines, " · ".join([*learned, f"{result['seconds']:.0f} s", f"config {result['config_hash']}"])]

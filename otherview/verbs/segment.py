@@ -4,7 +4,7 @@ otherview evaluate segment --weights DIR --train shapes:2000 --test shapes:500:t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otherview.data.source import Source
-    from otherview.weights.pretrained import PretrainedEncoder
+    from otherview.nn.encoder import Encoder
+    from otherview.weights.pretrained import Card
 
 
 @dataclass(kw_only=True)
@@ -66,12 +67,11 @@ def segment(
         _open(spec, count, card.encoder.image_size) for spec, count in ((train, train_images), (test, test_images))
     ]
     control = Encoder(card.encoder, seed=card.seed).to(chosen)
-    scores: list[Score] = []
-    with RunProgress(total=3 * sum(len(indices) for _, indices, _ in sides), title="features") as progress:
-        for name, module in (("encoder", subject.encoder), ("untrained", control), ("pixels", None)):
-            scores += _judge(
-                name, module, subject=subject, sides=sides, strength=strength, workers=workers, advance=progress.advance
-            )
+    modules = {"encoder": subject.encoder, "untrained": control, "pixels": None}
+    with RunProgress(total=sum(len(indices) for _, indices, _ in sides), title="features") as progress:
+        scores = _judge(
+            modules, subject.card, sides=sides, strength=strength, workers=workers, advance=progress.advance
+        )
     about = {
         "weights": str(weights), "train": train, "test": test, "train_images": len(sides[0][1]), "strength": strength,
         "recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps, "device": str(chosen),
@@ -110,37 +110,39 @@ def _open(spec: str, count: int | None, size: tuple[int, int]) -> Side:
 
 
 def _judge(
-    name: str,
-    module: Any,
+    modules: "Mapping[str, Encoder | None]",
+    card: "Card",
     *,
-    subject: "PretrainedEncoder",
     sides: Sequence[Side],
     strength: float,
     workers: int,
     advance: Any,
 ) -> list[Score]:
-    """mIoU and accuracy of one kind of tokens."""
-    from otherview.evaluation.features import extract
+    """mIoU and accuracy of every module's tokens."""
+    from otherview.evaluation.features import extract_all
     from otherview.evaluation.segment import fit_head
     from otherview.evaluation.segment import segment as judged_by
     from otherview.geometry import PatchGrid
 
-    look, encoder = subject.card.look, subject.card.encoder
-    grid = PatchGrid(*encoder.grid)
-    tokens, labels = [], []
-    for source, indices, truths in sides:
-        found = extract(
-            module, source, look, indices=indices, workers=workers, advance=advance, patch_size=encoder.patch_size
+    grid, patch_size = PatchGrid(*card.encoder.grid), card.encoder.patch_size
+    train, test = (
+        extract_all(
+            modules, source, card.look, indices=indices, workers=workers, advance=advance, patch_size=patch_size
         )
-        tokens.append(found.tokens["patches"])
-        labels.append(truths[found.kept])
-    head = fit_head(tokens[0], labels[0], grid, strength=strength)
-    result = judged_by(head, tokens[1], labels[1], grid=grid)
-    n, spreads = len(labels[1]), result.spreads
-    return [
-        Score(f"segment_{name}_miou", result.miou, "mIoU", n, spreads[0]),
-        Score(f"segment_{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
-    ]
+        for source, indices, _ in sides
+    )
+    scores: list[Score] = []
+    for name in modules:
+        known, truth = (labels[of[name].kept] for (_, _, labels), of in zip(sides, (train, test), strict=True))
+        head = fit_head(train[name].tokens["patches"], known, grid, strength=strength)
+        result = judged_by(head, test[name].tokens["patches"], truth, grid=grid)
+        scores += [
+            Score(f"segment_{name}_{figure}", value, unit, len(truth), spread)
+            for figure, value, unit, spread in zip(
+                ("miou", "accuracy"), (result.miou, result.accuracy), ("mIoU", "accuracy"), result.spreads, strict=True
+            )
+        ]
+    return scores
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

@@ -22,6 +22,10 @@ class ColourSettings(BaseModel):
     solarise_probability: float = Field(default=0.0, ge=0, le=1)
 
 
+PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
+"""No colour is changed."""
+
+
 class MaskSettings(BaseModel):
     """What is hidden from the online encoder (specification 1.2)."""
 

@@ -16,6 +16,7 @@ from otherview.verbs.request import Computing, resolve_device, set_threads, shor
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
+    from otherview.nn.encoder import Encoder
     from otherview.weights.pretrained import Card
 
 

@@ -12,7 +12,7 @@ raises BrokenImage.
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,9 @@ class Look(NamedTuple):
     """Per channel, of levels in [0, 1]; so is `std`."""
     std: Sequence[float]
     decoding: Decoding = RGB
+    shown: float = 1.0
+    """Share of the shorter side that is left after a centre crop; the published protocols have 224/256."""
+    resize: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 class Picture:

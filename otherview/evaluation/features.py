@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.loader import settle_worker
@@ -32,14 +33,28 @@ Advance = Callable[[int], None]
 """Called with the number of images done."""
 
 
-def centre(image: Image, size: tuple[int, int]) -> np.ndarray:
-    """The centre of an image at `size` (height, width): uint8 [C, H, W]."""
+def centre(image: Image, look: Look) -> np.ndarray:
+    """The centre of an image as an encoder wants it: uint8 [C, H, W]."""
+    if look.shown < 1 or look.resize != "bicubic":
+        return _resized_then_cut(image.decode(), look)
+    size = look.size
     scale = max(size[0] / image.height, size[1] / image.width)
     height, width = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
     crop = Crop(
         float((image.height - height) // 2), float((image.width - width) // 2), float(height), float(width), False
     )
     return planes(take(image, [crop], size=size)[0], flipped=False)
+
+
+def _resized_then_cut(pixels: np.ndarray, look: Look) -> np.ndarray:
+    """The published order: the shorter side to size / shown, antialiased, then the centre (specification 2)."""
+    height, width = pixels.shape[:2]
+    scale = max(look.size[0] / height, look.size[1] / width) / look.shown
+    whole = max(look.size[0], int(height * scale + 1e-6)), max(look.size[1], int(width * scale + 1e-6))
+    levels = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
+    resized = F.interpolate(levels, whole, mode=look.resize, antialias=True)[0]
+    top, left = (round((have - want) / 2) for have, want in zip(whole, look.size, strict=True))
+    return resized[:, top : top + look.size[0], left : left + look.size[1]].contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class _Centres(Dataset[tuple[np.ndarray, str]]):
 
     def __getitem__(self, place: int) -> tuple[np.ndarray, str]:
         try:
-            return centre(picture_of(self.source, int(self.indices[place]), self.look.decoding), self.look.size), ""
+            return centre(picture_of(self.source, int(self.indices[place]), self.look.decoding), self.look), ""
         except BrokenImage as error:
             return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), str(error)
 
@@ -100,10 +115,12 @@ def extract_all(
     workers: int = 1,
     advance: Advance = lambda _: None,
     patch_size: int | None = None,
+    normed: bool = True,
 ) -> dict[str, Features]:
     """Features by module, every image read once; for None the normalised pixels themselves.
 
-    With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels.
+    With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels; without `normed`, tokens
+    as the last block leaves them.
     """
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
@@ -121,7 +138,7 @@ def extract_all(
         whole = torch.tensor([not fault for fault in faults])
         kept.append(done + whole.nonzero()[:, 0])
         for name, module in modules.items():
-            for kind, value in _tokens(module, pixels[whole], look, patch_size).items():
+            for kind, value in _tokens(module, pixels[whole], look, patch_size, normed).items():
                 found[name].setdefault(kind, []).append(value.float().cpu())
         done += len(faults)
         advance(len(faults))
@@ -132,10 +149,12 @@ def extract_all(
     }
 
 
-def _tokens(encoder: Encoder | None, pixels: Tensor, look: Look, patch_size: int | None) -> dict[str, Tensor]:
+def _tokens(
+    encoder: Encoder | None, pixels: Tensor, look: Look, patch_size: int | None, normed: bool
+) -> dict[str, Tensor]:
     if encoder is None:
         images = normalise(pixels, look.mean, look.std)
         return {"patches": patchify(images, patch_size)} if patch_size else {"pixels": images.flatten(1)}
     encoder.eval()
-    tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std))
+    tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std), normed=normed)
     return {"patches": tokens.patches} if patch_size else {"mean": tokens.mean, "cls": tokens.cls}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,13 @@ class Scores(NamedTuple):
 def accuracy_score(name: str, value: float, n: int) -> Score:
     """An accuracy over n images with its binomial standard error."""
     return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n))
+
+
+def drawn_score(name: str, values: Sequence[float], n: int) -> Score:
+    """The mean accuracy over draws with their standard deviation; of a single draw, its binomial standard error."""
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else math.sqrt(mean * (1 - mean) / n)
+    return Score(name, mean, "accuracy", n, spread)
 
 
 def append_result(folder: Path, scores: Scores) -> None:

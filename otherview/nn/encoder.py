@@ -77,8 +77,13 @@ class Encoder(nn.Module):
         """Tokens before the patches: cls and registers."""
         return 1 + self.settings.registers
 
-    def forward(self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None) -> Tokens:
-        """Normalised images of any size that the patch divides; `visible` holds patch indices in row order."""
+    def forward(
+        self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None, *, normed: bool = True
+    ) -> Tokens:
+        """Normalised images of any size that the patch divides; `visible` holds patch indices in row order.
+
+        Without `normed`, tokens as the last block leaves them, where there is a final norm.
+        """
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
@@ -86,7 +91,7 @@ class Encoder(nn.Module):
         sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
         for block in self.vit.blocks:
             sequence = block(sequence)
-        return Tokens(self.vit.norm(sequence), self.prefix)
+        return Tokens(self.vit.norm(sequence) if normed else sequence, self.prefix)
 
     def _embed(self, images: Tensor) -> Float[Tensor, "B L D"]:
         height, width = images.shape[-2:]

@@ -11,42 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Scores, accuracy_score, append_result
-from otherview.verbs.request import Computing, resolve_device, set_threads, shortened
+from otherview.evaluation.scores import Scores, accuracy_score
+from otherview.verbs.judging import Evaluate, Options, finish, open_sides, options_of, show_scores
+from otherview.verbs.request import resolve_device, set_threads
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
     from otherview.evaluation.frozen import Classify, Side
-
-
-SHORTENED_IMAGES = 200
-"""Images per side where a shortened run is asked for."""
-
-
-@dataclass(kw_only=True)
-class Options(Computing):
-    """What every evaluation of frozen features may be told."""
-
-    out: Path | None = None
-    """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
-    train_images: int | None = None
-    """Use only so many training images, spread evenly; default: all."""
-    test_images: int | None = None
-    """Use only so many test images, spread evenly; default: all."""
-    workers: int = 1
-    """Processes that read images."""
-
-
-@dataclass(kw_only=True)
-class Evaluate(Options):
-    """Flags of every evaluation of frozen features."""
-
-    weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
-    train: str
-    """Labelled images to learn from (a data SPEC)."""
-    test: str
-    """Labelled images to be judged on (a data SPEC)."""
 
 
 @dataclass(kw_only=True)
@@ -78,8 +49,7 @@ class Protocol:
 
 def run(request: Evaluate) -> dict[str, Any]:
     """The verb."""
-    flags = {name: value for name, value in vars(request).items() if name not in ("weights", "json", "debug")}
-    return (knn if isinstance(request, Knn) else linear)(request.weights, **flags).as_json()
+    return (knn if isinstance(request, Knn) else linear)(request.weights, **options_of(request)).as_json()
 
 
 def knn(
@@ -95,11 +65,12 @@ def knn(
         return knn_predict(bank, labels, queries, k=k, temperature=temperature)
 
     check_weights(weights)
-    sides = _sides(train, test, options)
+    asked = Options(**options)
+    sides = open_sides(train, test, asked)
     if k > (bank := len(sides[0].indices)):
         raise WrongRequest(f"--k {k} is larger than the {bank} training images: use --k {bank} or less")
     protocol = Protocol("knn", {"k": k, "temperature": temperature}, classify)
-    return evaluate(weights, train, test, sides=sides, protocol=protocol, options=Options(**options))
+    return evaluate(weights, train, test, sides=sides, protocol=protocol, options=asked)
 
 
 def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4, **options: Any) -> Scores:
@@ -111,9 +82,9 @@ def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4
         return fit_logistic(features, labels, strength=strength).predict(queries)
 
     check_weights(weights)
-    sides = _sides(train, test, options)
+    asked = Options(**options)
     protocol = Protocol("linear", {"strength": strength}, classify)
-    return evaluate(weights, train, test, sides=sides, protocol=protocol, options=Options(**options))
+    return evaluate(weights, train, test, sides=open_sides(train, test, asked), protocol=protocol, options=asked)
 
 
 def evaluate(
@@ -121,72 +92,32 @@ def evaluate(
 ) -> Scores:
     """Judge an encoder by a protocol next to its controls; writes one line of results.jsonl."""
     began = time.monotonic()
-    from otherview.evaluation.frozen import judge
-    from otherview.nn.encoder import Encoder
+    from otherview.evaluation.frozen import judge, subjects_of
     from otherview.training.console import RunProgress
     from otherview.verbs.weights import load_encoder
 
     set_threads(options.threads)
     device = resolve_device(options.device)
     subject = load_encoder(weights).to(device)
-    card = subject.card
-    control = Encoder(card.encoder, seed=card.seed).to(device)
-    with RunProgress(total=sum(len(side.indices) for side in sides), title="features") as progress:
+    images = sum(len(side.indices) for side in sides)
+    with RunProgress(total=images, title="features") as progress:
         found, n = judge(
-            subject.encoder,
-            control,
-            sides=sides,
-            look=card.look,
+            subjects_of(subject.encoder, seed=subject.card.seed, images=images),
+            sides,
+            subject.card.look,
             classify=protocol.classify,
             workers=options.workers,
             advance=progress.advance,
         )
     named = {kind: accuracy_score(f"{protocol.name}_{kind}", value, n) for kind, value in found.items()}
-    scores = Scores(
-        scores=[score for kind, score in named.items() if kind.startswith("encoder")],
-        control=[score for kind, score in named.items() if not kind.startswith("encoder")],
-        seconds=time.monotonic() - began,
-        about={
-            "weights": str(weights), "train": train, "test": test, "train_images": len(sides[0].indices), **protocol.settings,
-            "recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps, "device": str(device),
-        },
-    )  # fmt: skip
-    folder = options.out or (Path(weights) if Path(weights).is_dir() else None)
-    if folder is not None:
-        append_result(folder, scores)
-    return scores
-
-
-def _sides(train: str, test: str, options: dict[str, Any]) -> "tuple[Side, Side]":
-    """Both sides with labels in the numbers of the training images."""
-    from otherview.data.source import labels_of, same_numbers
-    from otherview.data.spec import open_source
-
-    sources = open_source(train), open_source(test)
-    labels = [labels_of(source, spec) for source, spec in zip(sources, (train, test), strict=True)]
-    labels[1] = same_numbers(labels[1], of=sources[1], like=sources[0])
-    import torch
-
-    from otherview.evaluation.features import first_of
-    from otherview.evaluation.frozen import Side
-
-    sides = []
-    for source, known, name in zip(sources, labels, ("train_images", "test_images"), strict=True):
-        count = options.get(name)
-        indices = first_of(source, min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count)
-        sides.append(Side(source, indices, torch.from_numpy(known[indices])))
-    return sides[0], sides[1]
+    scores = [score for kind, score in named.items() if kind.startswith("encoder")]
+    control = [score for kind, score in named.items() if not kind.startswith("encoder")]
+    about = {
+        "train": train, "test": test, "train_images": len(sides[0].indices), **protocol.settings, "device": str(device),
+    }  # fmt: skip
+    return finish(weights, scores, control, card=subject.card, about=about, began=began, out=options.out)
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:
     """A table that can be pasted."""
     return show_scores(result)
-
-
-def show_scores(result: dict[str, Any]) -> list[str]:
-    """Scores and controls, one a line."""
-    rows = [*result["scores"], *result["control"]]
-    width = max(len(row["name"]) for row in rows)
-    lines = [f"{row['name']:{width}}  {row['value']:.4f} ± {row['spread']:.4f}  (n = {row['n']})" for row in rows]
-    learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
-    return [*lines, " · ".join([*learned, f"{result['seconds']:.0f} s", f"config {result['config_hash']}"])]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Score, Scores, append_result
-from otherview.verbs.evaluate import SHORTENED_IMAGES, show_scores
-from otherview.verbs.request import Computing, resolve_device, set_threads, shortened
+from otherview.evaluation.scores import Score, Scores
+from otherview.verbs.judging import finish, images_used, options_of, show_scores
+from otherview.verbs.request import Computing, resolve_device, set_threads
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Retrieval(Computing):
 
 def run(request: Retrieval) -> dict[str, Any]:
     """The verb."""
-    flags = {name: value for name, value in vars(request).items() if name not in ("weights", "json", "debug")}
-    return retrieval(request.weights, **flags).as_json()
+    return retrieval(request.weights, **options_of(request)).as_json()
 
 
 def retrieval(weights: str | Path, *, test: str, **options: Any) -> Scores:
@@ -64,15 +63,8 @@ def retrieval(weights: str | Path, *, test: str, **options: Any) -> Scores:
         "pixels": None,
     }
     scores = _judge(modules, request, card)
-    about = {
-        "weights": str(weights), "test": test, "views_seed": request.seed, "recipe": card.recipe,
-        "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps, "device": str(device),
-    }  # fmt: skip
-    found = Scores(scores[:1], scores[1:], time.monotonic() - began, about)
-    folder = request.out or (Path(weights) if Path(weights).is_dir() else None)
-    if folder is not None:
-        append_result(folder, found)
-    return found
+    about = {"test": test, "views_seed": request.seed, "device": str(device)}
+    return finish(weights, scores[:1], scores[1:], card=card, about=about, began=began, out=request.out)
 
 
 def _judge(modules: "dict[str, Encoder | None]", request: Retrieval, card: "Card") -> list[Score]:
@@ -84,8 +76,7 @@ def _judge(modules: "dict[str, Encoder | None]", request: Retrieval, card: "Card
     from otherview.training.console import RunProgress
 
     source, grid, look = open_source(request.test), PatchGrid(*card.encoder.grid), card.look
-    count = min(request.test_images, SHORTENED_IMAGES) if shortened() else request.test_images
-    indices = first_of(source, count)
+    indices = first_of(source, images_used(request.test_images))
     with RunProgress(total=len(indices), title="views") as progress:
         found = retrieve(
             modules, pairs(source, indices, look, grid, seed=request.seed, workers=request.workers), look,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Score, Scores, append_result
-from otherview.verbs.evaluate import SHORTENED_IMAGES, Evaluate, show_scores
-from otherview.verbs.request import resolve_device, set_threads, shortened
+from otherview.evaluation.scores import Score, Scores
+from otherview.verbs.judging import Evaluate, finish, images_used, options_of, show_scores
+from otherview.verbs.request import resolve_device, set_threads
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class Segment(Evaluate):
 
 def run(request: Segment) -> dict[str, Any]:
     """The verb."""
-    flags = {name: value for name, value in vars(request).items() if name not in ("weights", "json", "debug")}
-    return segment(request.weights, **flags).as_json()
+    return segment(request.weights, **options_of(request)).as_json()
 
 
 def segment(
@@ -73,14 +72,9 @@ def segment(
             modules, subject.card, sides=sides, strength=strength, workers=workers, advance=progress.advance
         )
     about = {
-        "weights": str(weights), "train": train, "test": test, "train_images": len(sides[0][1]), "strength": strength,
-        "recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps, "device": str(chosen),
+        "train": train, "test": test, "train_images": len(sides[0][1]), "strength": strength, "device": str(chosen),
     }  # fmt: skip
-    found = Scores(scores[:2], scores[2:], time.monotonic() - began, about)
-    folder = out or (Path(weights) if Path(weights).is_dir() else None)
-    if folder is not None:
-        append_result(folder, found)
-    return found
+    return finish(weights, scores[:2], scores[2:], card=card, about=about, began=began, out=out)
 
 
 Side = tuple["Source", Any, "Tensor"]
@@ -98,7 +92,7 @@ def _open(spec: str, count: int | None, size: tuple[int, int]) -> Side:
 
     source = open_source(spec)
     indices, labels = [], []
-    for index in first_of(source, min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count):
+    for index in first_of(source, images_used(count)):
         try:
             labels.append(centre_labels(pixel_labels(source, int(index), spec=spec), size))
             indices.append(index)

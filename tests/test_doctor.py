@@ -168,7 +168,16 @@ def test_doctor_does_not_write_into_the_data_or_over_it(images: Path, otherview:
 @pytest.mark.slow
 def test_evaluation_leaves_broken_images_out_and_names_them(images: Path, otherview: Callable) -> None:
     done = otherview(
-        "evaluate", "knn", "--weights", "random:siamese_im_demo", "--train", images, "--test", images, "--json"
+        "evaluate",
+        "knn",
+        "--weights",
+        "random:siamese_im_demo",
+        "--train",
+        images,
+        "--test",
+        images,
+        "--allow-shared",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     assert {score["n"] for score in json.loads(done.stdout)["scores"]} == {196}

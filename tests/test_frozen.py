@@ -1,6 +1,9 @@
 """Classifiers on frozen features against scikit-learn's, and what is refused."""
 
+import csv
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation import frozen
 from otherview.evaluation.frozen import Side, check_classes, subjects_of
-from otherview.evaluation.knn import accuracy, knn_predict
+from otherview.evaluation.knn import accuracy, knn_predict, knn_sweep
 from otherview.evaluation.logistic import fit_logistic
+from otherview.evaluation.scores import wilson
+from otherview.evaluation.tables import write_confusion
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 
@@ -78,3 +83,46 @@ def test_ten_thousand_queries_meet_fifty_thousand_neighbours_within_seconds() ->
     began = time.monotonic()
     knn_predict(bank, torch.randint(100, (50_000,)), queries)
     assert time.monotonic() - began < 60  # 10 s on two idle cores (docs/results.md); here others may run beside it
+
+
+def test_a_sweep_is_one_prediction_after_the_other() -> None:
+    (bank, labels), (queries, _) = clouds(300, 8, 4, seed=0), clouds(70, 8, 4, seed=1)
+    swept = knn_sweep(bank, labels, queries, ks=(1, 5, 20), temperatures=(0.02, 1.0), chunk=32)
+    assert len(swept) == 6 and len({tuple(predicted.tolist()) for predicted in swept.values()}) > 2
+    for (k, temperature), predicted in swept.items():
+        assert torch.equal(predicted, knn_predict(bank, labels, queries, k=k, temperature=temperature))
+
+
+@pytest.mark.parametrize(("value", "n", "low", "high"), [(0.5, 100, 0.4038, 0.5962), (0.0, 10, 0.0, 0.2775)])
+def test_intervals_are_wilsons(value: float, n: int, low: float, high: float) -> None:
+    assert wilson(value, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_confusion_counts_every_image_once(tmp_path: Path) -> None:
+    truth, predicted = np.array([0, 0, 0, 1, 3]), np.array([0, 2, 2, 1, 0])
+    write_confusion(tmp_path / "c.csv", truth, predicted, names=["cat", "dog", "owl", "bee"])
+    assert (tmp_path / "c.csv").read_text().split() == [
+        "class,n,accuracy,cat,dog,owl,bee", "cat,3,0.333333,1,0,2,0", "dog,1,1.000000,0,1,0,0", "owl,0,,0,0,0,0",
+        "bee,1,0.000000,1,0,0,0",
+    ]  # fmt: skip
+
+
+def test_the_verb_sweeps_confuses_and_refuses_shared_images(
+    tmp_path: Path, result_of: Callable, otherview: Callable
+) -> None:
+    words = ["evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:160"]
+    table = tmp_path / "c.csv"
+    result = result_of(*words, "--test", "shapes:80:test", "--k", "5", "20", "--confusion", table)
+    names = [score["name"] for score in result["scores"]]
+    assert names == [f"knn_encoder_{kind} (k {k}, temperature 0.07)" for kind in ("mean", "cls") for k in (5, 20)]
+    low, high = result["scores"][0]["interval"]
+    assert low < result["scores"][0]["value"] < high
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(int(row[row["class"]]) for row in rows)
+    assert right / sum(int(row["n"]) for row in rows) == pytest.approx(result["scores"][0]["value"])
+    for verb in ("knn", "segment"):
+        refused = otherview("evaluate", verb, *words[2:], "--test", "shapes:20:test,shapes:1")
+        assert refused.returncode == 2 and "is among the training and the test images" in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
+    assert result_of(*words, "--test", "shapes:20:test,shapes:1", "--allow-shared")["scores"][0]["n"] == 21

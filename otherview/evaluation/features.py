@@ -7,8 +7,9 @@ An image is resized so that its shorter side is the model's (bicubic, antialiase
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.loader import settle_worker
-from otherview.data.picture import Look, picture_of
+from otherview.data.picture import Look, open_picture
 from otherview.data.source import Source
-from otherview.errors import BrokenImage
+from otherview.errors import BrokenImage, WrongRequest
 from otherview.geometry import Crop
 from otherview.learner import Image
 from otherview.losses.reconstruction import patchify
@@ -58,8 +59,8 @@ def _resized_then_cut(pixels: np.ndarray, look: Look) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Centres(Dataset[tuple[np.ndarray, str]]):
-    """The pixels of an image and an empty word, or nothing and why it cannot be read."""
+class _Centres(Dataset[tuple[np.ndarray, str, str]]):
+    """The pixels of an image, a digest of its bytes and an empty word, or nothing and why it cannot be read."""
 
     source: Source
     indices: np.ndarray
@@ -68,11 +69,14 @@ class _Centres(Dataset[tuple[np.ndarray, str]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[np.ndarray, str]:
+    def __getitem__(self, place: int) -> tuple[np.ndarray, str, str]:
+        index = int(self.indices[place])
         try:
-            return centre(picture_of(self.source, int(self.indices[place]), self.look.decoding), self.look), ""
+            data = self.source.read(index)
+            pixels = centre(open_picture(data, self.source.name(index), self.look.decoding), self.look)
+            return pixels, blake2b(data, digest_size=8).hexdigest(), ""
         except BrokenImage as error:
-            return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), str(error)
+            return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), "", str(error)
 
 
 class Features(NamedTuple):
@@ -81,6 +85,8 @@ class Features(NamedTuple):
     tokens: dict[str, Float[Tensor, "N *L D"]]
     kept: Int[Tensor, " N"]
     """Places in the list of indices; images that cannot be read are named and left out."""
+    contents: frozenset[str] = frozenset()
+    """Digests of the bytes of all that could be read."""
 
 
 _named: set[str] = set()
@@ -116,11 +122,12 @@ def extract_all(
     advance: Advance = lambda _: None,
     patch_size: int | None = None,
     normed: bool = True,
+    apart_from: Collection[str] = (),
 ) -> dict[str, Features]:
     """Features by module, every image read once; for None the normalised pixels themselves.
 
     With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels; without `normed`, tokens
-    as the last block leaves them.
+    as the last block leaves them. Raises WrongRequest at the first image whose bytes have a digest in `apart_from`.
     """
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
@@ -131,8 +138,16 @@ def extract_all(
     )
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in modules}
     kept: list[Tensor] = []
+    contents: set[str] = set()
     done = 0
-    for pixels, faults in loader:
+    for pixels, digests, faults in loader:
+        if shared := set(apart_from).intersection(digests):
+            index = int(indices[done + digests.index(shared.pop())])
+            raise WrongRequest(
+                f"{source.name(index)} is among the training and the test images: a score would flatter; "
+                "take it out of one side, or give --allow-shared"
+            )
+        contents.update(filter(None, digests))
         for fault in filter(None, faults):
             name_once(fault)
         whole = torch.tensor([not fault for fault in faults])
@@ -144,7 +159,7 @@ def extract_all(
         advance(len(faults))
     places = torch.cat(kept)
     return {
-        name: Features({kind: torch.cat(values) for kind, values in tokens.items()}, places)
+        name: Features({kind: torch.cat(values) for kind, values in tokens.items()}, places, frozenset(contents))
         for name, tokens in found.items()
     }
 

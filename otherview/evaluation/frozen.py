@@ -4,7 +4,7 @@ judge(subjects_of(encoder, seed=0, images=60_000), (train, test), look, classify
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -17,14 +17,13 @@ from otherview.data.picture import Look
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import Advance, extract_all
-from otherview.evaluation.knn import accuracy
 from otherview.nn.encoder import Encoder
 
 Classify = Callable[
     [Float[Tensor, "N D"], Int[Tensor, " N"], Float[Tensor, "Q D"]],
-    Int[Tensor, " Q"],
+    dict[str, Int[Tensor, " Q"]],
 ]
-"""Features and labels of the training images and features of the test images in, predicted classes out."""
+"""Features and labels of the training images and features of the test images in, predicted classes out, by setting."""
 MOST_PIXELS = 4 * 2**30
 """Bytes of raw pixels that are held as features; beyond, that control is left out."""
 
@@ -81,17 +80,22 @@ def features_of(
     workers: int,
     advance: Advance = lambda _: None,
     normed: bool = True,
+    allow_shared: bool = False,
 ) -> tuple[Known, Known]:
-    """The features of both sides; every image is read once."""
+    """The features of both sides; every image is read once, and none may be on both unless that is allowed."""
     check_classes(*sides)
-    known = []
-    for side in sides:
+    known: list[Known] = []
+    seen: Collection[str] = ()
+    for side in reversed(sides):  # the test images first: they are fewer, and then the first shared one ends it
         found = extract_all(
-            subjects, side.source, look, indices=side.indices, workers=workers, advance=advance, normed=normed
-        )
-        kept = next(iter(found.values())).kept
-        known.append(Known({name: features.tokens for name, features in found.items()}, side.labels[kept], kept))
-    return known[0], known[1]
+            subjects, side.source, look, indices=side.indices, workers=workers, advance=advance, normed=normed,
+            apart_from=() if allow_shared else seen,
+        )  # fmt: skip
+        one = next(iter(found.values()))
+        seen = one.contents
+        tokens = {name: features.tokens for name, features in found.items()}
+        known.append(Known(tokens, side.labels[one.kept], one.kept))
+    return known[1], known[0]
 
 
 def judge(
@@ -102,14 +106,17 @@ def judge(
     classify: Classify,
     workers: int,
     advance: Advance = lambda _: None,
-) -> tuple[dict[str, float], int]:
-    """Accuracies by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels) and how many were judged."""
-    train, test = features_of(subjects, sides, look, workers=workers, advance=advance)
+    allow_shared: bool = False,
+) -> tuple[dict[str, Int[Tensor, " Q"]], Int[Tensor, " Q"]]:
+    """Predicted classes by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels), and the true ones.
+
+    Where the classifier has several settings, their words follow: 'encoder_mean (k 5)'.
+    """
+    train, test = features_of(subjects, sides, look, workers=workers, advance=advance, allow_shared=allow_shared)
     found = {
-        "_".join(filter(None, (subject, kind))): accuracy(
-            classify(bank, train.labels, test.tokens[subject][kind]), test.labels
-        )
+        "_".join(filter(None, (subject, kind))) + words: predicted
         for subject, tokens in train.tokens.items()
         for kind, bank in tokens.items()
+        for words, predicted in classify(bank, train.labels, test.tokens[subject][kind]).items()
     }
-    return found, len(test.labels)
+    return found, test.labels

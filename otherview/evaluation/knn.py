@@ -4,13 +4,15 @@ Cosine similarity, the k most similar images of a bank vote with weight exp(simi
 Axes: N bank images, Q queries, D width, K classes.
 """
 
+from collections.abc import Sequence
+from itertools import product
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 
-@torch.no_grad()
 def knn_predict(
     bank: Float[Tensor, "N D"],
     labels: Int[Tensor, " N"],
@@ -21,15 +23,31 @@ def knn_predict(
     chunk: int = 1000,
 ) -> Int[Tensor, " Q"]:
     """The predicted class of every query; memory is chunk × N."""
-    assert 0 < k <= len(bank), (k, len(bank))
+    return knn_sweep(bank, labels, queries, ks=(k,), temperatures=(temperature,), chunk=chunk)[k, temperature]
+
+
+@torch.no_grad()
+def knn_sweep(
+    bank: Float[Tensor, "N D"],
+    labels: Int[Tensor, " N"],
+    queries: Float[Tensor, "Q D"],
+    *,
+    ks: Sequence[int],
+    temperatures: Sequence[float],
+    chunk: int = 1000,
+) -> dict[tuple[int, float], Int[Tensor, " Q"]]:
+    """The predicted class of every query for every k and temperature, similarities computed once."""
+    assert 0 < min(ks) <= max(ks) <= len(bank), (ks, len(bank))
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     classes = int(labels.max()) + 1
-    votes = []
+    votes: dict[tuple[int, float], list[Tensor]] = {setting: [] for setting in product(ks, temperatures)}
     for part in queries.split(chunk):
-        similarity, nearest = (part @ bank.T).topk(k, dim=1)
-        weight = ((similarity - 1) / temperature).exp()  # −1 scales every vote alike and keeps exp in range
-        votes.append(torch.zeros(len(part), classes).scatter_add_(1, labels[nearest], weight).argmax(dim=1))
-    return torch.cat(votes)
+        similarity, nearest = (part @ bank.T).topk(max(ks), dim=1)
+        for (k, temperature), found in votes.items():
+            weight = ((similarity[:, :k] - 1) / temperature).exp()  # −1 scales every vote alike and keeps exp in range
+            vote = torch.zeros(len(part), classes).scatter_add_(1, labels[nearest[:, :k]], weight)
+            found.append(vote.argmax(dim=1))
+    return {setting: torch.cat(parts) for setting, parts in votes.items()}
 
 
 def accuracy(predicted: Int[Tensor, " Q"], truth: Int[Tensor, " Q"]) -> float:

@@ -17,6 +17,17 @@ class Score(NamedTuple):
     n: int
     spread: float
 
+    def as_json(self) -> dict[str, Any]:
+        """With the interval that holds the true accuracy with 95 % (Wilson's, over the n test images)."""
+        return self._asdict() | ({"interval": wilson(self.value, self.n)} if self.unit == "accuracy" else {})
+
+
+def wilson(value: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    z = 1.959964
+    middle, half = value + z * z / (2 * n), z * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return round((middle - half) / (1 + z * z / n), 6), round((middle + half) / (1 + z * z / n), 6)
+
 
 class Scores(NamedTuple):
     """An evaluation: the encoder's scores and those of its controls."""
@@ -30,8 +41,8 @@ class Scores(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """One object, as `--json` prints it."""
         return {
-            "scores": [score._asdict() for score in self.scores],
-            "control": [score._asdict() for score in self.control],
+            "scores": [score.as_json() for score in self.scores],
+            "control": [score.as_json() for score in self.control],
             "seconds": round(self.seconds, 1),
             **self.about,
         }

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Scores, accuracy_score
-from otherview.verbs.judging import Evaluate, Options, finish, open_sides, options_of, show_scores
-from otherview.verbs.request import resolve_device, set_threads
+from otherview.verbs.judging import Evaluate, class_names, finish, open_sides, options_of, show_scores
+from otherview.verbs.request import check_written, resolve_device, set_threads
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
@@ -21,17 +21,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Knn(Evaluate):
-    """Weighted k-nearest neighbours: the k most similar training images vote."""
+class Classified(Evaluate):
+    """Flags of evaluations whose classes can be confused."""
 
-    k: int = 20
-    """How many neighbours vote."""
-    temperature: float = 0.07
-    """A vote weighs exp(cosine similarity / temperature)."""
+    confusion: Path | None = None
+    """Also write what the first score's classes are taken for, and the accuracy of each, here: *.csv."""
 
 
 @dataclass(kw_only=True)
-class Linear(Evaluate):
+class Knn(Classified):
+    """Weighted k-nearest neighbours: the k most similar training images vote."""
+
+    k: tuple[int, ...] = (20,)
+    """How many neighbours vote; several are tried in one pass."""
+    temperature: tuple[float, ...] = (0.07,)
+    """A vote weighs exp(cosine similarity / temperature); several are tried in one pass."""
+
+
+@dataclass(kw_only=True)
+class Linear(Classified):
     """Logistic regression on frozen features, the quick linear measure (not the paper's 90-epoch probe)."""
 
     strength: float = 1e-4
@@ -43,79 +51,100 @@ class Protocol:
     """A classifier of frozen features with the name and settings that stand in the results."""
 
     name: str
-    settings: dict[str, float]
+    settings: dict[str, Any]
     classify: "Classify"
 
 
-def run(request: Evaluate) -> dict[str, Any]:
+def run(request: Classified) -> dict[str, Any]:
     """The verb."""
     return (knn if isinstance(request, Knn) else linear)(request.weights, **options_of(request)).as_json()
 
 
 def knn(
-    weights: str | Path, *, train: str, test: str, k: int = 20, temperature: float = 0.07, **options: Any
+    weights: str | Path,
+    *,
+    train: str,
+    test: str,
+    k: int | Sequence[int] = 20,
+    temperature: float | Sequence[float] = 0.07,
+    **options: Any,
 ) -> Scores:
-    """Weighted kNN of the mean and cls token (specification 2); further options are the fields of Options."""
-    if k < 1 or temperature <= 0:
-        raise WrongRequest(f"--k {k} and --temperature {temperature} must both be above 0")
+    """Weighted kNN of the mean and cls token (specification 2); further options are the fields of Classified."""
+    ks = (k,) if isinstance(k, int) else tuple(k)
+    temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
+    if not ks or not temperatures or min(ks) < 1 or min(temperatures) <= 0:
+        raise WrongRequest(f"--k {ks} and --temperature {temperatures} must all be above 0")
+    several = len(ks) * len(temperatures) > 1
 
     def classify(bank: Any, labels: Any, queries: Any) -> Any:
-        from otherview.evaluation.knn import knn_predict
+        from otherview.evaluation.knn import knn_sweep
 
-        return knn_predict(bank, labels, queries, k=k, temperature=temperature)
+        found = knn_sweep(bank, labels, queries, ks=ks, temperatures=temperatures)
+        return {f" (k {k}, temperature {t:g})" if several else "": predicted for (k, t), predicted in found.items()}
 
     check_weights(weights)
-    asked = Options(**options)
-    sides = open_sides(train, test, asked)
-    if k > (bank := len(sides[0].indices)):
-        raise WrongRequest(f"--k {k} is larger than the {bank} training images: use --k {bank} or less")
-    protocol = Protocol("knn", {"k": k, "temperature": temperature}, classify)
-    return evaluate(weights, train, test, sides=sides, protocol=protocol, options=asked)
+    request = Classified(weights=str(weights), train=train, test=test, **options)
+    sides = open_sides(train, test, request)
+    if max(ks) > (bank := len(sides[0].indices)):
+        raise WrongRequest(f"--k {max(ks)} is larger than the {bank} training images: use --k {bank} or less")
+    settings = {"k": ks, "temperature": temperatures} if several else {"k": ks[0], "temperature": temperatures[0]}
+    return evaluate(request, sides, protocol=Protocol("knn", settings, classify))
 
 
 def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4, **options: Any) -> Scores:
-    """Logistic regression on the mean and cls token; further options are the fields of Options."""
+    """Logistic regression on the mean and cls token; further options are the fields of Classified."""
 
     def classify(features: Any, labels: Any, queries: Any) -> Any:
         from otherview.evaluation.logistic import fit_logistic
 
-        return fit_logistic(features, labels, strength=strength).predict(queries)
+        return {"": fit_logistic(features, labels, strength=strength).predict(queries)}
 
     check_weights(weights)
-    asked = Options(**options)
-    protocol = Protocol("linear", {"strength": strength}, classify)
-    return evaluate(weights, train, test, sides=open_sides(train, test, asked), protocol=protocol, options=asked)
+    request = Classified(weights=str(weights), train=train, test=test, **options)
+    sides = open_sides(train, test, request)
+    return evaluate(request, sides, protocol=Protocol("linear", {"strength": strength}, classify))
 
 
-def evaluate(
-    weights: str | Path, train: str, test: str, *, sides: "tuple[Side, Side]", protocol: Protocol, options: Options
-) -> Scores:
+def evaluate(request: Classified, sides: "tuple[Side, Side]", *, protocol: Protocol) -> Scores:
     """Judge an encoder by a protocol next to its controls; writes one line of results.jsonl."""
+    if request.confusion:
+        check_written(request.confusion, flag="--confusion")
     began = time.monotonic()
     from otherview.evaluation.frozen import judge, subjects_of
+    from otherview.evaluation.knn import accuracy
     from otherview.training.console import RunProgress
     from otherview.verbs.weights import load_encoder
 
-    set_threads(options.threads)
-    device = resolve_device(options.device)
-    subject = load_encoder(weights).to(device)
+    set_threads(request.threads)
+    device = resolve_device(request.device)
+    subject = load_encoder(request.weights).to(device)
     images = sum(len(side.indices) for side in sides)
     with RunProgress(total=images, title="features") as progress:
-        found, n = judge(
+        predicted, truth = judge(
             subjects_of(subject.encoder, seed=subject.card.seed, images=images),
             sides,
             subject.card.look,
             classify=protocol.classify,
-            workers=options.workers,
+            workers=request.workers,
             advance=progress.advance,
+            allow_shared=request.allow_shared,
         )
-    named = {kind: accuracy_score(f"{protocol.name}_{kind}", value, n) for kind, value in found.items()}
+    named = {
+        kind: accuracy_score(f"{protocol.name}_{kind}", accuracy(found, truth), len(truth))
+        for kind, found in predicted.items()
+    }
+    if request.confusion:
+        from otherview.evaluation.tables import write_confusion
+
+        first = next(iter(predicted.values()))
+        write_confusion(request.confusion, truth.numpy(), first.numpy(), names=class_names(sides[0]))
     scores = [score for kind, score in named.items() if kind.startswith("encoder")]
     control = [score for kind, score in named.items() if not kind.startswith("encoder")]
     about = {
-        "train": train, "test": test, "train_images": len(sides[0].indices), **protocol.settings, "device": str(device),
+        "train": request.train, "test": request.test, "train_images": len(sides[0].indices), **protocol.settings,
+        "device": str(device),
     }  # fmt: skip
-    return finish(weights, scores, control, card=subject.card, about=about, began=began, out=options.out)
+    return finish(request.weights, scores, control, card=subject.card, about=about, began=began, out=request.out)
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

@@ -105,8 +105,9 @@ def _judge(subject: Any, bank: "Side", queries: "Side", *, draws: "Sequence[Draw
     subjects = subjects_of(subject.encoder, seed=subject.card.seed, images=sum(len(side.indices) for side in sides))
     with RunProgress(total=sum(len(side.indices) for side in sides), title="features") as progress:
         learned, judged = features_of(
-            subjects, sides, look, workers=request.workers, advance=progress.advance, normed=False
-        )
+            subjects, sides, look, workers=request.workers, advance=progress.advance, normed=False,
+            allow_shared=request.allow_shared,
+        )  # fmt: skip
     place = {int(index): row for row, index in enumerate(wanted[learned.kept])}
     found: dict[tuple[str, str], list[float]] = {}
     kinds = [(name, kind) for name, tokens in learned.tokens.items() for kind in tokens]

@@ -29,6 +29,8 @@ class Options(Computing):
     """Use only so many test images, spread evenly; default: all."""
     workers: int = 1
     """Processes that read images."""
+    allow_shared: bool = False
+    """Judge although --train and --test share images."""
 
 
 @dataclass(kw_only=True)
@@ -71,6 +73,12 @@ def open_sides(train: str, test: str, options: Options) -> "tuple[Side, Side]":
         indices = first_of(source, images_used(count))
         sides.append(Side(source, indices, torch.from_numpy(known[indices])))
     return sides[0], sides[1]
+
+
+def class_names(side: "Side") -> list[str]:
+    """The names of a side's classes, or their numbers."""
+    known = side.source.classes
+    return list(known) if known else [str(kind) for kind in range(int(side.labels.max()) + 1)]
 
 
 def finish(

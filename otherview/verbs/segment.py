@@ -38,43 +38,29 @@ def run(request: Segment) -> dict[str, Any]:
     return segment(request.weights, **options_of(request)).as_json()
 
 
-def segment(
-    weights: str | Path,
-    *,
-    train: str,
-    test: str,
-    strength: float = 1e-4,
-    out: Path | None = None,
-    train_images: int | None = None,
-    test_images: int | None = None,
-    workers: int = 1,
-    device: Any = "auto",
-    threads: int | None = None,
-) -> Scores:
-    """mIoU and accuracy over pixels of the encoder, of the untrained one and of raw patches."""
+def segment(weights: str | Path, *, train: str, test: str, **options: Any) -> Scores:
+    """mIoU and accuracy over pixels of the encoder, of the untrained one and of raw patches; options: fields of Segment."""
+    request = Segment(weights=str(weights), train=train, test=test, **options)
     began = time.monotonic()
     check_weights(weights)
     from otherview.nn.encoder import Encoder
     from otherview.training.console import RunProgress
     from otherview.verbs.weights import load_encoder
 
-    set_threads(threads)
-    chosen = resolve_device(device)
+    set_threads(request.threads)
+    chosen = resolve_device(request.device)
     subject = load_encoder(weights).to(chosen)
     card = subject.card
-    sides = [
-        _open(spec, count, card.encoder.image_size) for spec, count in ((train, train_images), (test, test_images))
-    ]
+    asked = (train, request.train_images), (test, request.test_images)
+    sides = [_open(spec, count, card.encoder.image_size) for spec, count in asked]
     control = Encoder(card.encoder, seed=card.seed).to(chosen)
     modules = {"encoder": subject.encoder, "untrained": control, "pixels": None}
     with RunProgress(total=sum(len(indices) for _, indices, _ in sides), title="features") as progress:
-        scores = _judge(
-            modules, subject.card, sides=sides, strength=strength, workers=workers, advance=progress.advance
-        )
+        scores = _judge(modules, card, sides=sides, request=request, advance=progress.advance)
     about = {
-        "train": train, "test": test, "train_images": len(sides[0][1]), "strength": strength, "device": str(chosen),
+        "train": train, "test": test, "train_images": len(sides[0][1]), "strength": request.strength, "device": str(chosen),
     }  # fmt: skip
-    return finish(weights, scores[:2], scores[2:], card=card, about=about, began=began, out=out)
+    return finish(weights, scores[:2], scores[2:], card=card, about=about, began=began, out=request.out)
 
 
 Side = tuple["Source", Any, "Tensor"]
@@ -108,27 +94,30 @@ def _judge(
     card: "Card",
     *,
     sides: Sequence[Side],
-    strength: float,
-    workers: int,
+    request: Segment,
     advance: Any,
 ) -> list[Score]:
     """mIoU and accuracy of every module's tokens."""
-    from otherview.evaluation.features import extract_all
+    from otherview.evaluation.features import Features, extract_all
     from otherview.evaluation.segment import fit_head
     from otherview.evaluation.segment import segment as judged_by
     from otherview.geometry import PatchGrid
 
     grid, patch_size = PatchGrid(*card.encoder.grid), card.encoder.patch_size
-    train, test = (
-        extract_all(
-            modules, source, card.look, indices=indices, workers=workers, advance=advance, patch_size=patch_size
-        )
-        for source, indices, _ in sides
-    )
+    found: list[dict[str, Features]] = []
+    for source, indices, _ in reversed(sides):  # the test images first: the first training image among them ends it
+        seen = found[0]["encoder"].contents if found and not request.allow_shared else ()
+        found.append(
+            extract_all(
+                modules, source, card.look, indices=indices, workers=request.workers, advance=advance,
+                patch_size=patch_size, apart_from=seen,
+            )
+        )  # fmt: skip
+    test, train = found
     scores: list[Score] = []
     for name in modules:
         known, truth = (labels[of[name].kept] for (_, _, labels), of in zip(sides, (train, test), strict=True))
-        head = fit_head(train[name].tokens["patches"], known, grid, strength=strength)
+        head = fit_head(train[name].tokens["patches"], known, grid, strength=request.strength)
         result = judged_by(head, test[name].tokens["patches"], truth, grid=grid)
         scores += [
             Score(f"segment_{name}_{figure}", value, unit, len(truth), spread)

@@ -28,6 +28,7 @@ VERBS = {
     "pretrain": ("pretrain", "Pretrain", "pre-train an encoder on your images; the same command continues"),
     "evaluate knn": ("evaluate", "Knn", "weighted nearest neighbours on frozen features"),
     "evaluate linear": ("evaluate", "Linear", "logistic regression on frozen features"),
+    "evaluate probe": ("probe", "ProbeRequest", "the paper's linear probe: augmented, LARS, several rates in one pass"),
     "evaluate few-shot": ("few_shot", "FewShot", "logistic regression on the features of a few labelled images"),
     "evaluate segment": ("segment", "Segment", "a linear head on frozen patch tokens that names every pixel"),
     "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),

@@ -179,3 +179,7 @@ def test_a_budget_is_measured_once(otherview: Callable, tmp_path: Path) -> None:
     again = otherview(*flags, "--time-budget", "5s", "--out", tmp_path / "run")
     assert again.returncode == 0 and "finished" in again.stderr
     assert load_config(tmp_path / "run/config.yaml").steps == steps
+
+
+def test_a_learner_of_labels_is_fitting() -> None:
+    assert said(line(1, effective_rank=None, accuracy=0.25)) == "fitting: 25.0% of the training images are named right"

@@ -19,7 +19,6 @@ from otherview.training.console import RunProgress, clock
 from otherview.training.guard import count_broken, count_skipped, refuse_too_many_broken
 from otherview.training.journal import Journal
 from otherview.training.memory import keep_pages
-from otherview.training.optim import make_optimiser
 from otherview.training.resume import restore, save
 from otherview.training.run import Run, Summary
 from otherview.training.step import Outcome, take_step
@@ -33,7 +32,7 @@ def train(run: Run) -> Summary:
     learner, settings = run.learner, run.settings
     keep_pages()
     learner.to(run.accelerator.device).train()
-    optimiser = make_optimiser(learner, settings)
+    optimiser = run.make_optimiser(learner, settings)
     start, journal = restore(run, optimiser)
     wrapped = run.accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))

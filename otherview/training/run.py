@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from accelerate import Accelerator
 
 from otherview.data.loader import Sample
 from otherview.learner import Learner, Observer
+from otherview.training.optim import make_optimiser
 from otherview.training.settings import TrainingSettings
 
 
@@ -59,6 +61,7 @@ class Run:
     name_of: Callable[[int], str]
     """What to call an image in a message."""
     observers: Sequence[Observer] = ()
+    make_optimiser: Callable[[Learner, TrainingSettings], torch.optim.Optimizer] = make_optimiser
     track: Callable[[Mapping[str, float], int], None] = lambda _figures, _step: None
     """Where figures go beside the journal: trackers, on rank 0."""
     asked_to_stop: Callable[[], bool] = lambda: False

@@ -6,6 +6,7 @@ collapsing    the effective rank of C is at or under 4, and has been since the s
               steps or at the end, because every run starts there, and not where an online kNN says otherwise
 learning      with an online kNN: at least 5 points above the untrained encoder; without: none of the above
 slow          an online kNN has gained less than 5 points
+fitting       a learner of labels, without kNN: how many of its training images it names right
 data-bound    beside any of these: more than 30 % of the time went by waiting for data
 """
 
@@ -33,6 +34,8 @@ class Monitor:
         self.losses: deque[float] = deque(maxlen=LOSSES)
         self.least = float("inf")
         self.skipped: deque[int] = deque([0], maxlen=RECENT_LINES + 1)
+        self.accuracy: float | None = None
+        """Of a learner of labels, on its own training images."""
         self.knn: list[float] = []
         """The first and the latest look."""
         self.waited = 0.0
@@ -52,6 +55,7 @@ class Monitor:
             self.skipped.append(line["skipped"])
         if "knn_mean" in line:
             self.knn = [self.knn[0] if self.knn else line["knn_mean"], line["knn_mean"]]
+        self.accuracy = next((value for name, value in line.items() if name.startswith("accuracy")), self.accuracy)
         self.waited = line.get("waited", self.waited)
 
     @property
@@ -93,6 +97,8 @@ class Monitor:
             return f"too early to say: {knn}{directions}, as at the start of every run"
         if self.knn:
             return f"slow: {knn}{directions}; train for more steps"
+        if self.accuracy is not None:
+            return f"fitting: {self.accuracy:.1%} of the training images are named right"
         if self.rank is None:
             return "unknown: this method logs no spectrum; watch kNN with --knn-bank SPEC --knn-test SPEC"
         return f"learning: {directions}"

@@ -61,6 +61,17 @@ def draw_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
     )
 
 
+def one_try_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
+    """The crop of the published linear probe: area and aspect drawn once, sides cut to the image's (specification 2)."""
+    flipped = rng.random() < settings.flip_probability
+    area = image.height * image.width * rng.uniform(*settings.crop_share)
+    ratio = math.exp(rng.uniform(*map(math.log, settings.crop_aspect)))
+    width = max(1, min(round(math.sqrt(area * ratio)), image.width))
+    height = max(1, min(round(math.sqrt(area / ratio)), image.height))
+    top, left = rng.randint(0, image.height - height), rng.randint(0, image.width - width)
+    return Crop(float(top), float(left), float(height), float(width), flipped)
+
+
 def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flipped: bool) -> Crop:
     h, w = height, width
     if width / height < aspect[0]:

@@ -1,5 +1,6 @@
 """One view of an image, with the crop, the colour branch and the mask of the seen one; and the same with its class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
-from otherview.geometry import PatchGrid
+from otherview.geometry import Crop, PatchGrid
 from otherview.learner import Image
 from otherview.views.colour import draw_colour
 from otherview.views.crop import draw_crop, take, view_of
@@ -25,14 +26,15 @@ class LabelledView(NamedTuple):
 
 @dataclass(frozen=True)
 class SingleView:
-    """Makes a View. `size` is (height, width) in pixels, `grid` its patches."""
+    """Makes a View. `size` is (height, width) in pixels, `grid` its patches, `draw` draws its crop."""
 
     settings: ViewSettings
     size: tuple[int, int]
     grid: PatchGrid
+    draw: Callable[[Image, ViewSettings, Random], Crop] = draw_crop
 
     def __call__(self, image: Image, rng: Random) -> View:
-        crop = draw_crop(image, self.settings, rng)
+        crop = self.draw(image, self.settings, rng)
         pixels = take(image, [crop], size=self.size)[0]
         drawn = draw_colour(self.settings.seen_colour, rng)
         return view_of(pixels, crop, draw_mask(self.grid, self.settings.mask, rng), drawn)

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -13,6 +13,9 @@ from otherview.verbs.request import Request, check_picture, check_threads, check
 
 if TYPE_CHECKING:
     from otherview.report.comparison import Row
+
+
+Measure = Literal["knn", "linear", "few-shot", "segment", "retrieval"]
 
 
 @dataclass(kw_only=True)
@@ -38,7 +41,7 @@ class Compare(Request):
     """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
     steps: int | None = None
     """With --study: optimiser steps of the first row; default: the study's."""
-    measures: tuple[Literal["knn", "linear", "segment", "retrieval"], ...] = ("knn", "linear", "segment", "retrieval")
+    measures: tuple[Measure, ...] = get_args(Measure)
     """With --study: how its runs are judged."""
     at_once: int = 1
     """With --study: processes at a time."""

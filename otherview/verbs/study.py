@@ -65,9 +65,10 @@ class Task:
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind in plan.measures:
             train, test = drawn if kind == "segment" else labelled
-            learned = [] if kind == "retrieval" else ["--train", train]
-            if not any(line["test"] == test and line["scores"][0]["name"].startswith(kind) for line in judged):
-                words = ["--weights", str(self.folder), *learned, "--test", test]
+            name = kind.replace("-", "_")
+            if not any(line["test"] == test and line["scores"][0]["name"].startswith(name) for line in judged):
+                asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])
+                words = ["--weights", str(self.folder), *asked, "--test", test]
                 yield [*program, "evaluate", kind, *words, *threads]
 
     @property

@@ -29,6 +29,7 @@ VERBS = {
     "evaluate knn": ("evaluate", "Knn", "weighted nearest neighbours on frozen features"),
     "evaluate linear": ("evaluate", "Linear", "logistic regression on frozen features"),
     "evaluate probe": ("probe", "ProbeRequest", "the paper's linear probe: augmented, LARS, several rates in one pass"),
+    "evaluate finetune": ("finetune", "Finetune", "the whole encoder learns the classes, by the paper's recipe"),
     "evaluate few-shot": ("few_shot", "FewShot", "logistic regression on the features of a few labelled images"),
     "evaluate segment": ("segment", "Segment", "a linear head on frozen patch tokens that names every pixel"),
     "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),

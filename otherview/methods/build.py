@@ -18,9 +18,10 @@ from otherview.methods.settings import (
     SupervisedSettings,
 )
 from otherview.methods.siamese_im import SiameseIM
-from otherview.methods.supervised import ClassHead, Supervised
+from otherview.methods.supervised import Supervised
 from otherview.methods.target import MovingTarget, PixelTarget
 from otherview.nn.branch import Branch
+from otherview.nn.class_head import ClassHead
 from otherview.nn.ema import constant_momentum, cosine_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Predictor, Projector

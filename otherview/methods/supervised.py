@@ -14,22 +14,14 @@ from typing import Any
 
 import torch
 from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from otherview.learner import Learner, StepLoss
+from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
-
-
-class ClassHead(nn.Sequential):
-    """Layer norm and a Linear that begins at nearly nothing."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__(nn.LayerNorm(width, eps=1e-6), last := nn.Linear(width, classes))
-        nn.init.trunc_normal_(last.weight, std=2e-5)
-        nn.init.zeros_(last.bias)
 
 
 class Supervised(Learner):

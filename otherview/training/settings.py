@@ -12,8 +12,10 @@ class TrainingSettings(BaseModel):
 
     lr_per_256: float = Field(default=6.25e-5, gt=0)
     """Learning rate for a batch of 256; the peak rate is this times batch / 256."""
+    least_lr: float = Field(default=0.0, ge=0)
+    """The rate at the end of the run."""
     warmup: float = Field(default=0.025, ge=0, lt=1)
-    """Share of the run in which the rate rises linearly from 0; then half a cosine back to 0."""
+    """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
     weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = Field(default=1.0, gt=0)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from otherview.data.plan import StepPlan
     from otherview.data.source import Source
     from otherview.learner import Learner
+    from otherview.nn.encoder import Encoder
     from otherview.training.settings import TrainingSettings
-    from otherview.weights.pretrained import PretrainedEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ def default_batch(images: int, *, most: int) -> int:
     return max(1, min(most, images // 10))
 
 
-def weights_content(subject: "PretrainedEncoder") -> str:
+def encoder_content(encoder: "Encoder") -> str:
     """Sixteen hexadecimal digits of an encoder's weights."""
     digest = blake2b(digest_size=8)
-    for name, value in sorted(subject.encoder.state_dict().items()):
+    for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -85,7 +85,7 @@ def _train(subject: "PretrainedEncoder", side: "Side", request: ProbeRequest) ->
     from otherview.nn.encoder import Encoder
     from otherview.training.optim import make_lars
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, default_batch, fitted, weights_content
+    from otherview.verbs.fitting import Fit, default_batch, encoder_content, fitted
     from otherview.views.crop import one_try_crop
     from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
     from otherview.views.single import LabelledViews, SingleView
@@ -107,7 +107,7 @@ def _train(subject: "PretrainedEncoder", side: "Side", request: ProbeRequest) ->
     fit = Fit(
         folder=(request.out or Path(request.weights)) / "probe",
         about={
-            "protocol": "probe", "weights": weights_content(subject), "train": request.train, "train_images": images,
+            "protocol": "probe", "weights": encoder_content(subject.encoder), "train": request.train, "train_images": images,
             "steps": steps, "batch": batch, "rates": request.rates, "seed": request.seed,
         },
         source=Selected(side.source, side.indices),

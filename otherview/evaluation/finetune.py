@@ -1,0 +1,135 @@
+"""Fine-tuning: the whole encoder learns to name classes (specification 2). A Learner under the one loop.
+
+    view ──erase, mix──▶ encoder with drop path ──▶ mean token ──▶ layer norm, Linear ──▶ soft cross-entropy
+
+Erasing, mixing and drop path draw from generators of (seed, progress, rank), set at every step: a run that stopped goes on
+as if it had not. The operations are timm's.
+
+Axes: B images, K classes.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from timm.data import Mixup  # pyright: ignore[reportPrivateImportUsage]
+from timm.data.random_erasing import RandomErasing
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from otherview.distributed import rank
+from otherview.learner import Learner, StepLoss
+from otherview.nn.class_head import ClassHead
+from otherview.nn.encoder import Encoder
+from otherview.seeding import named_seed
+from otherview.views.augmented import AugmentedViews
+from otherview.views.single import LabelledView, LabelledViews
+from otherview.views.view import normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularisation:
+    """The published ones."""
+
+    layer_decay: float = 0.65
+    drop_path: float = 0.1
+    """Of the last block; it rises linearly over the depth."""
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    smoothing: float = 0.1
+    erasing: float = 0.25
+    """Probability that a patch of the image is replaced by noise."""
+
+
+class FineTune(Learner):
+    """The classifier as its parts."""
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        head: ClassHead,
+        views: AugmentedViews | LabelledViews,
+        seed: int,
+        by: Regularisation,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        self.head = head
+        self.seed, self.by = seed, by
+        self._views = views
+        self._erase = RandomErasing(probability=by.erasing, mode="pixel", max_count=1, device="cpu")
+        mixed = by.mixup > 0 or by.cutmix > 0
+        self._mix = (
+            Mixup(by.mixup, by.cutmix, label_smoothing=by.smoothing, num_classes=head.classes) if mixed else None
+        )
+        drop_paths(encoder, by.drop_path)
+
+    @property
+    def views(self) -> AugmentedViews | LabelledViews:
+        return self._views
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        return {"encoder": self.encoder}
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """A group for each layer and whether it decays; the rate falls by `layer_decay` from the head down."""
+        last = len(self.encoder.vit.blocks) + 1
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, value in self.named_parameters():
+            layer, decays = layer_of(name, last=last), value.ndim > 1 and not name.endswith("_token")
+            scale, decay = self.by.layer_decay ** (last - layer), weight_decay if decays else 0.0
+            group = groups.setdefault((layer, decays), {"params": [], "lr_scale": scale, "weight_decay": decay})
+            group["params"].append(value)
+        return list(groups.values())
+
+    def prepare(self, micro_batches: Sequence[LabelledView], progress: float) -> None:
+        """Set the generators that erasing, mixing and drop path draw from."""
+        seed = named_seed(self.seed, f"fine-tuning at {progress!r}, rank {rank()}")
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+
+    def forward(self, batch: LabelledView, context: None, index: int) -> StepLoss:
+        settings, labels = self._views.make.settings, torch.as_tensor(batch.label)
+        images = normalise(batch.view.pixels, settings.mean, settings.std)
+        self._erase.device = images.device.type
+        images = self._erase(images)
+        if self._mix is None:
+            soft = F.one_hot(labels, self.head.classes).float()
+            soft = soft * (1 - self.by.smoothing) + self.by.smoothing / soft.shape[1]
+        else:
+            images, soft = self._mix(images, labels)
+        scores = self.classify(images)
+        loss = -(soft * F.log_softmax(scores, dim=1)).sum(dim=1).mean()
+        right = (scores.detach().argmax(dim=1) == soft.argmax(dim=1)).float().mean()  # of mixed images, the larger part
+        return StepLoss(loss, {"accuracy": right})
+
+    def figures(self, context: None) -> Mapping[str, Tensor]:
+        return {}
+
+    def classify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Scores of the classes for normalised images."""
+        return self.head(self.encoder(images).mean).float()
+
+
+def layer_of(name: str, *, last: int) -> int:
+    """Tokens and patch embedding are layer 0, block k is k + 1, the rest is `last`."""
+    parts = name.removeprefix("encoder.vit.").split(".")
+    if parts[0] in ("cls_token", "reg_token", "patch_embed"):
+        return 0
+    return int(parts[1]) + 1 if parts[0] == "blocks" else last
+
+
+def drop_paths(encoder: Encoder, most: float) -> None:
+    """Let blocks drop their branches by chance, the deeper the oftener."""
+    blocks = list(encoder.vit.blocks)
+    for index, block in enumerate(blocks):
+        share = most * index / max(1, len(blocks) - 1)
+        block.drop_path1, block.drop_path2 = (DropPath(share) if share else nn.Identity() for _ in range(2))

@@ -1,0 +1,208 @@
+"""Fine-tuning: the whole encoder learns the classes of labelled images, beside the same encoder untrained.
+
+otherview evaluate finetune --weights DIR --train SPEC --test SPEC
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otherview.errors import WrongRequest
+from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
+from otherview.verbs.request import resolve_device, shortened
+from otherview.verbs.weights import check_weights
+
+if TYPE_CHECKING:
+    from otherview.evaluation.finetune import FineTune
+    from otherview.evaluation.frozen import Side
+    from otherview.nn.encoder import Encoder
+    from otherview.weights.pretrained import Card
+
+WARMUP = 5 / 100
+"""Share of the run in which the rate rises."""
+LARGEST_BATCH = 1024
+LEAST_RATE = 1e-6
+
+
+@dataclass(kw_only=True)
+class Finetune(Evaluate):
+    """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
+
+    epochs: float = 100.0
+    """Times through the training images."""
+    batch: int | None = None
+    """Images a step, an even number; default: 1024, or a tenth of the training images where they are fewer."""
+    rate: float = 2.5e-4
+    """Learning rate for a batch of 256."""
+    weight_decay: float = 0.05
+    layer_decay: float = 0.65
+    """The rate falls by this factor from each block to the one below."""
+    drop_path: float = 0.1
+    """Chance that the last block's branches are dropped; it rises linearly over the depth."""
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    smoothing: float = 0.1
+    erasing: float = 0.25
+    """Chance that a part of an image is replaced by noise."""
+    augment: str = "rand-m9-mstd0.5-inc1"
+    """RandAugment in timm's words; none: crops and mirroring alone."""
+    shown: float = 0.875
+    """Share of the shorter side that the centre crop of a test image leaves (224 of 256); 1 for small images."""
+    control: bool = True
+    """Also fine-tune the untrained encoder, which takes as long again."""
+    seed: int = 0
+    """Of the head, the order of images and everything that is drawn."""
+
+
+def run(request: Finetune) -> dict[str, Any]:
+    """The verb."""
+    return finetune(request.weights, **options_of(request)).as_json()
+
+
+def finetune(weights: str | Path, *, train: str, test: str, **options: Any) -> Scores:
+    """Accuracy of the last epoch; further options are the fields of Finetune."""
+    request = Finetune(weights=str(weights), train=train, test=test, **options)
+    began = time.monotonic()
+    _check(request)
+    sides = open_sides(train, test, request)
+    from otherview.evaluation.frozen import check_classes
+    from otherview.nn.encoder import Encoder
+    from otherview.verbs.weights import load_encoder
+
+    check_classes(*sides)
+    subject = load_encoder(weights)
+    card = subject.card
+    scores = _tuned("encoder", subject.encoder, card, sides=sides, request=request)
+    control: list[Score] = []
+    if request.control:
+        control = _tuned("untrained", Encoder(card.encoder, seed=card.seed), card, sides=sides, request=request)
+    shown = (
+        "epochs",
+        "rate",
+        "weight_decay",
+        "layer_decay",
+        "drop_path",
+        "mixup",
+        "cutmix",
+        "smoothing",
+        "erasing",
+        "augment",
+    )
+    about = {
+        "train": train, "test": test, "train_images": len(sides[0].indices), "batch": _batch(sides[0], request),
+        **{name: getattr(request, name) for name in shown}, "shown": request.shown, "finetune_seed": request.seed,
+    }  # fmt: skip
+    return finish(weights, scores, control, card=card, about=about, began=began, out=request.out)
+
+
+def _check(request: Finetune) -> None:
+    """Raise WrongRequest before anything is opened."""
+    check_weights(request.weights)
+    for name in ("epochs", "rate", "layer_decay", "shown"):
+        if getattr(request, name) <= 0:
+            raise WrongRequest(f"--{name.replace('_', '-')} {getattr(request, name):g} must be above 0")
+    if request.batch is not None and request.batch % 2:
+        raise WrongRequest(f"--batch {request.batch} is odd, and images are mixed in pairs: use {request.batch + 1}")
+    if request.out is None and not Path(request.weights).is_dir():
+        raise WrongRequest(f"--weights {request.weights} is no run folder: give --out DIR, where checkpoints are kept")
+
+
+def _batch(side: "Side", request: Finetune) -> int:
+    from otherview.verbs.fitting import default_batch
+
+    return request.batch or max(2, default_batch(len(side.indices), most=LARGEST_BATCH) // 2 * 2)
+
+
+def _tuned(
+    name: str, encoder: "Encoder", card: "Card", *, sides: "tuple[Side, Side]", request: Finetune
+) -> list[Score]:
+    """Fine-tune one encoder in a folder of its own, keep the classifier, judge it."""
+    from otherview.data.plan import StepPlan
+    from otherview.data.source import Selected
+    from otherview.training.optim import make_optimiser
+    from otherview.training.settings import TrainingSettings
+    from otherview.verbs.fitting import Fit, encoder_content, fitted
+    from otherview.verbs.judging import class_names
+    from otherview.weights.classifier import save_classifier
+
+    side, batch, device = sides[0], _batch(sides[0], request), resolve_device(request.device)
+    steps = 4 if shortened() else max(1, round(request.epochs * (len(side.indices) // batch)))
+    settings = TrainingSettings(
+        lr_per_256=request.rate, least_lr=LEAST_RATE, warmup=WARMUP, weight_decay=request.weight_decay, betas=(0.9, 0.999),
+        clip_norm=None, precision="bf16" if device.type == "cuda" else "fp32", workers=request.workers,
+        save_every=max(1, min(500, steps // 10)),
+    )  # fmt: skip
+    free = ("weights", "json", "debug", "out", "device", "threads", "workers", "test", "test_images", "control")
+    about = {key: value for key, value in vars(request).items() if key not in (*free, "allow_shared", "shown")}
+    fit = Fit(
+        folder=(request.out or Path(request.weights)) / ("finetune" if name == "encoder" else f"finetune_{name}"),
+        about={"protocol": "finetune", "weights": encoder_content(encoder), "steps": steps, **about, "batch": batch},
+        source=Selected(side.source, side.indices),
+        plan=StepPlan(len(side.indices), batch, steps, request.seed),
+        settings=settings,
+        decoding=card.look.decoding,
+        device=request.device,
+        threads=request.threads,
+    )
+    names = class_names(side)
+    learner = _learner(encoder, card, classes=len(names), request=request)
+    fitted(learner, fit, make_optimiser=make_optimiser)
+    save_classifier(fit.folder / "classifier.safetensors", learner.encoder, learner.head, card, names)
+    return _judge(f"finetune_{name}", learner, card, test=sides[1], request=request)
+
+
+def _learner(encoder: "Encoder", card: "Card", *, classes: int, request: Finetune) -> "FineTune":
+    from otherview.evaluation.finetune import FineTune, Regularisation
+    from otherview.geometry import PatchGrid
+    from otherview.nn.class_head import ClassHead
+    from otherview.nn.initialise import seeded
+    from otherview.views.augmented import AugmentedViews
+    from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
+    from otherview.views.single import LabelledViews, SingleView
+
+    if request.augment != "none" and card.encoder.channels != 3:
+        raise WrongRequest(
+            f"--augment {request.augment} is for colour images, not {card.encoder.channels} channels: give none"
+        )
+    whole = MaskSettings(kind="none")
+    views = ViewSettings(mean=card.mean, std=card.std, levels=card.levels, seen_colour=PLAIN, mask=whole)
+    view = SingleView(views, card.encoder.image_size, PatchGrid(*card.encoder.grid))
+    with seeded(request.seed, "class head"):
+        head = ClassHead(card.encoder.width, classes)
+    parts = {field: getattr(request, field) for field in Regularisation.__dataclass_fields__}
+    return FineTune(
+        encoder=encoder,
+        head=head,
+        views=LabelledViews(view) if request.augment == "none" else AugmentedViews(view, request.augment),
+        seed=request.seed,
+        by=Regularisation(**parts),
+    )
+
+
+def _judge(name: str, learner: "FineTune", card: "Card", *, test: "Side", request: Finetune) -> list[Score]:
+    """Accuracy of the first guess, and of the first five where there are more classes."""
+    import torch
+
+    from otherview.evaluation.features import extract_all
+    from otherview.training.console import RunProgress
+
+    learner.to(resolve_device(request.device)).eval()
+    with RunProgress(total=len(test.indices), title="judging") as progress:
+        found = extract_all(
+            {"it": learner.encoder}, test.source, card.look._replace(shown=request.shown),
+            indices=test.indices, workers=request.workers, advance=progress.advance,
+        )["it"]  # fmt: skip
+    with torch.no_grad():
+        scores = learner.head(found.tokens["mean"].to(next(learner.parameters()).device)).cpu()
+    truth = test.labels[found.kept]
+    guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices == truth[:, None]
+    shares = {name: guesses[:, 0], **({f"{name}_top5": guesses.any(dim=1)} if scores.shape[1] > 5 else {})}
+    return [accuracy_score(label, float(right.double().mean()), len(truth)) for label, right in shares.items()]
+
+
+def show(result: dict[str, Any]) -> Sequence[str]:
+    """A table that can be pasted."""
+    return show_scores(result)

@@ -1,0 +1,57 @@
+"""A labelled view under RandAugment, as fine-tuning sees it (specification 2); the operations are timm's."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from timm.data.auto_augment import rand_augment_transform
+
+from otherview.learner import Image
+from otherview.views.single import LabelledView, SingleView
+
+
+@dataclass(frozen=True)
+class AugmentedViews:
+    """Makes a LabelledView: crop and mirroring of `make`, then what `policy` says, in timm's words."""
+
+    make: SingleView
+    policy: str = "rand-m9-mstd0.5-inc1"
+
+    def __call__(self, image: Image, rng: Random) -> LabelledView:
+        label = image.label()
+        assert label is not None, "labels are looked for before a run begins"
+        view = self.make(image, rng)
+        picture = Pillow.fromarray(view.pixels.permute(1, 2, 0).numpy())
+        transform = _transform(self.policy, min(self.make.size), self.make.settings.mean)
+        with drawn_from(rng):
+            changed = transform(picture)
+        return LabelledView(
+            view._replace(pixels=torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()), label
+        )
+
+
+@cache
+def _transform(policy: str, side: int, mean: tuple[float, ...]) -> Any:
+    fill = tuple(min(255, round(255 * channel)) for channel in mean)
+    options = {"translate_const": int(side * 0.45), "img_mean": fill, "interpolation": Pillow.Resampling.BICUBIC}
+    return rand_augment_transform(policy, options)
+
+
+@contextmanager
+def drawn_from(rng: Random) -> Iterator[None]:
+    """Within, what draws from Python's and NumPy's global generators draws from `rng`; afterwards they are as before."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(rng.getrandbits(64))
+    np.random.seed(rng.getrandbits(32))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

@@ -1,0 +1,184 @@
+"""Fine-tuning: the layers' rates against timm's, draws that repeat, the classifier that travels, and the verb."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from otherview.data.picture import picture_of
+from otherview.data.spec import open_source
+from otherview.errors import WrongRequest
+from otherview.evaluation.finetune import FineTune, Regularisation, layer_of
+from otherview.geometry import PatchGrid
+from otherview.nn.class_head import ClassHead
+from otherview.nn.encoder import Encoder
+from otherview.nn.settings import EncoderSettings
+from otherview.seeding import sample_rng
+from otherview.training.settings import TrainingSettings
+from otherview.training.step import rate_at
+from otherview.verbs.weights import load_encoder
+from otherview.views.augmented import AugmentedViews, drawn_from
+from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
+from otherview.views.single import LabelledView, LabelledViews, SingleView
+from otherview.views.view import View, normalise
+from otherview.weights.classifier import load_classifier, save_classifier
+
+SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, heads=2)
+VIEW = SingleView(ViewSettings(seen_colour=PLAIN, mask=MaskSettings(kind="none")), (32, 32), PatchGrid(4, 4))
+NOTHING = Regularisation(drop_path=0.0, mixup=0.0, cutmix=0.0, erasing=0.0)
+
+
+PUBLISHED = Regularisation()
+
+
+def learner(by: Regularisation = PUBLISHED, classes: int = 7) -> FineTune:
+    head = ClassHead(32, classes)
+    torch.nn.init.normal_(head[1].weight)  # pyright: ignore
+    return FineTune(encoder=Encoder(SMALL, seed=0), head=head, views=LabelledViews(VIEW), seed=0, by=by).train()
+
+
+def some_batch(n: int = 16) -> LabelledView:
+    pixels = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return LabelledView(View(pixels, None, torch.zeros(n, 16, dtype=torch.bool)), torch.arange(n) % 7)  # pyright: ignore
+
+
+def test_rates_by_layer_are_timms() -> None:
+    from timm.models.vision_transformer import VisionTransformer
+    from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
+
+    tuned = learner()
+    twin = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=4,
+        num_heads=2,
+        num_classes=7,
+        global_pool="avg",
+        pos_embed="none",
+    )
+    theirs = param_groups_layer_decay(twin, weight_decay=0.05, layer_decay=0.65)
+    known = {id(p): group for group in theirs for p in group["params"]}
+    ours = {id(p): group for group in tuned.parameter_groups(0.05) for p in group["params"]}
+    assert len(ours) == len(list(tuned.parameters()))
+    mine = dict(tuned.encoder.vit.named_parameters()) | {"head.weight": tuned.head[1].weight}  # pyright: ignore
+    shared = {name: value for name, value in twin.named_parameters() if name in mine}
+    assert len(shared) == len(mine)
+    for name, value in shared.items():
+        assert ours[id(mine[name])]["lr_scale"] == pytest.approx(known[id(value)]["lr_scale"]), name
+        if not name.endswith("_token"):  # ours never decays tokens, as the protocol says
+            assert ours[id(mine[name])]["weight_decay"] == known[id(value)]["weight_decay"], name
+    assert ours[id(mine["cls_token"])]["weight_decay"] == 0
+    assert [layer_of(f"encoder.vit.blocks.{k}.norm1.weight", last=5) for k in range(4)] == [1, 2, 3, 4]
+
+
+def test_what_is_drawn_depends_on_seed_and_progress_alone() -> None:
+    tuned, losses = learner(), []
+    for progress in (0.25, 0.5, 0.25):
+        torch.rand(3), random.random(), np.random.rand()
+        tuned.prepare([], progress)
+        losses.append(tuned(some_batch(), None, 0).total.item())
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_without_regularisation_it_is_smoothed_cross_entropy() -> None:
+    tuned, batch = learner(NOTHING), some_batch()
+    tuned.prepare([], 0.0)
+    scores = tuned.classify(normalise(batch.view.pixels, VIEW.settings.mean, VIEW.settings.std))
+    wanted = F.cross_entropy(scores, torch.as_tensor(batch.label), label_smoothing=0.1)
+    found = tuned(batch, None, 0)
+    torch.testing.assert_close(found.total, wanted)
+    assert found.parts["accuracy"] == (scores.argmax(dim=1) == torch.as_tensor(batch.label)).float().mean()
+
+
+@pytest.mark.parametrize("change", ["drop_path", "mixup", "cutmix", "erasing"])
+def test_each_regularisation_changes_the_loss_and_none_the_judgement(change: str) -> None:
+    by = Regularisation(**{**vars(NOTHING), change: 0.9})
+    plain, tuned = learner(NOTHING), learner(by)
+    tuned.load_state_dict(plain.state_dict())
+    for one in (plain, tuned):
+        one.prepare([], 0.3)
+    assert plain(some_batch(), None, 0).total != tuned(some_batch(), None, 0).total
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(plain.eval().classify(images), tuned.eval().classify(images))
+
+
+def test_augmented_views_are_a_function_of_the_sample() -> None:
+    image, make = picture_of(open_source("shapes:1"), 0), AugmentedViews(VIEW)
+    one, two, other = (make(image, sample_rng(seed=0, epoch=epoch, index=0)).view.pixels for epoch in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert one.shape == (3, 32, 32) and one.dtype == torch.uint8
+
+
+def test_global_generators_are_lent_and_given_back() -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    drawn = []
+    for _ in range(2):
+        with drawn_from(random.Random(7)):
+            drawn.append((random.random(), np.random.rand()))
+    assert drawn[0] == drawn[1]
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_the_rate_ends_at_the_least() -> None:
+    settings = TrainingSettings(lr_per_256=1e-3, least_lr=1e-5, warmup=0.1)
+    assert rate_at(settings, 512, 0.0) == 0 and rate_at(settings, 512, 0.1) == pytest.approx(2e-3)
+    assert rate_at(settings, 512, 1.0) == pytest.approx(1e-5)
+    assert rate_at(settings, 512, 0.55) == pytest.approx(1e-5 + (2e-3 - 1e-5) / 2)
+
+
+def test_a_classifier_travels_and_an_encoder_is_none(tmp_path: Path) -> None:
+    tuned, card = learner(classes=3).eval(), load_encoder("random:siamese_im_pico_32").card
+    card = card.model_copy(update={"encoder": SMALL})
+    save_classifier(tmp_path / "c.safetensors", tuned.encoder, tuned.head, card, ["cat", "dog", "owl"])
+    loaded = load_classifier(tmp_path / "c.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.head(loaded.encoder(images).mean), tuned.classify(images))
+    assert loaded.classes == ["cat", "dog", "owl"] and loaded.card.encoder == SMALL
+    from otherview.weights.pretrained import save_encoder
+
+    save_encoder(tmp_path / "e.safetensors", tuned.encoder, card)
+    with pytest.raises(WrongRequest, match="is no classifier, it has no head"):
+        load_classifier(tmp_path / "e.safetensors")
+
+
+WORDS = (
+    "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:80:test",
+    "--shown", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
+    tmp_path: Path, result_of: Callable, otherview: Callable
+) -> None:
+    whole = result_of(*WORDS, "--out", tmp_path / "whole")
+    names = [score["name"] for score in (*whole["scores"], *whole["control"])]
+    assert names == [f"finetune_{name}{top}" for name in ("encoder", "untrained") for top in ("", "_top5")]
+    assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
+    command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "killed/finetune/checkpoints/last.pt").exists():
+        pass
+    process.kill()
+    process.wait()
+    killed = result_of(*WORDS, "--no-control", "--out", tmp_path / "killed")
+    assert killed["scores"] == whole["scores"] and killed["control"] == []
+    one, two = (load_classifier(tmp_path / name / "finetune/classifier.safetensors") for name in ("whole", "killed"))
+    assert len(one.classes) == 8
+    for a, b in zip(one.encoder.parameters(), two.encoder.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for words, said in (
+        (("--batch", "15", "--out", tmp_path), "images are mixed in pairs: use 16"),
+        (("--rate", "0.1", "--out", tmp_path / "whole"), "holds a fit with rate 0.00025, not 0.1"),
+        ((), "is no run folder: give --out DIR"),
+    ):
+        refused = otherview(*WORDS, *words)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr

@@ -126,3 +126,12 @@ def test_the_verb_sweeps_confuses_and_refuses_shared_images(
         assert refused.returncode == 2 and "is among the training and the test images" in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
     assert result_of(*words, "--test", "shapes:20:test,shapes:1", "--allow-shared")["scores"][0]["n"] == 21
+
+
+def test_every_verb_of_evaluation_is_a_function_too() -> None:
+    import otherview as package
+    from otherview.cli import VERBS
+
+    verbs = {name.removeprefix("evaluate ").replace("-", "_") for name in VERBS if name.startswith("evaluate ")}
+    assert verbs == set(package.evaluate.__all__)
+    assert all(callable(getattr(package.evaluate, name)) for name in verbs)

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Scores, accuracy_score
+from otherview.verbs.few_shot import few_shot
+from otherview.verbs.finetune import finetune
 from otherview.verbs.judging import Evaluate, class_names, finish, open_sides, options_of, show_scores
+from otherview.verbs.probe import probe
 from otherview.verbs.request import check_written, resolve_device, set_threads
+from otherview.verbs.retrieval import retrieval
+from otherview.verbs.segment import segment
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
     from otherview.evaluation.frozen import Classify, Side
+
+__all__ = ["few_shot", "finetune", "knn", "linear", "probe", "retrieval", "segment"]
 
 
 @dataclass(kw_only=True)

@@ -31,6 +31,7 @@ VERBS = {
     "evaluate probe": ("probe", "ProbeRequest", "the paper's linear probe: augmented, LARS, several rates in one pass"),
     "evaluate finetune": ("finetune", "Finetune", "the whole encoder learns the classes, by the paper's recipe"),
     "evaluate few-shot": ("few_shot", "FewShot", "logistic regression on the features of a few labelled images"),
+    "evaluate robustness": ("robustness", "Robustness", "a fine-tuned classifier on corrupted and foreign images"),
     "evaluate segment": ("segment", "Segment", "a linear head on frozen patch tokens that names every pixel"),
     "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),
     "show views": ("show", "ShowViews", "the two views of some images, as the learner sees them"),

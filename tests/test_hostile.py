@@ -151,9 +151,9 @@ def test_classes_of_joined_sources_are_joined_by_name(tmp_path: Path) -> None:
     assert both.classes == ["ant", "cat", "dog"]
     assert labels_of(both, "").tolist() == [1, 2, 0, 2]
     one, two = open_source(str(tmp_path / "one")), open_source(str(tmp_path / "two"))
-    assert same_numbers(np.array([1]), of=two, like=one).tolist() == [1]  # dog is class 1 in both
+    assert same_numbers(np.array([1]), of=two.classes, like=one.classes).tolist() == [1]  # dog is class 1 in both
     with pytest.raises(WrongRequest, match="ant"):
-        same_numbers(np.array([0]), of=two, like=one)
+        same_numbers(np.array([0]), of=two.classes, like=one.classes)
 
 
 def test_a_folder_that_may_be_shards_or_images_is_asked_about(tmp_path: Path) -> None:

@@ -122,16 +122,15 @@ def labels_of(source: Source, spec: str) -> np.ndarray:
     return np.asarray(labels, dtype=np.int64)
 
 
-def same_numbers(labels: np.ndarray, *, of: Source, like: Source) -> np.ndarray:
-    """Labels of one source in the numbers of another, by the names of the classes where both have names.
+def same_numbers(labels: np.ndarray, *, of: Sequence[str] | None, like: Sequence[str] | None) -> np.ndarray:
+    """Labels of one source in the numbers of another, by the names of their classes where both have names.
 
     Raises WrongRequest for a class that the other lacks.
     """
-    mine, theirs = of.classes, like.classes
-    if mine is None or theirs is None or list(mine) == list(theirs):
+    if of is None or like is None or list(of) == list(like):
         return labels
-    number = {name: label for label, name in enumerate(theirs)}
-    names = [str(mine[label]) for label in labels.tolist()]
+    number = {name: label for label, name in enumerate(like)}
+    names = [str(of[label]) for label in labels.tolist()]
     if unknown := sorted(set(names) - set(number)):
         raise WrongRequest(f"the test images have classes that the training images lack ({', '.join(unknown[:5])})")
     return np.asarray([number[name] for name in names], dtype=np.int64)

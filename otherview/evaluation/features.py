@@ -7,7 +7,7 @@ An image is resized so that its shorter side is the model's (bicubic, antialiase
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -32,6 +32,8 @@ from otherview.views.view import normalise
 
 Advance = Callable[[int], None]
 """Called with the number of images done."""
+Alter = Callable[[np.ndarray, int], np.ndarray]
+"""What is done to the pixels of an image, uint8 [C, H, W], given its index; runs in the worker."""
 
 
 def centre(image: Image, look: Look) -> np.ndarray:
@@ -65,6 +67,7 @@ class _Centres(Dataset[tuple[np.ndarray, str, str]]):
     source: Source
     indices: np.ndarray
     look: Look
+    alter: Alter | None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -74,6 +77,8 @@ class _Centres(Dataset[tuple[np.ndarray, str, str]]):
         try:
             data = self.source.read(index)
             pixels = centre(open_picture(data, self.source.name(index), self.look.decoding), self.look)
+            if self.alter is not None:
+                pixels = self.alter(pixels, index)
             return pixels, blake2b(data, digest_size=8).hexdigest(), ""
         except BrokenImage as error:
             return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), "", str(error)
@@ -123,6 +128,7 @@ def extract_all(
     patch_size: int | None = None,
     normed: bool = True,
     apart_from: Collection[str] = (),
+    alter: Alter | None = None,
 ) -> dict[str, Features]:
     """Features by module, every image read once; for None the normalised pixels themselves.
 
@@ -131,7 +137,7 @@ def extract_all(
     """
     indices = np.arange(len(source)) if indices is None else indices
     loader = DataLoader(
-        _Centres(source, indices, look),
+        _Centres(source, indices, look, alter),
         batch_size=250,
         num_workers=workers,
         worker_init_fn=settle_worker,
@@ -141,12 +147,7 @@ def extract_all(
     contents: set[str] = set()
     done = 0
     for pixels, digests, faults in loader:
-        if shared := set(apart_from).intersection(digests):
-            index = int(indices[done + digests.index(shared.pop())])
-            raise WrongRequest(
-                f"{source.name(index)} is among the training and the test images: a score would flatter; "
-                "take it out of one side, or give --allow-shared"
-            )
+        _refuse_shared(digests, apart_from, lambda place, done=done: source.name(int(indices[done + place])))
         contents.update(filter(None, digests))
         for fault in filter(None, faults):
             name_once(fault)
@@ -162,6 +163,15 @@ def extract_all(
         name: Features({kind: torch.cat(values) for kind, values in tokens.items()}, places, frozenset(contents))
         for name, tokens in found.items()
     }
+
+
+def _refuse_shared(digests: Sequence[str], others: Collection[str], name_of: Callable[[int], str]) -> None:
+    for place, digest in enumerate(digests):
+        if digest and digest in others:
+            raise WrongRequest(
+                f"{name_of(place)} is among the training and the test images: a score would flatter; take it out of one "
+                "side, or give --allow-shared"
+            )
 
 
 def _tokens(

@@ -34,7 +34,7 @@ class OnlineKnn:
                 labels_of(self.bank, "the bank of the online kNN"),
                 labels_of(self.queries, "the online kNN's test data"),
             )
-            everyone = everyone[0], same_numbers(everyone[1], of=self.queries, like=self.bank)
+            everyone = everyone[0], same_numbers(everyone[1], of=self.queries.classes, like=self.bank.classes)
             self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
         bank, queries = (
             extract(encoder, source, self.look, indices=chosen)

@@ -18,13 +18,14 @@ from otherview.verbs.judging import Evaluate, class_names, finish, open_sides, o
 from otherview.verbs.probe import probe
 from otherview.verbs.request import check_written, resolve_device, set_threads
 from otherview.verbs.retrieval import retrieval
+from otherview.verbs.robustness import robustness
 from otherview.verbs.segment import segment
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
     from otherview.evaluation.frozen import Classify, Side
 
-__all__ = ["few_shot", "finetune", "knn", "linear", "probe", "retrieval", "segment"]
+__all__ = ["few_shot", "finetune", "knn", "linear", "probe", "retrieval", "robustness", "segment"]
 
 
 @dataclass(kw_only=True)

@@ -62,7 +62,7 @@ def open_sides(train: str, test: str, options: Options) -> "tuple[Side, Side]":
 
     sources = open_source(train), open_source(test)
     labels = [labels_of(source, spec) for source, spec in zip(sources, (train, test), strict=True)]
-    labels[1] = same_numbers(labels[1], of=sources[1], like=sources[0])
+    labels[1] = same_numbers(labels[1], of=sources[1].classes, like=sources[0].classes)
     import torch
 
     from otherview.evaluation.features import first_of

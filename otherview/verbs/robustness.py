@@ -1,0 +1,224 @@
+"""A fine-tuned classifier on images it was not made for: corrupted ones, ImageNet-A, -R, -Sketch and -C.
+
+otherview evaluate robustness --weights DIR --test SPEC
+otherview evaluate robustness --weights DIR --test imagenet-a/ --subset imagenet-a --corruptions none
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otherview.errors import WrongRequest
+from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.verbs.judging import finish, images_used, options_of, show_scores
+from otherview.verbs.request import Computing, resolve_device, set_threads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otherview.weights.classifier import Classifier
+
+
+@dataclass(kw_only=True)
+class Robustness(Computing):
+    """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further."""
+
+    weights: str
+    """A run folder with a finetune/ in it, or a classifier.safetensors."""
+    test: str
+    """Labelled images (a data SPEC); their classes are found by name."""
+    corruptions: tuple[str, ...] = ("all",)
+    """all fifteen, none, or some of them by name."""
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    published: Path | None = None
+    """A folder of corrupted files instead of --test's own under corruptions: CORRUPTION/SEVERITY/CLASS/*.jpg, as ImageNet-C."""
+    subset: str | None = None
+    """imagenet-a or imagenet-r: the answer is the likeliest of those 200 classes."""
+    baseline: str | None = None
+    """mCE relative to alexnet (figures published for ImageNet-C), or to another classifier on the same images."""
+    shown: float = 0.875
+    """Share of the shorter side that the centre crop leaves (224 of 256); 1 for small images and for published files."""
+    test_images: int | None = None
+    """Use only so many test images, spread evenly; default: all."""
+    seed: int = 0
+    """Of the corruptions."""
+    out: Path | None = None
+    """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
+    workers: int = 1
+    """Processes that read and corrupt images."""
+
+
+def run(request: Robustness) -> dict[str, Any]:
+    """The verb."""
+    return robustness(request.weights, **options_of(request)).as_json()
+
+
+def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
+    """Accuracies of a classifier; further options are the fields of Robustness."""
+    request = Robustness(weights=str(weights), test=test, **options)
+    began = time.monotonic()
+    names = _corruptions(request)
+    from otherview.evaluation.robustness import ALEXNET, check_corruptions
+
+    set_threads(request.threads)
+    judged = _classifiers(request)
+    card = judged["encoder"].card
+    if names and request.published is None:
+        check_corruptions(card.encoder.image_size, card.encoder.channels)
+    clean = {name: right.flatten() for name, right in _right(judged, request, ["clean"]).items()}
+    scores = {
+        name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
+        for name, right in clean.items()
+    }
+    answers = _corrupted(judged, request, names)
+    for name, right in answers.items():
+        scores[name] += _scores(name, right)
+    if request.baseline:
+        errors = ALEXNET if request.baseline == "alexnet" else _errors(answers["baseline"])
+        for name, right in answers.items():
+            scores[name].append(_mce(name, right, errors))
+    about = {
+        "test": test, "corruptions": list(names), "severities": list(request.severities), "subset": request.subset,
+        "baseline": request.baseline, "shown": request.shown, "corruption_seed": request.seed,
+        "comparable_with_published": bool(names) and request.published is not None,
+    }  # fmt: skip
+    rest = [score for name, found in scores.items() if name != "encoder" for score in found]
+    return finish(weights, scores["encoder"], rest, card=card, about=about, began=began, out=request.out)
+
+
+def _corruptions(request: Robustness) -> tuple[str, ...]:
+    """The names that were asked for; raises WrongRequest for unknown ones and wrong severities."""
+    from otherview.evaluation.robustness import CORRUPTIONS, SEVERITIES
+
+    if wrong := set(request.severities) - set(SEVERITIES) or (not request.severities and {"none"}):
+        raise WrongRequest(f"--severities {min(wrong)} is none: give some of 1 2 3 4 5")
+    if not 0 < request.shown <= 1:
+        raise WrongRequest(f"--shown {request.shown:g} must be above 0 and up to 1")
+    if request.corruptions in (("all",), ("none",)):
+        return CORRUPTIONS if request.corruptions == ("all",) else ()
+    if unknown := [name for name in request.corruptions if name not in CORRUPTIONS]:
+        raise WrongRequest(f"no corruption is called {unknown[0]!r}: there are {', '.join(CORRUPTIONS)}")
+    return request.corruptions
+
+
+def _classifiers(request: Robustness) -> "dict[str, Classifier]":
+    """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
+    from otherview.weights.classifier import load_classifier
+
+    path = Path(request.weights).expanduser()
+    paths = {"encoder": path / "finetune/classifier.safetensors" if path.is_dir() else path}
+    if not paths["encoder"].is_file():
+        raise WrongRequest(
+            f"{request.weights} holds no classifier: run `otherview evaluate finetune`, or give its classifier.safetensors"
+        )
+    beside = paths["encoder"].parent.with_name("finetune_untrained") / "classifier.safetensors"
+    if beside.is_file():
+        paths["untrained"] = beside
+    if request.baseline not in (None, "alexnet"):
+        paths["baseline"] = Path(request.baseline or "")
+    device = resolve_device(request.device)
+    found = {name: load_classifier(where) for name, where in paths.items()}
+    for name, one in found.items():
+        one.encoder.to(device)
+        one.head.to(device)
+        if one.classes != found["encoder"].classes or one.card.look != found["encoder"].card.look:
+            raise WrongRequest(
+                f"{paths[name]} has other classes or sizes than {paths['encoder']}: they see the same images"
+            )
+    return found
+
+
+def _corrupted(
+    judged: "Mapping[str, Classifier]", request: Robustness, names: Sequence[str]
+) -> "dict[str, dict[str, Tensor]]":
+    """By classifier and corruption: which answers are right, bool [N, severities]."""
+    if not names:
+        return {}
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in judged}
+    for corruption in names:
+        for name, right in _right(judged, request, [f"{corruption}/{level}" for level in request.severities]).items():
+            found[name][corruption] = right
+    return found
+
+
+def _right(judged: "Mapping[str, Classifier]", request: Robustness, kinds: Sequence[str]) -> "dict[str, Tensor]":
+    """Which answers of each classifier are right under every kind, 'clean' or 'CORRUPTION/SEVERITY': bool [N, kinds]."""
+    import torch
+
+    columns: dict[str, list[Tensor]] = {name: [] for name in judged}
+    for kind in kinds:
+        for name, right in _answers(judged, request, kind).items():
+            columns[name].append(right)
+    shortest = {name: min(map(len, rows)) for name, rows in columns.items()}
+    return {name: torch.stack([row[: shortest[name]] for row in rows], dim=1) for name, rows in columns.items()}
+
+
+def _answers(judged: "Mapping[str, Classifier]", request: Robustness, kind: str) -> "dict[str, Tensor]":
+    import torch
+
+    from otherview.data.source import labels_of, same_numbers
+    from otherview.data.spec import open_source
+    from otherview.evaluation.features import extract_all, first_of
+    from otherview.evaluation.robustness import Corrupted, places_of, subset_classes
+    from otherview.training.console import RunProgress
+
+    one = judged["encoder"]
+    corruption, _, severity = kind.partition("/")
+    in_memory = bool(severity) and request.published is None
+    spec = str(request.published / kind) if severity and request.published else request.test
+    source = open_source(spec)
+    truth = torch.from_numpy(same_numbers(labels_of(source, spec), of=source.classes, like=one.classes))
+    indices = first_of(source, images_used(request.test_images))
+    with RunProgress(total=len(indices), title=kind) as progress:
+        found = extract_all(
+            {name: classifier.encoder for name, classifier in judged.items()}, source,
+            one.card.look._replace(shown=request.shown), indices=indices, workers=request.workers,
+            advance=progress.advance, alter=Corrupted(corruption, int(severity), request.seed) if in_memory else None,
+        )  # fmt: skip
+    allowed = (
+        places_of(subset_classes(request.subset), one.classes) if request.subset else list(range(len(one.classes)))
+    )
+    answers = {}
+    for name, features in found.items():
+        head = judged[name].head
+        with torch.no_grad():
+            scores = head(features.tokens["mean"].to(next(head.parameters()).device)).cpu()
+        predicted = torch.tensor(allowed)[scores[:, allowed].argmax(dim=1)]
+        answers[name] = predicted == truth[indices][features.kept]
+    return answers
+
+
+def _scores(name: str, right: "Mapping[str, Tensor]") -> list[Score]:
+    """Accuracy over the severities of every corruption, and the mean of all; errors as of images, not of answers."""
+    found = []
+    for corruption, answers in right.items():
+        share, n = float(answers.double().mean()), len(answers)
+        spread = float(answers.double().mean(dim=1).std() / math.sqrt(n))
+        found.append(Score(f"robustness_{name}_{corruption}", share, "accuracy over severities", n, spread))
+    mean = sum(score.value for score in found) / len(found)
+    return [*found, Score(f"robustness_{name}_corrupted", mean, "mean of corruptions", found[0].n, found[0].spread)]
+
+
+def _errors(right: "Mapping[str, Tensor]") -> dict[str, float]:
+    """A baseline's error by corruption, at least a tenth of an image's, so that it can be divided by."""
+    return {name: max(1 - float(answers.double().mean()), 0.1 / answers.numel()) for name, answers in right.items()}
+
+
+def _mce(name: str, right: "Mapping[str, Tensor]", baseline: Mapping[str, float]) -> Score:
+    from otherview.evaluation.robustness import corruption_error, spread_of_error
+
+    n = len(next(iter(right.values())))
+    return Score(
+        f"robustness_{name}_mce", corruption_error(right, baseline), "mCE", n, spread_of_error(right, baseline)
+    )
+
+
+def show(result: dict[str, Any]) -> Sequence[str]:
+    """A table that can be pasted."""
+    lines = show_scores(result)
+    if result["corruptions"] and not result["comparable_with_published"]:
+        lines.append("corruptions were made in memory: not comparable with figures on the published files")
+    return lines

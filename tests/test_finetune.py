@@ -1,6 +1,7 @@
 """Fine-tuning: the layers' rates against timm's, draws that repeat, the classifier that travels, and the verb."""
 
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
+from otherview.training.journal import read_journal
 from otherview.training.settings import TrainingSettings
 from otherview.training.step import rate_at
 from otherview.verbs.weights import load_encoder
@@ -168,7 +170,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     while process.poll() is None and not (tmp_path / "killed/finetune/checkpoints/last.pt").exists():
         pass
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     killed = result_of(*WORDS, "--no-control", "--out", tmp_path / "killed")
     assert killed["scores"] == whole["scores"] and killed["control"] == []
     one, two = (load_classifier(tmp_path / name / "finetune/classifier.safetensors") for name in ("whole", "killed"))
@@ -176,9 +178,27 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     for a, b in zip(one.encoder.parameters(), two.encoder.parameters(), strict=True):
         assert torch.equal(a, b)
     for words, said in (
-        (("--batch", "15", "--out", tmp_path), "images are mixed in pairs: use 16"),
+        (("--batch", "15", "--out", tmp_path), "--batch 15 must be a multiple of 2"),
         (("--rate", "0.1", "--out", tmp_path / "whole"), "holds a fit with rate 0.00025, not 0.1"),
         ((), "is no run folder: give --out DIR"),
     ):
         refused = otherview(*WORDS, *words)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_as_one_does_ranks(tmp_path: Path) -> None:
+    nothing = ("--mixup", "0", "--cutmix", "0", "--erasing", "0", "--drop-path", "0", "--no-control", "--out")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "otherview")
+    for name, words in (("one", ("-m", "otherview")), ("two", launcher)):
+        command = [sys.executable, *words, *WORDS, *nothing, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(" steps of 20 images") == 1  # one rank speaks
+        assert len((tmp_path / name / "results.jsonl").read_text().splitlines()) == 1
+    journals = [read_journal(tmp_path / name / "finetune/metrics.jsonl") for name in ("one", "two")]
+    pairs = [(one, two) for one, two in zip(*journals, strict=True) if "loss" in one]
+    assert pairs
+    for one, two in pairs:
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)

@@ -1,6 +1,7 @@
 """The published probe: LARS by hand, the one-try crop, rates that do not meet, scikit-learn's accuracy, and the verb."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,6 +164,7 @@ def test_the_verb_trains_resumes_and_refuses(tmp_path: Path, result_of: Callable
     for words, said in (
         (("--epochs", "5", "--rates", "0.1", "3", "--out", out), "holds a fit with steps 60, not 50"),
         (("--epochs", "0", "--out", out), "must be above 0"),
+        (("--batch", "-2", "--out", out), "--batch -2 is too small"),
         ((), "is no run folder: give --out DIR"),
         (("--out", out / "x", "--batch", "300"), "the largest batch that fits is 200"),
     ):
@@ -179,7 +181,7 @@ def test_a_killed_probe_ends_as_if_it_had_not_been(tmp_path: Path, result_of: Ca
     while process.poll() is None and not (tmp_path / "killed/probe/checkpoints/last.pt").exists():
         pass
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     killed = result_of(*words, tmp_path / "killed")
     assert killed["scores"] == whole["scores"]
     one, two = (

@@ -80,7 +80,7 @@ class Selected:
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source, self.indices = source, indices
-        self.classes = source.classes
+        self.classes: Sequence[str] | None = source.classes
 
     def locate(self, index: int) -> tuple[Source, int]:
         """The source behind, and the image's index there."""
@@ -97,6 +97,17 @@ class Selected:
 
     def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
+
+
+class Relabelled(Selected):
+    """Some images of a source with classes of their own, one for each of the indices."""
+
+    def __init__(self, source: Source, indices: np.ndarray, *, labels: np.ndarray, names: Sequence[str]) -> None:
+        super().__init__(source, indices)
+        self.labels, self.classes = labels, list(names)
+
+    def label(self, index: int) -> int | None:
+        return int(self.labels[index])
 
 
 def joined(parts: Sequence[Source]) -> Source:

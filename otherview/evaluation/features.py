@@ -60,6 +60,11 @@ def _resized_then_cut(pixels: np.ndarray, look: Look) -> np.ndarray:
     return resized[:, top : top + look.size[0], left : left + look.size[1]].contiguous().numpy()
 
 
+def digest_of(data: bytes) -> str:
+    """What tells the content of an image file."""
+    return blake2b(data, digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True)
 class _Centres(Dataset[tuple[np.ndarray, str, str]]):
     """The pixels of an image, a digest of its bytes and an empty word, or nothing and why it cannot be read."""
@@ -79,7 +84,7 @@ class _Centres(Dataset[tuple[np.ndarray, str, str]]):
             pixels = centre(open_picture(data, self.source.name(index), self.look.decoding), self.look)
             if self.alter is not None:
                 pixels = self.alter(pixels, index)
-            return pixels, blake2b(data, digest_size=8).hexdigest(), ""
+            return pixels, digest_of(data), ""
         except BrokenImage as error:
             return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), "", str(error)
 
@@ -153,6 +158,10 @@ def extract_all(
             name_once(fault)
         whole = torch.tensor([not fault for fault in faults])
         kept.append(done + whole.nonzero()[:, 0])
+        if not whole.any():
+            done += len(faults)
+            advance(len(faults))
+            continue
         for name, module in modules.items():
             for kind, value in _tokens(module, pixels[whole], look, patch_size, normed).items():
                 found[name].setdefault(kind, []).append(value.float().cpu())
@@ -172,6 +181,41 @@ def _refuse_shared(digests: Sequence[str], others: Collection[str], name_of: Cal
                 f"{name_of(place)} is among the training and the test images: a score would flatter; take it out of one "
                 "side, or give --allow-shared"
             )
+
+
+@dataclass(frozen=True)
+class _Digests(Dataset[str]):
+    """The digest of an image's bytes, or nothing."""
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> str:
+        try:
+            return digest_of(self.source.read(int(self.indices[place])))
+        except BrokenImage:
+            return ""
+
+
+def refuse_shared(
+    train: tuple[Source, np.ndarray], test: tuple[Source, np.ndarray], *, workers: int, advance: Advance
+) -> None:
+    """Read every image once, undecoded; raise WrongRequest at the first training image that is a test image too."""
+    seen: set[str] = set()
+    for source, indices in (test, train):
+        loader = DataLoader(
+            _Digests(source, indices), batch_size=250, num_workers=workers, worker_init_fn=settle_worker
+        )
+        done, mine = 0, set[str]()
+        for digests in loader:
+            _refuse_shared(digests, seen, lambda place, done=done: source.name(int(indices[done + place])))  # noqa: B023
+            mine.update(filter(None, digests))
+            done += len(digests)
+            advance(len(digests))
+        seen = mine
 
 
 def _tokens(

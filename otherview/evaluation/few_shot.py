@@ -6,6 +6,7 @@ divided by its length; mean cross-entropy + (strength / 2)·‖W‖² without an
 Axes: N images, D width, K classes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,8 @@ class Draw(NamedTuple):
 
 def draw_shots(labels: np.ndarray, shots: int, *, number: int, seed: int) -> Draw:
     """So many images of every class, at random; raises WrongRequest where a class has fewer."""
+    if shots < 1:
+        raise WrongRequest(f"--shots {shots} is too few: give 1 or more")
     counts = np.bincount(labels)
     short = [(int(count), kind) for kind, count in enumerate(counts) if 0 < count < shots]
     if short:
@@ -95,9 +98,18 @@ def _of_every_class(labels: np.ndarray, wanted: Callable[[int], int], key: tuple
 
 
 def draw_listed(names: Sequence[str], listed: Sequence[str], *, name: str) -> Draw:
-    """The images whose file names stand in a list, without their folders; raises WrongRequest for names that are not there."""
+    """The images whose names stand in a list, with their folders or, where no two are alike, without.
+
+    Raises WrongRequest for names that are not there, or that several images have.
+    """
+    short = Counter(image.rsplit("/", 1)[-1] for image in names)
     places = {image.rsplit("/", 1)[-1]: place for place, image in enumerate(names)}
-    missing = [entry for entry in listed if entry.rsplit("/", 1)[-1] not in places]
+    places |= {image: place for place, image in enumerate(names)}
+    several = [entry for entry in listed if entry not in set(names) and short[entry.rsplit("/", 1)[-1]] > 1]
+    if several:
+        raise WrongRequest(f"--list {name}: {several[0]!r} is the name of several images: write it with its folder")
+    listed = [entry if entry in places else entry.rsplit("/", 1)[-1] for entry in listed]
+    missing = [entry for entry in listed if entry not in places]
     if missing or not listed:
         what = (
             f"{len(missing)} of {len(listed)} names are not in --train ({missing[0]!r} first)"
@@ -105,4 +117,4 @@ def draw_listed(names: Sequence[str], listed: Sequence[str], *, name: str) -> Dr
             else "it is empty"
         )
         raise WrongRequest(f"--list {name}: {what}; give a text file with one image's file name a line")
-    return Draw(name, 0, np.unique([places[entry.rsplit("/", 1)[-1]] for entry in listed]))
+    return Draw(name, 0, np.unique([places[entry] for entry in listed]))

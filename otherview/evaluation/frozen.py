@@ -4,7 +4,7 @@ judge(subjects_of(encoder, seed=0, images=60_000), (train, test), look, classify
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -30,11 +30,13 @@ MOST_PIXELS = 4 * 2**30
 
 @dataclass(frozen=True)
 class Side:
-    """Labelled images: which of a source's, and their classes."""
+    """Labelled images: which of a source's, and their classes, numbered without gaps."""
 
     source: Source
     indices: np.ndarray
     labels: Tensor
+    names: Sequence[str] = ()
+    """Of the classes, by number."""
 
 
 class Known(NamedTuple):
@@ -85,6 +87,7 @@ def features_of(
     """The features of both sides; every image is read once, and none may be on both unless that is allowed."""
     check_classes(*sides)
     known: list[Known] = []
+    words = "--train", "--test"
     seen: Collection[str] = ()
     for side in reversed(sides):  # the test images first: they are fewer, and then the first shared one ends it
         found = extract_all(
@@ -93,6 +96,10 @@ def features_of(
         )  # fmt: skip
         one = next(iter(found.values()))
         seen = one.contents
+        if not len(one.kept):
+            raise WrongRequest(
+                f"none of the images of {words[sides.index(side)]} can be read: `otherview doctor` says why"
+            )
         tokens = {name: features.tokens for name, features in found.items()}
         known.append(Known(tokens, side.labels[one.kept], one.kept))
     return known[1], known[0]

@@ -22,6 +22,9 @@ from otherview.nn.initialise import seeded
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
 
+AT_ONCE = 256
+"""Images that go through a frozen encoder together: batches are large here, and nothing of it is kept."""
+
 
 class Probe(nn.Module):
     """Norms without parameters, and a Linear for every rate."""
@@ -87,11 +90,13 @@ class LinearProbe(Learner):
 
     def forward(self, batch: LabelledView, context: None, index: int) -> StepLoss:
         settings, labels = self._views.make.settings, torch.as_tensor(batch.label)
-        images = normalise(batch.view.pixels, settings.mean, settings.std)
         losses, parts = [], {}
         for name, encoder in self.frozen.items():
             with torch.no_grad():
-                features = encoder(images).mean.float()
+                features = torch.cat([
+                    encoder(normalise(pixels, settings.mean, settings.std)).mean.float()
+                    for pixels in batch.view.pixels.split(AT_ONCE)
+                ])  # fmt: skip
             for rate, scores in zip(self.rates, self.probes[name](features), strict=True):
                 losses.append(F.cross_entropy(scores, labels))
                 parts[f"accuracy_{name}_{rate:g}"] = (scores.detach().argmax(dim=1) == labels).float().mean()

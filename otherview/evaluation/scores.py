@@ -16,10 +16,12 @@ class Score(NamedTuple):
     unit: str
     n: int
     spread: float
+    interval: tuple[float, float] | None = None
+    """Holds the true value with 95 %, where there is a rule for it."""
 
     def as_json(self) -> dict[str, Any]:
-        """With the interval that holds the true accuracy with 95 % (Wilson's, over the n test images)."""
-        return self._asdict() | ({"interval": wilson(self.value, self.n)} if self.unit == "accuracy" else {})
+        """Without the interval where there is none."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
@@ -49,8 +51,8 @@ class Scores(NamedTuple):
 
 
 def accuracy_score(name: str, value: float, n: int) -> Score:
-    """An accuracy over n images with its binomial standard error."""
-    return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n))
+    """An accuracy over n images with its binomial standard error and Wilson's interval."""
+    return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n), wilson(value, n))
 
 
 def drawn_score(name: str, values: Sequence[float], n: int) -> Score:

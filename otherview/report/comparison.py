@@ -28,7 +28,7 @@ class Finished(NamedTuple):
     scores: dict[str, float]
     """The last result of every kind and test SPEC: 'knn_encoder_mean on cifar10/test.parquet' …"""
     errors: dict[str, float]
-    """The standard error of every score over its test images."""
+    """The spread that the evaluation gave: over test images, or over draws."""
     n: dict[str, int]
     """Test images of every score."""
     curve: list[dict[str, Any]]
@@ -45,7 +45,7 @@ class Row(NamedTuple):
         return statistics.fmean(run.scores[score] for run in self.runs)
 
     def spread(self, score: str) -> float:
-        """The standard deviation over seeds; of a single run, the standard error over its test images."""
+        """The standard deviation over seeds; of a single run, what its evaluation gave (over test images, or over draws)."""
         values = [run.scores[score] for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else self.runs[0].errors[score]
 
@@ -111,7 +111,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
-    """A table that can be pasted: mean ± standard deviation over seeds, of one seed the standard error over test images.
+    """A table that can be pasted: mean ± standard deviation over seeds, of one seed the spread of its evaluation.
 
     `gflops` is per image, by row name.
     """

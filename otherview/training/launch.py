@@ -34,6 +34,11 @@ def adopt_slurm() -> None:
     os.environ.update(from_slurm(os.environ))
 
 
+def launched_ranks() -> int:
+    """How many processes the job has, by its environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_rank() -> int:
     """This process's rank by its environment, before any process group exists."""
     return int(os.environ.get("RANK", "0"))

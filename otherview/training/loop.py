@@ -37,7 +37,7 @@ def train(run: Run) -> Summary:
     wrapped = run.accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))
     figures: Mapping[str, float] = {}
-    with RunProgress(total=run.steps, start=start, speak=rank() == 0) as progress:
+    with RunProgress(total=run.steps, start=start, speak=rank() == 0, title=run.title) as progress:
         if start == 0:
             _observe(run, 0, journal, progress)
         clockwork, seconds_before = Clock(run.batch), run.tally.seconds

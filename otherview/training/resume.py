@@ -43,7 +43,9 @@ def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
     for line in said:
         progress.say(line)
     if state is None and said:
-        raise WrongRequest(f"no checkpoint in {run.folder / 'checkpoints'} can be read: give --fresh to start over")
+        raise WrongRequest(
+            f"no checkpoint in {run.folder / 'checkpoints'} can be read: give --fresh to start over, or remove it"
+        )
     if state is None:
         return 0, Journal(path)
     run.learner.load_state_dict(state["learner"])

@@ -62,6 +62,8 @@ class Run:
     """What to call an image in a message."""
     observers: Sequence[Observer] = ()
     make_optimiser: Callable[[Learner, TrainingSettings], torch.optim.Optimizer] = make_optimiser
+    title: str = "pre-training"
+    """What the progress bar says."""
     track: Callable[[Mapping[str, float], int], None] = lambda _figures, _step: None
     """Where figures go beside the journal: trackers, on rank 0."""
     asked_to_stop: Callable[[], bool] = lambda: False

@@ -76,7 +76,7 @@ def assemble(
     from otherview.verbs.weights import decoding_of
 
     chosen = resolve_device(device)
-    accelerator = _accelerator(chosen, config.training, out)
+    accelerator = make_accelerator(chosen, config.training, out)
     set_threads(threads)
     learner = build(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
     own = replace(plan, ranks=ranks(), rank=rank())
@@ -103,9 +103,12 @@ def assemble(
     )
 
 
-def _accelerator(device: "torch.device", settings: TrainingSettings, out: Path) -> "Accelerator":
+def make_accelerator(device: "torch.device", settings: TrainingSettings, out: Path) -> "Accelerator":
+    """Devices, precision and trackers of one run; a process may make several runs after another."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # it would refuse a second run with another precision
     fields = DistributedDataParallelKwargs.__dataclass_fields__
     quiet = "forward_sync_buffers" if "forward_sync_buffers" in fields else "broadcast_buffers"  # its newer name
     options: dict[str, Any] = {quiet: False, "find_unused_parameters": False}

@@ -43,6 +43,8 @@ class Compare(Request):
     """With --study: optimiser steps of the first row; default: the study's."""
     measures: tuple[Measure, ...] = get_args(Measure)
     """With --study: how its runs are judged."""
+    allow_shared: bool = False
+    """With --study: judge although --data and --test share images."""
     at_once: int = 1
     """With --study: processes at a time."""
     threads: int = 1
@@ -104,7 +106,8 @@ def _studied(request: Compare) -> dict[Path, str]:
         labels_of(open_source(spec), spec)
     plan = Plan(
         data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=request.seeds,
-        equal=request.equal, steps=request.steps, measures=request.measures, at_once=request.at_once, threads=request.threads,
+        equal=request.equal, steps=request.steps, measures=request.measures, allow_shared=request.allow_shared,
+        at_once=request.at_once, threads=request.threads,
     )  # fmt: skip
     return run_study(study, plan)
 

@@ -14,7 +14,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Scores, accuracy_score
 from otherview.verbs.few_shot import few_shot
 from otherview.verbs.finetune import finetune
-from otherview.verbs.judging import Evaluate, class_names, finish, open_sides, options_of, show_scores
+from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
 from otherview.verbs.probe import probe
 from otherview.verbs.request import check_written, resolve_device, set_threads
 from otherview.verbs.retrieval import retrieval
@@ -87,6 +87,10 @@ def knn(
     def classify(bank: Any, labels: Any, queries: Any) -> Any:
         from otherview.evaluation.knn import knn_sweep
 
+        if max(ks) > len(bank):
+            raise WrongRequest(
+                f"--k {max(ks)} is larger than the {len(bank)} training images that can be read: use fewer"
+            )
         found = knn_sweep(bank, labels, queries, ks=ks, temperatures=temperatures)
         return {f" (k {k}, temperature {t:g})" if several else "": predicted for (k, t), predicted in found.items()}
 
@@ -145,14 +149,13 @@ def evaluate(request: Classified, sides: "tuple[Side, Side]", *, protocol: Proto
         from otherview.evaluation.tables import write_confusion
 
         first = next(iter(predicted.values()))
-        write_confusion(request.confusion, truth.numpy(), first.numpy(), names=class_names(sides[0]))
+        write_confusion(request.confusion, truth.numpy(), first.numpy(), names=sides[0].names)
     scores = [score for kind, score in named.items() if kind.startswith("encoder")]
     control = [score for kind, score in named.items() if not kind.startswith("encoder")]
     about = {
         "train": request.train, "test": request.test, "train_images": len(sides[0].indices), **protocol.settings,
-        "device": str(device),
     }  # fmt: skip
-    return finish(request.weights, scores, control, card=subject.card, about=about, began=began, out=request.out)
+    return finish(request, scores, control, card=subject.card, about=about, began=began)
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

@@ -5,7 +5,7 @@ otherview evaluate few-shot --weights DIR --train SPEC --test SPEC --shares 0.01
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,13 @@ def few_shot(weights: str | Path, *, train: str, test: str, **options: Any) -> S
     set_threads(request.threads)
     subject = load_encoder(weights).to(resolve_device(request.device))
     scores = _judge(subject, bank, queries, draws=draws, request=request)
-    mine = [score for score in scores if "_encoder" in score.name]
-    about = {"train": train, "test": test, "draws": request.draws, "draws_seed": request.seed, "shown": request.shown}
+    mine = [score for score in scores if score.name.startswith("few_shot_encoder")]
+    about = {
+        "train": train, "test": test, "shown": request.shown,
+        **({"list": str(request.list)} if request.list else {"draws": request.draws, "draws_seed": request.seed}),
+    }  # fmt: skip
     rest = [score for score in scores if score not in mine]
-    return finish(weights, mine, rest, card=subject.card, about=about, began=began, out=request.out)
+    return finish(request, mine, rest, card=subject.card, about=about, began=began)
 
 
 def _draws(bank: "Side", request: FewShot) -> "Iterator[Draw]":
@@ -75,11 +78,12 @@ def _draws(bank: "Side", request: FewShot) -> "Iterator[Draw]":
     labels = bank.labels.numpy()
     if request.list is not None:
         try:
-            listed = request.list.read_text(encoding="utf-8").split()
+            lines = request.list.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise WrongRequest(
                 f"--list {request.list} cannot be read ({error}): give a text file of file names"
             ) from error
+        listed = [line.strip() for line in lines if line.strip()]
         names = [bank.source.name(int(index)) for index in bank.indices]
         yield drawing.draw_listed(names, listed, name=request.list.name)
         return
@@ -95,12 +99,12 @@ def _judge(subject: Any, bank: "Side", queries: "Side", *, draws: "Sequence[Draw
     import torch
 
     from otherview.evaluation.few_shot import fit, to_unit
-    from otherview.evaluation.frozen import Side, features_of, subjects_of
+    from otherview.evaluation.frozen import features_of, subjects_of
     from otherview.evaluation.knn import accuracy
     from otherview.training.console import RunProgress
 
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
-    sides = Side(bank.source, bank.indices[wanted], bank.labels[wanted]), queries
+    sides = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
     look = subject.card.look._replace(shown=request.shown, resize="bilinear")
     subjects = subjects_of(subject.encoder, seed=subject.card.seed, images=sum(len(side.indices) for side in sides))
     with RunProgress(total=sum(len(side.indices) for side in sides), title="features") as progress:
@@ -116,6 +120,8 @@ def _judge(subject: Any, bank: "Side", queries: "Side", *, draws: "Sequence[Draw
             features, asked = (to_unit(side.tokens[name][kind]) for side in (learned, judged))
             for draw in draws:
                 rows = torch.tensor([place[int(index)] for index in draw.chosen if int(index) in place])
+                if not len(rows):
+                    raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
                 weight = fit(features[rows], learned.labels[rows])
                 predicted = (asked @ weight).argmax(dim=1)
                 label = "_".join(filter(None, (name, kind)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.training.launch import adopt_slurm, launched_rank, launched_ranks
 from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
 from otherview.verbs.request import resolve_device, shortened
 from otherview.verbs.weights import check_weights
@@ -35,6 +36,8 @@ class Finetune(Evaluate):
     """Times through the training images."""
     batch: int | None = None
     """Images a step, an even number; default: 1024, or a tenth of the training images where they are fewer."""
+    accumulation: int = 1
+    """Micro-batches a step."""
     rate: float = 2.5e-4
     """Learning rate for a batch of 256."""
     weight_decay: float = 0.05
@@ -68,11 +71,11 @@ def finetune(weights: str | Path, *, train: str, test: str, **options: Any) -> S
     began = time.monotonic()
     _check(request)
     sides = open_sides(train, test, request)
-    from otherview.evaluation.frozen import check_classes
     from otherview.nn.encoder import Encoder
+    from otherview.verbs.fitting import check_sides
     from otherview.verbs.weights import load_encoder
 
-    check_classes(*sides)
+    check_sides(sides, workers=request.workers, allow_shared=request.allow_shared)
     subject = load_encoder(weights)
     card = subject.card
     scores = _tuned("encoder", subject.encoder, card, sides=sides, request=request)
@@ -95,17 +98,28 @@ def finetune(weights: str | Path, *, train: str, test: str, **options: Any) -> S
         "train": train, "test": test, "train_images": len(sides[0].indices), "batch": _batch(sides[0], request),
         **{name: getattr(request, name) for name in shown}, "shown": request.shown, "finetune_seed": request.seed,
     }  # fmt: skip
-    return finish(weights, scores, control, card=card, about=about, began=began, out=request.out)
+    return finish(request, scores, control, card=card, about=about, began=began)
 
 
 def _check(request: Finetune) -> None:
     """Raise WrongRequest before anything is opened."""
     check_weights(request.weights)
-    for name in ("epochs", "rate", "layer_decay", "shown"):
-        if getattr(request, name) <= 0:
-            raise WrongRequest(f"--{name.replace('_', '-')} {getattr(request, name):g} must be above 0")
-    if request.batch is not None and request.batch % 2:
-        raise WrongRequest(f"--batch {request.batch} is odd, and images are mixed in pairs: use {request.batch + 1}")
+    bounds = {
+        "epochs": (1e-6, 1e6), "rate": (1e-12, 1e3), "layer_decay": (1e-6, 1), "shown": (1e-6, 1), "weight_decay": (0, 1e3),
+        "drop_path": (0, 0.999), "mixup": (0, 1e3), "cutmix": (0, 1e3), "smoothing": (0, 0.999), "erasing": (0, 1),
+    }  # fmt: skip
+    for name, (least, most) in bounds.items():
+        if not least <= (value := getattr(request, name)) <= most:
+            raise WrongRequest(f"--{name.replace('_', '-')} {value:g} must lie between {least:g} and {most:g}")
+    if request.accumulation < 1 or (request.batch or 2) < 2:
+        raise WrongRequest(
+            f"--batch {request.batch} must be 2 or more and --accumulation {request.accumulation} 1 or more"
+        )
+    if request.augment != "none":
+        from otherview.views.augmented import check_policy
+
+        check_policy(request.augment)
+    adopt_slurm()
     if request.out is None and not Path(request.weights).is_dir():
         raise WrongRequest(f"--weights {request.weights} is no run folder: give --out DIR, where checkpoints are kept")
 
@@ -113,7 +127,13 @@ def _check(request: Finetune) -> None:
 def _batch(side: "Side", request: Finetune) -> int:
     from otherview.verbs.fitting import default_batch
 
-    return request.batch or max(2, default_batch(len(side.indices), most=LARGEST_BATCH) // 2 * 2)
+    unit = 2 * request.accumulation * launched_ranks()  # mixing wants every micro-batch even
+    batch = request.batch or default_batch(len(side.indices), most=LARGEST_BATCH, unit=unit)
+    if batch % unit:
+        raise WrongRequest(
+            f"--batch {batch} must be a multiple of {unit}: micro-batches of every process, mixed in pairs"
+        )
+    return batch
 
 
 def _tuned(
@@ -121,36 +141,44 @@ def _tuned(
 ) -> list[Score]:
     """Fine-tune one encoder in a folder of its own, keep the classifier, judge it."""
     from otherview.data.plan import StepPlan
-    from otherview.data.source import Selected
     from otherview.training.optim import make_optimiser
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, encoder_content, fitted
-    from otherview.verbs.judging import class_names
+    from otherview.verbs.fitting import Fit, encoder_content, fitted, labels_content
     from otherview.weights.classifier import save_classifier
 
     side, batch, device = sides[0], _batch(sides[0], request), resolve_device(request.device)
     steps = 4 if shortened() else max(1, round(request.epochs * (len(side.indices) // batch)))
     settings = TrainingSettings(
         lr_per_256=request.rate, least_lr=LEAST_RATE, warmup=WARMUP, weight_decay=request.weight_decay, betas=(0.9, 0.999),
-        clip_norm=None, precision="bf16" if device.type == "cuda" else "fp32", workers=request.workers,
+
+        clip_norm=None, precision="bf16" if device.type == "cuda" else "fp32",
+        accumulation=request.accumulation, workers=request.workers,
         save_every=max(1, min(500, steps // 10)),
     )  # fmt: skip
     free = ("weights", "json", "debug", "out", "device", "threads", "workers", "test", "test_images", "control")
     about = {key: value for key, value in vars(request).items() if key not in (*free, "allow_shared", "shown")}
     fit = Fit(
         folder=(request.out or Path(request.weights)) / ("finetune" if name == "encoder" else f"finetune_{name}"),
-        about={"protocol": "finetune", "weights": encoder_content(encoder), "steps": steps, **about, "batch": batch},
-        source=Selected(side.source, side.indices),
-        plan=StepPlan(len(side.indices), batch, steps, request.seed),
+        about={
+            "protocol": "finetune",
+            "weights": encoder_content(encoder),
+            "steps": steps,
+            **about,
+            "batch": batch,
+            "images": labels_content(side),
+        },
+        side=side,
+        plan=StepPlan(len(side.indices), batch, steps, request.seed, accumulation=request.accumulation),
         settings=settings,
         decoding=card.look.decoding,
         device=request.device,
         threads=request.threads,
     )
-    names = class_names(side)
-    learner = _learner(encoder, card, classes=len(names), request=request)
+    learner = _learner(encoder, card, classes=len(side.names), request=request)
     fitted(learner, fit, make_optimiser=make_optimiser)
-    save_classifier(fit.folder / "classifier.safetensors", learner.encoder, learner.head, card, names)
+    if launched_rank() == 0:
+        names = list(side.names)
+        save_classifier(fit.folder / "classifier.safetensors", learner.encoder, learner.head, card, names)
     return _judge(f"finetune_{name}", learner, card, test=sides[1], request=request)
 
 
@@ -190,7 +218,7 @@ def _judge(name: str, learner: "FineTune", card: "Card", *, test: "Side", reques
     from otherview.training.console import RunProgress
 
     learner.to(resolve_device(request.device)).eval()
-    with RunProgress(total=len(test.indices), title="judging") as progress:
+    with RunProgress(total=len(test.indices), title="judging", speak=launched_rank() == 0) as progress:
         found = extract_all(
             {"it": learner.encoder}, test.source, card.look._replace(shown=request.shown),
             indices=test.indices, workers=request.workers, advance=progress.advance,

@@ -3,13 +3,15 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.atomic import write_atomically
 from otherview.errors import WrongRequest
+from otherview.training.launch import launched_rank
+from otherview.verbs.assemble import make_accelerator
 from otherview.verbs.request import DeviceName, resolve_device, set_threads
 from otherview.verbs.run_folder import only_writer
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from otherview.data.levels import Decoding
     from otherview.data.plan import StepPlan
-    from otherview.data.source import Source
+    from otherview.evaluation.frozen import Side
     from otherview.learner import Learner
     from otherview.nn.encoder import Encoder
     from otherview.training.settings import TrainingSettings
@@ -31,7 +33,7 @@ class Fit:
     folder: Path
     about: dict[str, Any]
     """Protocol, data and weights in words: a folder that holds another fit is refused."""
-    source: "Source"
+    side: "Side"
     plan: "StepPlan"
     settings: "TrainingSettings"
     decoding: "Decoding"
@@ -39,9 +41,9 @@ class Fit:
     threads: int | None
 
 
-def default_batch(images: int, *, most: int) -> int:
-    """The protocol's batch, or a tenth of the images where they are few."""
-    return max(1, min(most, images // 10))
+def default_batch(images: int, *, most: int, unit: int) -> int:
+    """The protocol's batch, or a tenth of the images where they are few; a multiple of `unit`, at least 2."""
+    return max(unit, 2, min(most, images // 10) // unit * unit)
 
 
 def encoder_content(encoder: "Encoder") -> str:
@@ -53,55 +55,83 @@ def encoder_content(encoder: "Encoder") -> str:
 
 
 def check_fit(folder: Path, about: dict[str, Any]) -> None:
-    """Raise WrongRequest where the folder cannot be written or holds something else."""
+    """Raise WrongRequest where the folder cannot be written or holds another fit that has begun; rank 0 answers for all."""
+    if launched_rank() > 0:
+        return
     identity = folder / "fit.json"
     wanted = json.loads(json.dumps(about))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not identity.exists():
-            write_atomically(identity, json.dumps(wanted, indent=1).encode())
-            return
-        before = json.loads(identity.read_text(encoding="utf-8"))
+        before = json.loads(identity.read_text(encoding="utf-8")) if (folder / "checkpoints").exists() else wanted
+        for name in wanted | before:
+            if before.get(name) != wanted.get(name):
+                raise WrongRequest(
+                    f"{folder} holds a fit with {name} {before.get(name)}, not {wanted.get(name)}: give another --out, "
+                    "or remove the folder"
+                )
+        write_atomically(identity, json.dumps(wanted, indent=1).encode())
     except OSError as error:
         raise WrongRequest(f"{folder} cannot be written ({error.strerror}): choose a folder of yours") from error
-    for name in wanted | before:
-        if before.get(name) != wanted.get(name):
-            raise WrongRequest(
-                f"{folder} holds a fit with {name} {before.get(name)}, not {wanted.get(name)}: give another --out"
-            )
+
+
+def labels_content(side: "Side") -> str:
+    """Sixteen hexadecimal digits of which images a side has, in which classes."""
+    digest = blake2b("\n".join(side.names).encode(), digest_size=8)
+    digest.update(side.indices.tobytes() + side.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_sides(sides: "tuple[Side, Side]", *, workers: int, allow_shared: bool) -> None:
+    """Raise WrongRequest where there is one class only, or where images are on both sides and that is not allowed."""
+    from otherview.evaluation.features import refuse_shared
+    from otherview.evaluation.frozen import check_classes
+    from otherview.training.console import RunProgress
+
+    check_classes(*sides)
+    if allow_shared:
+        return
+    total = sum(len(side.indices) for side in sides)
+    with RunProgress(total=total, title="comparing images", speak=launched_rank() == 0) as progress:
+        train, test = ((side.source, side.indices) for side in sides)
+        refuse_shared(train, test, workers=workers, advance=progress.advance)
 
 
 def fitted(
     learner: "Learner", fit: Fit, *, make_optimiser: "Callable[[Learner, TrainingSettings], torch.optim.Optimizer]"
 ) -> None:
     """Train from the last checkpoint, or from the start, to the end; the learner is changed in place."""
-    from accelerate import Accelerator
-
     from otherview.data.loader import SampleMaker, make_loader
+    from otherview.data.source import Relabelled
+    from otherview.distributed import rank, ranks
     from otherview.training.loop import train
     from otherview.training.run import Run
     from otherview.training.stop import stop_requests
 
     check_fit(fit.folder, fit.about)
     chosen = resolve_device(fit.device)
-    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no")
+    accelerator = make_accelerator(chosen, fit.settings, fit.folder)
     set_threads(fit.threads)
-    maker = SampleMaker(fit.source, learner.views, fit.plan.seed, fit.decoding)
-    print(f"{fit.plan.steps:,} steps of {fit.plan.batch} images, in {fit.folder}", file=sys.stderr)
+    plan = replace(fit.plan, ranks=ranks(), rank=rank())
+    labels, names = fit.side.labels.numpy(), fit.side.names
+    source = Relabelled(fit.side.source, fit.side.indices, labels=labels, names=names)
+    maker = SampleMaker(source, learner.views, plan.seed, fit.decoding)
+    if rank() == 0:
+        print(f"{plan.steps:,} steps of {plan.batch} images, in {fit.folder}", file=sys.stderr)
     run = Run(
         learner=learner,
         settings=fit.settings,
         folder=fit.folder,
-        batch=fit.plan.batch,
-        steps=fit.plan.steps,
-        steps_per_epoch=fit.plan.steps_per_epoch,
+        batch=plan.batch,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
         config_hash=blake2b(json.dumps(fit.about).encode(), digest_size=6).hexdigest(),
         accelerator=accelerator,
         loader_from=lambda step: make_loader(
-            maker, fit.plan, start=step, workers=fit.settings.workers, pin=chosen.type == "cuda"
+            maker, plan, start=step, workers=fit.settings.workers, pin=chosen.type == "cuda"
         ),
-        name_of=fit.source.name,
+        name_of=source.name,
         make_optimiser=make_optimiser,
+        title=str(fit.about["protocol"]),
     )
     with only_writer(fit.folder), stop_requests() as run.asked_to_stop:
         train(run)

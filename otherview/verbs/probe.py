@@ -3,6 +3,7 @@
 otherview evaluate probe --weights DIR --train SPEC --test SPEC
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.training.launch import adopt_slurm, launched_rank, launched_ranks
 from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
 from otherview.verbs.request import resolve_device, shortened
 from otherview.verbs.weights import check_weights
@@ -33,6 +35,8 @@ class ProbeRequest(Evaluate):
     """Times through the training images."""
     batch: int | None = None
     """Images a step; default: 16384, or a tenth of the training images where they are fewer."""
+    accumulation: int = 1
+    """Micro-batches a step, each with a batch norm of its own."""
     rates: tuple[float, ...] = (0.1,)
     """Learning rates for a batch of 256; several are trained in one pass, each its own head."""
     shown: float = 0.875
@@ -50,20 +54,23 @@ def probe(weights: str | Path, *, train: str, test: str, **options: Any) -> Scor
     """Accuracy of the last epoch for every rate; further options are the fields of ProbeRequest."""
     request = ProbeRequest(weights=str(weights), train=train, test=test, **options)
     began = time.monotonic()
-    if request.epochs <= 0 or not request.rates or min(request.rates) <= 0 or not 0 < request.shown <= 1:
+    if not (0 < request.epochs < math.inf and request.rates and min(request.rates) > 0 and 0 < request.shown <= 1):
         raise WrongRequest(
-            f"--epochs {request.epochs:g}, --rates {request.rates} and --shown {request.shown:g} must be above 0"
+            f"--epochs {request.epochs:g} and --rates {request.rates} must be above 0, --shown {request.shown:g} up to 1"
         )
+    if request.batch is not None and request.batch < 2:
+        raise WrongRequest(f"--batch {request.batch} is too small for batch norm: give 2 or more")
+    adopt_slurm()
     check_weights(weights)
     if request.out is None and not Path(weights).is_dir():
         raise WrongRequest(
             f"--weights {weights} is no run folder: give --out DIR, where the probe keeps its checkpoints"
         )
     sides = open_sides(train, test, request)
-    from otherview.evaluation.frozen import check_classes
+    from otherview.verbs.fitting import check_sides
     from otherview.verbs.weights import load_encoder
 
-    check_classes(*sides)
+    check_sides(sides, workers=request.workers, allow_shared=request.allow_shared)
     subject = load_encoder(weights)
     learner, batch = _train(subject, sides[0], request)
     scores = _judge(learner, sides, subject=subject, request=request)
@@ -71,27 +78,26 @@ def probe(weights: str | Path, *, train: str, test: str, **options: Any) -> Scor
         "train": train, "test": test, "train_images": len(sides[0].indices), "epochs": request.epochs, "batch": batch,
         "rates": request.rates, "shown": request.shown, "probe_seed": request.seed,
     }  # fmt: skip
-    mine = [score for score in scores if "_encoder" in score.name]
+    mine = [score for score in scores if score.name.startswith("probe_encoder")]
     rest = [score for score in scores if score not in mine]
-    return finish(weights, mine, rest, card=subject.card, about=about, began=began, out=request.out)
+    return finish(request, mine, rest, card=subject.card, about=about, began=began)
 
 
 def _train(subject: "PretrainedEncoder", side: "Side", request: ProbeRequest) -> "tuple[LinearProbe, int]":
     """The fitted probes of the encoder and its untrained control, and the batch they were fitted with."""
     from otherview.data.plan import StepPlan
-    from otherview.data.source import Selected
     from otherview.evaluation.probe import LinearProbe
     from otherview.geometry import PatchGrid
     from otherview.nn.encoder import Encoder
     from otherview.training.optim import make_lars
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, default_batch, encoder_content, fitted
+    from otherview.verbs.fitting import Fit, default_batch, encoder_content, fitted, labels_content
     from otherview.views.crop import one_try_crop
     from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
     from otherview.views.single import LabelledViews, SingleView
 
     card, images = subject.card, len(side.indices)
-    batch = request.batch or default_batch(images, most=LARGEST_BATCH)
+    batch = request.batch or default_batch(images, most=LARGEST_BATCH, unit=request.accumulation * launched_ranks())
     steps = 4 if shortened() else max(1, round(request.epochs * (images // batch)))
     settings = ViewSettings(
         mean=card.mean, std=card.std, levels=card.levels, seen_colour=PLAIN, mask=MaskSettings(kind="none")
@@ -99,7 +105,7 @@ def _train(subject: "PretrainedEncoder", side: "Side", request: ProbeRequest) ->
     view = SingleView(settings, card.encoder.image_size, PatchGrid(*card.encoder.grid), draw=one_try_crop)
     learner = LinearProbe(
         {"encoder": subject.encoder, "untrained": Encoder(card.encoder, seed=card.seed)},
-        classes=int(side.labels.max()) + 1,
+        classes=len(side.names),
         rates=request.rates,
         views=LabelledViews(view),
         seed=request.seed,
@@ -107,14 +113,15 @@ def _train(subject: "PretrainedEncoder", side: "Side", request: ProbeRequest) ->
     fit = Fit(
         folder=(request.out or Path(request.weights)) / "probe",
         about={
-            "protocol": "probe", "weights": encoder_content(subject.encoder), "train": request.train, "train_images": images,
+            "protocol": "probe", "weights": encoder_content(subject.encoder), "train": request.train,
+            "images": labels_content(side),
             "steps": steps, "batch": batch, "rates": request.rates, "seed": request.seed,
         },
-        source=Selected(side.source, side.indices),
-        plan=StepPlan(images, batch, steps, request.seed),
+        side=side,
+        plan=StepPlan(images, batch, steps, request.seed, accumulation=request.accumulation),
         settings=TrainingSettings(
             lr_per_256=request.rates[0], warmup=WARMUP, weight_decay=0.0, clip_norm=None, precision="fp32",
-            workers=request.workers, save_every=max(1, steps // 10),
+            accumulation=request.accumulation, workers=request.workers, save_every=max(1, steps // 10),
         ),
         decoding=card.look.decoding,
         device=request.device,
@@ -134,7 +141,7 @@ def _judge(
     device, test = resolve_device(request.device), sides[1]
     look = subject.card.look._replace(shown=request.shown)
     learner.to(device)
-    with RunProgress(total=len(test.indices), title="features") as progress:
+    with RunProgress(total=len(test.indices), title="features", speak=launched_rank() == 0) as progress:
         found = extract_all(
             dict(learner.frozen.items()), test.source, look,  # pyright: ignore[reportArgumentType]
             indices=test.indices, workers=request.workers, advance=progress.advance,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores
-from otherview.verbs.judging import finish, images_used, options_of, show_scores
-from otherview.verbs.request import Computing, resolve_device, set_threads
+from otherview.verbs.judging import Judging, finish, images_used, options_of, show_scores
+from otherview.verbs.request import resolve_device, set_threads
 from otherview.verbs.weights import check_weights
 
 if TYPE_CHECKING:
@@ -21,21 +21,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Retrieval(Computing):
+class Retrieval(Judging):
     """Do patches of one view find their place in another view of the image? Needs no labels."""
 
-    weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
     test: str
     """Images (a data SPEC)."""
     test_images: int = 1000
     """How many of them, spread evenly; the tokens of all stay in memory."""
     seed: int = 0
     """Of the crops."""
-    out: Path | None = None
-    """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
-    workers: int = 1
-    """Processes that read images."""
 
 
 def run(request: Retrieval) -> dict[str, Any]:
@@ -63,8 +57,8 @@ def retrieval(weights: str | Path, *, test: str, **options: Any) -> Scores:
         "pixels": None,
     }
     scores = _judge(modules, request, card)
-    about = {"test": test, "views_seed": request.seed, "device": str(device)}
-    return finish(weights, scores[:1], scores[1:], card=card, about=about, began=began, out=request.out)
+    about = {"test": test, "views_seed": request.seed}
+    return finish(request, scores[:1], scores[1:], card=card, about=about, began=began)
 
 
 def _judge(modules: "dict[str, Encoder | None]", request: Retrieval, card: "Card") -> list[Score]:
@@ -84,6 +78,10 @@ def _judge(modules: "dict[str, Encoder | None]", request: Retrieval, card: "Card
         )  # fmt: skip
     scores = []
     for name, (places, shown) in found.items():
+        if shown.any(dim=1).sum() < 2:
+            raise WrongRequest(
+                f"{request.test} has fewer than 2 images that can be read and share something: give more"
+            )
         share, spread, n = share_found(places, shown)
         scores.append(Score(f"retrieval_{name}", share, "share of patches", n, spread))
     return scores

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
-from otherview.verbs.judging import finish, images_used, options_of, show_scores
-from otherview.verbs.request import Computing, resolve_device, set_threads
+from otherview.verbs.judging import Judging, finish, images_used, options_of, show_scores
+from otherview.verbs.request import resolve_device, set_threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Robustness(Computing):
-    """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further."""
+class Robustness(Judging):
+    """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
 
-    weights: str
-    """A run folder with a finetune/ in it, or a classifier.safetensors."""
+    --weights is a run folder with a finetune/ in it, or a classifier.safetensors.
+    """
+
     test: str
     """Labelled images (a data SPEC); their classes are found by name."""
     corruptions: tuple[str, ...] = ("all",)
@@ -45,10 +46,6 @@ class Robustness(Computing):
     """Use only so many test images, spread evenly; default: all."""
     seed: int = 0
     """Of the corruptions."""
-    out: Path | None = None
-    """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
-    workers: int = 1
-    """Processes that read and corrupt images."""
 
 
 def run(request: Robustness) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
         "comparable_with_published": bool(names) and request.published is not None,
     }  # fmt: skip
     rest = [score for name, found in scores.items() if name != "encoder" for score in found]
-    return finish(weights, scores["encoder"], rest, card=card, about=about, began=began, out=request.out)
+    return finish(request, scores["encoder"], rest, card=card, about=about, began=began)
 
 
 def _corruptions(request: Robustness) -> tuple[str, ...]:
@@ -170,7 +167,9 @@ def _answers(judged: "Mapping[str, Classifier]", request: Robustness, kind: str)
     in_memory = bool(severity) and request.published is None
     spec = str(request.published / kind) if severity and request.published else request.test
     source = open_source(spec)
-    truth = torch.from_numpy(same_numbers(labels_of(source, spec), of=source.classes, like=one.classes))
+    labels = labels_of(source, spec)
+    names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
+    truth = torch.from_numpy(same_numbers(labels, of=names, like=one.classes))
     indices = first_of(source, images_used(request.test_images))
     with RunProgress(total=len(indices), title=kind) as progress:
         found = extract_all(

@@ -58,9 +58,9 @@ def segment(weights: str | Path, *, train: str, test: str, **options: Any) -> Sc
     with RunProgress(total=sum(len(indices) for _, indices, _ in sides), title="features") as progress:
         scores = _judge(modules, card, sides=sides, request=request, advance=progress.advance)
     about = {
-        "train": train, "test": test, "train_images": len(sides[0][1]), "strength": request.strength, "device": str(chosen),
+        "train": train, "test": test, "train_images": len(sides[0][1]), "strength": request.strength,
     }  # fmt: skip
-    return finish(weights, scores[:2], scores[2:], card=card, about=about, began=began, out=request.out)
+    return finish(request, scores[:2], scores[2:], card=card, about=about, began=began)
 
 
 Side = tuple["Source", Any, "Tensor"]

@@ -39,6 +39,8 @@ class Plan:
     steps: int | None
     measures: tuple[str, ...]
     """Verbs of `evaluate` that judge a run."""
+    allow_shared: bool
+    """Judge although `data` and `test` share images."""
     at_once: int
     threads: int
 
@@ -69,6 +71,7 @@ class Task:
             if not any(line["test"] == test and line["scores"][0]["name"].startswith(name) for line in judged):
                 asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])
                 words = ["--weights", str(self.folder), *asked, "--test", test]
+                words += ["--allow-shared"] if plan.allow_shared and asked else []
                 yield [*program, "evaluate", kind, *words, *threads]
 
     @property

@@ -13,6 +13,7 @@ import torch
 from PIL import Image as Pillow
 from timm.data.auto_augment import rand_augment_transform
 
+from otherview.errors import WrongRequest
 from otherview.learner import Image
 from otherview.views.single import LabelledView, SingleView
 
@@ -35,6 +36,14 @@ class AugmentedViews:
         return LabelledView(
             view._replace(pixels=torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()), label
         )
+
+
+def check_policy(policy: str) -> None:
+    """Raise WrongRequest for words that are no RandAugment of timm's."""
+    try:
+        _transform(policy, 224, (0.5, 0.5, 0.5))
+    except (AssertionError, KeyError, ValueError, TypeError) as error:
+        raise WrongRequest(f"--augment {policy} is no RandAugment: give rand-m9-mstd0.5-inc1, say, or none") from error
 
 
 @cache

@@ -11,9 +11,8 @@ from otherview.atomic import atomically
 from otherview.errors import WrongRequest
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
-from otherview.weights.pretrained import KEY, Card
+from otherview.weights.pretrained import CLASSES, KEY, Card
 
-CLASSES = "otherview_classes"
 ENCODER, HEAD = "encoder.", "head."
 
 

@@ -24,7 +24,8 @@ from otherview.nn.encoder import Encoder, Tokens
 from otherview.nn.settings import EncoderSettings
 from otherview.views.view import normalise
 
-KEY = "otherview"
+KEY, CLASSES = "otherview", "otherview_classes"
+"""Entries of a file's metadata: the card, and a classifier's classes."""
 
 
 class Card(BaseModel):
@@ -103,6 +104,10 @@ def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
+    if CLASSES in metadata:
+        raise WrongRequest(
+            f"{path} is a classifier, encoder and head in one: give the encoder that it was fine-tuned from"
+        )
     if KEY not in metadata:
         raise WrongRequest(f"{path} was not written by otherview: its metadata has no {KEY!r} entry")
     try:

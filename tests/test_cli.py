@@ -58,8 +58,11 @@ def test_unknown_names(otherview: Callable) -> None:
     wrong(otherview("pretrain", "--config", "nowhere.yaml", "--data", "x", "--out", "y"), "nowhere.yaml")
     wrong(otherview("evaluate", "knn", "--weights", "nowhere", "--train", "shapes:99", "--test", "shapes:9"), "nowhere")
     wrong(
-        otherview("evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:9", "--test", "shapes:9:val"),
-        "--k 20", "9",
+        otherview(
+            "evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:99", "--test", "shapes:9:val",
+            "--k", "100",
+        ),
+        "--k 100", "99",
     )  # fmt: skip
 
 

@@ -126,3 +126,16 @@ def test_a_list_means_the_image_it_names() -> None:
     assert draw_listed(names, ["elsewhere/2.png"], name="l").chosen.tolist() == [2]
     with pytest.raises(WrongRequest, match=r"'1\.png' is the name of several images"):
         draw_listed(names, ["1.png"], name="l")
+
+
+def test_images_that_cannot_be_read_are_no_side(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / f"broken/{kind}").mkdir(parents=True)
+        (tmp_path / f"broken/{kind}/1.png").write_bytes(b"no picture")
+    good = Path(tmp_path / "good")
+    for index, kind in enumerate(("cat", "dog")):
+        (good / kind).mkdir(parents=True)
+        (good / kind / "1.png").write_bytes(open_source("shapes:2").read(index))
+    for train, test, flag in ((good, tmp_path / "broken", "--test"), (tmp_path / "broken", good, "--train")):
+        with pytest.raises(WrongRequest, match=f"none of the images of {flag} can be read"):
+            knn(WEIGHTS, train=str(train), test=str(test), k=1, workers=0, out=tmp_path / "out")

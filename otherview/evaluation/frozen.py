@@ -87,9 +87,9 @@ def features_of(
     """The features of both sides; every image is read once, and none may be on both unless that is allowed."""
     check_classes(*sides)
     known: list[Known] = []
-    words = "--train", "--test"
     seen: Collection[str] = ()
-    for side in reversed(sides):  # the test images first: they are fewer, and then the first shared one ends it
+    # the test images first: they are fewer, and then the first shared one ends it
+    for flag, side in (("--test", sides[1]), ("--train", sides[0])):
         found = extract_all(
             subjects, side.source, look, indices=side.indices, workers=workers, advance=advance, normed=normed,
             apart_from=() if allow_shared else seen,
@@ -97,9 +97,7 @@ def features_of(
         one = next(iter(found.values()))
         seen = one.contents
         if not len(one.kept):
-            raise WrongRequest(
-                f"none of the images of {words[sides.index(side)]} can be read: `otherview doctor` says why"
-            )
+            raise WrongRequest(f"none of the images of {flag} can be read: `otherview doctor` says why")
         tokens = {name: features.tokens for name, features in found.items()}
         known.append(Known(tokens, side.labels[one.kept], one.kept))
     return known[1], known[0]

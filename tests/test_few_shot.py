@@ -85,6 +85,7 @@ def test_the_published_resize_is_torchvisions_on_pil_images(shape: tuple[int, in
     assert difference.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_verb_learns_from_few_and_says_so(tmp_path: Path, result_of: Callable, otherview: Callable) -> None:
     words = [
         "evaluate",

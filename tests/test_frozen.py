@@ -107,6 +107,7 @@ def test_confusion_counts_every_image_once(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_verb_sweeps_confuses_and_refuses_shared_images(
     tmp_path: Path, result_of: Callable, otherview: Callable
 ) -> None:

@@ -17,12 +17,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 MEASURED = """
-import resource, sys, time
+import sys, time
+from otherview.bench.memory import status_mb  # ru_maxrss would begin at what the parent held when it forked
 from otherview.data.spec import open_source
 began = time.monotonic()
 source = open_source(sys.argv[1])
-print(len(source), source.name(len(source) - 1), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-      time.monotonic() - began)
+print(len(source), source.name(len(source) - 1), round(status_mb("VmHWM")), time.monotonic() - began)
 """
 
 

@@ -5,6 +5,7 @@
     otherview.pretrain(otherview.recipe("siamese_im_pico_32"), data="photos/", out="runs/first")
     encoder = otherview.load_encoder("runs/first")
     otherview.evaluate.knn("runs/first", train="shapes:5000:val", test="shapes:2000:test")
+    otherview.evaluate.knn(otherview.subject(timm_model), train="shapes:5000:val", test="shapes:2000:test")
 
 Names are handed on lazily, so that importing the package costs nothing.
 """
@@ -26,6 +27,7 @@ if os.environ.get("OTHERVIEW_TYPECHECK") == "1":  # shapes as executed types, in
     install_import_hook([f"otherview.{room}" for room in _ROOMS_WITH_TENSORS], "beartype.beartype")
 
 if TYPE_CHECKING:
+    from otherview.evaluation.subject import subject
     from otherview.verbs import evaluate
     from otherview.verbs.pretrain import pretrain
     from otherview.verbs.recipes import recipe
@@ -36,9 +38,10 @@ _HANDED_ON = {
     "evaluate": ("otherview.verbs.evaluate", None),
     "load_encoder": ("otherview.verbs.weights", "load_encoder"),
     "recipe": ("otherview.verbs.recipes", "recipe"),
+    "subject": ("otherview.evaluation.subject", "subject"),
 }
 
-__all__ = ["evaluate", "load_encoder", "pretrain", "recipe"]
+__all__ = ["evaluate", "load_encoder", "pretrain", "recipe", "subject"]
 
 
 def __getattr__(name: str) -> Any:

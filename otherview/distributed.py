@@ -52,6 +52,17 @@ def gather(values: Tensor) -> Tensor:
     return _Gather.apply(values)  # pyright: ignore[reportReturnType]
 
 
+def rows_of_all(values: Tensor) -> Tensor:
+    """Everyone's rows in the order of ranks, as many as each has, on the CPU; without gradient."""
+    if ranks() == 1:
+        return values
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else values.device
+    counts = gather(torch.tensor([len(values)], device=device)).flatten().tolist()
+    padded = values.new_zeros((max(counts), *values.shape[1:]), device=device)
+    padded[: len(values)] = values
+    return torch.cat([rows[:count].cpu() for rows, count in zip(gather(padded), counts, strict=True)])
+
+
 def gather_objects(thing: Any) -> list[Any]:
     """Everyone's small Python object, in the order of ranks; slow, for rare news only."""
     if ranks() == 1:

@@ -117,3 +117,26 @@ def moco_v3_of_rank(rank: int, count: int) -> dict[str, Any]:
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
     return {"loss": loss.detach(), "keys": context.keys[0], "gradients": gradients}
+
+
+def features_of_rank(rank: int, spec: str) -> dict[str, Any]:
+    """Every kind of feature of a folder with broken images."""
+    from otherview.data.picture import Look
+    from otherview.data.spec import open_source
+    from otherview.evaluation.content import digests_of
+    from otherview.evaluation.features import Asked, extract_all
+    from otherview.nn.encoder import Encoder
+    from otherview.nn.settings import EncoderSettings
+
+    encoder = Encoder(EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=1, heads=2))
+    source, look, found = open_source(spec), Look((32, 32), (0.5,) * 3, (0.25,) * 3), dict[str, Any]()
+    for asked in (Asked(), Asked(8)):
+        told: list[int] = []
+        both = extract_all(
+            {"encoder": encoder, "pixels": None}, source, look, workers=0, asked=asked, advance=told.append
+        )
+        for name, features in both.items():
+            found |= {f"{name}_{kind}": values.clone() for kind, values in features.tokens.items()}
+            found["kept"] = features.kept
+    words = digests_of(source, np.arange(len(source)), workers=0)
+    return found | {"words": torch.tensor([int(word[:12] or "0", 16) for word in words])}

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.finetune import FineTune, Regularisation, layer_of
+from otherview.evaluation.finetune import FineTune, layer_of
+from otherview.evaluation.regularisation import Regularisation
 from otherview.geometry import PatchGrid
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder

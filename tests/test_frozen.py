@@ -17,8 +17,7 @@ from otherview.evaluation.knn import accuracy, knn_predict, knn_sweep
 from otherview.evaluation.logistic import fit_logistic
 from otherview.evaluation.scores import wilson
 from otherview.evaluation.tables import write_confusion
-from otherview.nn.encoder import Encoder
-from otherview.nn.settings import EncoderSettings
+from otherview.verbs.weights import load_subject
 
 
 def clouds(n: int, width: int, classes: int, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,10 +56,10 @@ def test_the_linear_measure_is_scikit_learns() -> None:
 def test_raw_pixels_are_left_out_where_they_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encoder = Encoder(EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=1, heads=2))
-    assert list(subjects_of(encoder, seed=0, images=100)) == ["encoder", "untrained", ""]
+    subject = load_subject("random:siamese_im_pico_32")
+    assert list(subjects_of(subject, images=100)) == ["encoder", "untrained", "pixels"]
     monkeypatch.setattr(frozen, "MOST_PIXELS", 100 * 3 * 32 * 32 * 4 - 1)
-    assert list(subjects_of(encoder, seed=0, images=100)) == ["encoder", "untrained"]
+    assert list(subjects_of(subject, images=100)) == ["encoder", "untrained"]
     assert "raw pixels are left out" in capsys.readouterr().err
 
 

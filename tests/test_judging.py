@@ -15,8 +15,8 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.few_shot import draw_listed
 from otherview.evaluation.knn import knn_predict
 from otherview.verbs.evaluate import few_shot, finetune, knn, probe, retrieval
-from otherview.verbs.fitting import check_fit, check_sides, default_batch, labels_content
-from otherview.verbs.judging import Evaluate, open_sides
+from otherview.verbs.fitting import check_fit, default_batch, labels_content
+from otherview.verbs.judging import Evaluate, open_sides, read_contents
 
 WEIGHTS = "random:siamese_im_pico_32"
 
@@ -54,9 +54,9 @@ def test_classes_are_numbered_without_gaps(tmp_path: Path) -> None:
 
 def test_shared_images_are_found_before_a_fit_begins() -> None:
     with pytest.raises(WrongRequest, match="is among the training and the test images"):
-        check_sides(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=False)
-    check_sides(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=True)
-    check_sides(sides("shapes:40", "shapes:20:test"), workers=0, allow_shared=False)
+        read_contents(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=False)
+    read_contents(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=True)
+    read_contents(sides("shapes:40", "shapes:20:test"), workers=0, allow_shared=False)
 
 
 def test_a_fit_is_known_by_its_images_and_only_once_it_has_begun(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_default_batch_is_shared_out_evenly(images: int, unit: int, batch: i
         (finetune, {"drop_path": 1.5}, "--drop-path 1.5 must lie between"),
         (finetune, {"augment": "foo"}, "--augment foo is no RandAugment"),
         (finetune, {"batch": -2}, "--batch -2 must be 2 or more"),
-        (probe, {"shown": 2.0}, "--shown 2 up to 1"),
+        (probe, {"shown": 2.0}, "--shown 2 must be above 0 and up to 1"),
         (probe, {"batch": 1}, "--batch 1 is too small for batch norm"),
         (probe, {"epochs": float("inf")}, "must be above 0"),
         (few_shot, {"shares": (), "shots": (0,)}, "--shots 0 is too few"),

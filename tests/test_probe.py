@@ -33,7 +33,7 @@ SETTINGS = TrainingSettings(lr_per_256=0.1, weight_decay=0.0)
 def probe(rates: tuple[float, ...] = (0.1,), classes: int = 5) -> LinearProbe:
     views = LabelledViews(SingleView(VIEWS, (16, 16), PatchGrid(2, 2), draw=one_try_crop))
     frozen = {"encoder": Encoder(SMALL, seed=0), "untrained": Encoder(SMALL, seed=1)}
-    return LinearProbe(frozen, classes=classes, rates=rates, views=views, seed=0).train()
+    return LinearProbe(frozen, width=32, classes=classes, rates=rates, views=views, seed=0).train()
 
 
 def some_batch(n: int = 64, *, seed: int = 0) -> LabelledView:

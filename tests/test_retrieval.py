@@ -10,6 +10,7 @@ from torch import Tensor
 
 from otherview.data.picture import Look
 from otherview.data.spec import open_source
+from otherview.evaluation.features import Asked
 from otherview.evaluation.retrieval import found_places, pairs, retrieve, share_found, without_position
 from otherview.geometry import Crop, PatchGrid
 from otherview.views.view import ViewPair
@@ -82,7 +83,7 @@ def test_views_are_plain_and_the_same_for_any_number_of_workers() -> None:
     one, two = (next(pairs(source, indices, LOOK, GRID, seed=0, workers=count)) for count in (0, 2))
     assert torch.equal(one.seen.pixels, two.seen.pixels) and torch.equal(one.other.pixels, two.other.pixels)
     assert not one.seen.hidden.any() and (one.seen.crop.height != one.other.crop.height).any()  # pyright: ignore
-    assert retrieve({"pixels": None}, iter([one]), LOOK, grid=GRID, patch_size=8)["pixels"][1].shape == (9, 24)
+    assert retrieve({"pixels": None}, iter([one]), LOOK, grid=GRID, asked=Asked(8))["pixels"][1].shape == (9, 24)
 
 
 def test_a_broken_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,37 +1,38 @@
-"""Features: one pass of a frozen encoder over a source, in its order, without padding or duplicates.
+"""Features: one pass of frozen encoders over a source, in its order, without padding or duplicates, shared out over ranks.
 
     features = extract(encoder, source, look)     # .tokens["mean"]: [N, D], .kept
     several = extract_all({"encoder": encoder, "pixels": None}, source, look)
 
 An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
+
+Axes: N images, L patches, D width.
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.loader import settle_worker
 from otherview.data.picture import Look, open_picture
 from otherview.data.source import Source
-from otherview.errors import BrokenImage, WrongRequest
+from otherview.distributed import rank, ranks, rows_of_all
+from otherview.errors import BrokenImage
+from otherview.evaluation.content import Advance
 from otherview.geometry import Crop
 from otherview.learner import Image
 from otherview.losses.reconstruction import patchify
-from otherview.nn.encoder import Encoder
 from otherview.views.crop import planes, take
 from otherview.views.view import normalise
 
-Advance = Callable[[int], None]
-"""Called with the number of images done."""
 Alter = Callable[[np.ndarray, int], np.ndarray]
 """What is done to the pixels of an image, uint8 [C, H, W], given its index; runs in the worker."""
 
@@ -60,14 +61,9 @@ def _resized_then_cut(pixels: np.ndarray, look: Look) -> np.ndarray:
     return resized[:, top : top + look.size[0], left : left + look.size[1]].contiguous().numpy()
 
 
-def digest_of(data: bytes) -> str:
-    """What tells the content of an image file."""
-    return blake2b(data, digest_size=8).hexdigest()
-
-
 @dataclass(frozen=True)
-class _Centres(Dataset[tuple[np.ndarray, str, str]]):
-    """The pixels of an image, a digest of its bytes and an empty word, or nothing and why it cannot be read."""
+class _Centres(Dataset[tuple[np.ndarray, str]]):
+    """The pixels of an image and an empty word, or nothing and why it cannot be read."""
 
     source: Source
     indices: np.ndarray
@@ -77,16 +73,30 @@ class _Centres(Dataset[tuple[np.ndarray, str, str]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[np.ndarray, str, str]:
+    def __getitem__(self, place: int) -> tuple[np.ndarray, str]:
         index = int(self.indices[place])
         try:
-            data = self.source.read(index)
-            pixels = centre(open_picture(data, self.source.name(index), self.look.decoding), self.look)
-            if self.alter is not None:
-                pixels = self.alter(pixels, index)
-            return pixels, digest_of(data), ""
+            image = open_picture(self.source.read(index), self.source.name(index), self.look.decoding)
+            pixels = centre(image, self.look)
+            return (pixels if self.alter is None else self.alter(pixels, index)), ""
         except BrokenImage as error:
-            return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), "", str(error)
+            return np.zeros((self.look.decoding.channels, *self.look.size), np.uint8), str(error)
+
+
+KINDS = "mean", "cls", "pixels", "patches"
+"""Of tokens, in the order in which they are reported."""
+
+
+class Asked(NamedTuple):
+    """Which tokens are features."""
+
+    patch_size: int | None = None
+    """Those of all patches, for an encoder of this patch size; else the mean and the cls token."""
+    block: int | None = None
+    """After this block, counted from 1; else the last, after the final norm where there is one."""
+
+
+WHOLE = Asked()
 
 
 class Features(NamedTuple):
@@ -95,8 +105,6 @@ class Features(NamedTuple):
     tokens: dict[str, Float[Tensor, "N *L D"]]
     kept: Int[Tensor, " N"]
     """Places in the list of indices; images that cannot be read are named and left out."""
-    contents: frozenset[str] = frozenset()
-    """Digests of the bytes of all that could be read."""
 
 
 _named: set[str] = set()
@@ -116,114 +124,95 @@ def first_of(source: Source, count: int | None) -> np.ndarray:
     return np.linspace(0, len(source) - 1, count).round().astype(np.int64)
 
 
-def extract(encoder: Encoder, source: Source, look: Look, *, indices: np.ndarray | None = None) -> Features:
+def extract(encoder: nn.Module, source: Source, look: Look, *, indices: np.ndarray | None = None) -> Features:
     """cls and mean token of every readable image."""
     return extract_all({"": encoder}, source, look, indices=indices)[""]
 
 
 @torch.no_grad()
 def extract_all(
-    modules: Mapping[str, Encoder | None],
+    modules: Mapping[str, nn.Module | None],
     source: Source,
     look: Look,
     *,
     indices: np.ndarray | None = None,
     workers: int = 1,
     advance: Advance = lambda _: None,
-    patch_size: int | None = None,
-    normed: bool = True,
-    apart_from: Collection[str] = (),
+    asked: Asked = WHOLE,
     alter: Alter | None = None,
+    kept_in: Mapping[str, Path] | None = None,
 ) -> dict[str, Features]:
-    """Features by module, every image read once; for None the normalised pixels themselves.
+    """Features by module, every image read once; for None the normalised pixels themselves, whole or patch by patch.
 
-    With `patch_size`, the tokens of all patches instead, [N, L, D], or the patches' own pixels; without `normed`, tokens
-    as the last block leaves them. Raises WrongRequest at the first image whose bytes have a digest in `apart_from`.
+    A module maps normalised images to Tokens. Rows go to memory, or to files in the folder that `kept_in` has for a module.
     """
     indices = np.arange(len(source)) if indices is None else indices
+    shares = np.array_split(np.arange(len(indices)), ranks())
+    mine = shares[rank()]
     loader = DataLoader(
-        _Centres(source, indices, look, alter),
-        batch_size=250,
-        num_workers=workers,
-        worker_init_fn=settle_worker,
+        _Centres(source, indices[mine], look, alter), batch_size=250, num_workers=workers, worker_init_fn=settle_worker
     )
-    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in modules}
-    kept: list[Tensor] = []
-    contents: set[str] = set()
-    done = 0
-    for pixels, digests, faults in loader:
-        _refuse_shared(digests, apart_from, lambda place, done=done: source.name(int(indices[done + place])))
-        contents.update(filter(None, digests))
+    rows = {
+        name: _Rows(len(mine), blank_of(module, look, asked), (kept_in or {}).get(name))
+        for name, module in modules.items()
+    }
+    places, kept = torch.from_numpy(mine).split(250), [torch.zeros(0, dtype=torch.int64)]
+    for here, (pixels, faults) in zip(places, loader, strict=False):
         for fault in filter(None, faults):
             name_once(fault)
         whole = torch.tensor([not fault for fault in faults])
-        kept.append(done + whole.nonzero()[:, 0])
-        if not whole.any():
-            done += len(faults)
-            advance(len(faults))
-            continue
-        for name, module in modules.items():
-            for kind, value in _tokens(module, pixels[whole], look, patch_size, normed).items():
-                found[name].setdefault(kind, []).append(value.float().cpu())
-        done += len(faults)
-        advance(len(faults))
-    places = torch.cat(kept)
+        kept.append(here[whole])
+        if whole.any():
+            for name, module in modules.items():
+                rows[name].add(tokens_of(module, pixels[whole], look, asked))
+        advance(len(faults) * ranks())
+    everyone = rows_of_all(torch.cat(kept))
     return {
-        name: Features({kind: torch.cat(values) for kind, values in tokens.items()}, places, frozenset(contents))
-        for name, tokens in found.items()
+        name: Features({kind: rows_of_all(values) for kind, values in found.tensors.items()}, everyone)
+        for name, found in rows.items()
     }
 
 
-def _refuse_shared(digests: Sequence[str], others: Collection[str], name_of: Callable[[int], str]) -> None:
-    for place, digest in enumerate(digests):
-        if digest and digest in others:
-            raise WrongRequest(
-                f"{name_of(place)} is among the training and the test images: a score would flatter; take it out of one "
-                "side, or give --allow-shared"
+class _Rows:
+    """Tokens by kind, row by row, in memory or in files; `blank` is a row of each."""
+
+    def __init__(self, count: int, blank: Mapping[str, Tensor], folder: Path | None) -> None:
+        self.filled = 0
+        self._arrays: dict[str, np.ndarray] = {}
+        for kind, row in blank.items():
+            shape = (count, *row.shape[1:])
+            self._arrays[kind] = (
+                np.empty(shape, np.float32)
+                if folder is None
+                else np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float32, shape)
             )
 
+    def add(self, tokens: Mapping[str, Tensor]) -> None:
+        end = self.filled + len(next(iter(tokens.values())))
+        for kind, values in tokens.items():
+            self._arrays[kind][self.filled : end] = values.float().cpu().numpy()
+        self.filled = end
 
-@dataclass(frozen=True)
-class _Digests(Dataset[str]):
-    """The digest of an image's bytes, or nothing."""
-
-    source: Source
-    indices: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> str:
-        try:
-            return digest_of(self.source.read(int(self.indices[place])))
-        except BrokenImage:
-            return ""
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {kind: torch.from_numpy(array[: self.filled]) for kind, array in self._arrays.items()}
 
 
-def refuse_shared(
-    train: tuple[Source, np.ndarray], test: tuple[Source, np.ndarray], *, workers: int, advance: Advance
-) -> None:
-    """Read every image once, undecoded; raise WrongRequest at the first training image that is a test image too."""
-    seen: set[str] = set()
-    for source, indices in (test, train):
-        loader = DataLoader(
-            _Digests(source, indices), batch_size=250, num_workers=workers, worker_init_fn=settle_worker
-        )
-        done, mine = 0, set[str]()
-        for digests in loader:
-            _refuse_shared(digests, seen, lambda place, done=done: source.name(int(indices[done + place])))  # noqa: B023
-            mine.update(filter(None, digests))
-            done += len(digests)
-            advance(len(digests))
-        seen = mine
+def blank_of(module: nn.Module | None, look: Look, asked: Asked) -> dict[str, Tensor]:
+    """The features of a black image: which kinds there are, and their shapes."""
+    return tokens_of(module, torch.zeros(1, look.decoding.channels, *look.size, dtype=torch.uint8), look, asked)
 
 
-def _tokens(
-    encoder: Encoder | None, pixels: Tensor, look: Look, patch_size: int | None, normed: bool
-) -> dict[str, Tensor]:
-    if encoder is None:
+@torch.no_grad()
+def tokens_of(
+    module: nn.Module | None, pixels: UInt8[Tensor, "N C H W"], look: Look, asked: Asked
+) -> dict[str, Float[Tensor, "N *L D"]]:
+    """What a module makes of images, by kind of token."""
+    if module is None:
         images = normalise(pixels, look.mean, look.std)
-        return {"patches": patchify(images, patch_size)} if patch_size else {"pixels": images.flatten(1)}
-    encoder.eval()
-    tokens = encoder(normalise(pixels.to(next(encoder.parameters()).device), look.mean, look.std), normed=normed)
-    return {"patches": tokens.patches} if patch_size else {"mean": tokens.mean, "cls": tokens.cls}
+        return {"patches": patchify(images, asked.patch_size)} if asked.patch_size else {"pixels": images.flatten(1)}
+    device = next((value.device for value in module.parameters()), pixels.device)
+    tokens = module.eval()(normalise(pixels.to(device), look.mean, look.std), block=asked.block)
+    if asked.patch_size:
+        return {"patches": tokens.patches}
+    return {"mean": tokens.mean, **({"cls": tokens.cls} if tokens.prefix else {})}

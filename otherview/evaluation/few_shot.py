@@ -8,6 +8,7 @@ Axes: N images, D width, K classes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.logistic import minimised
 
 STRENGTH = 0.1
 """Times 1/N; scikit-learn's C = 10 whatever N is."""
@@ -39,20 +41,9 @@ def fit(
 ) -> Float[Tensor, "D K"]:
     """The weights of unit features; `strength` is STRENGTH / N by default."""
     strength = STRENGTH / len(labels) if strength is None else strength
-    weight = torch.zeros(features.shape[1], int(labels.max()) + 1, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [weight], max_iter=iterations, history_size=10, tolerance_grad=1e-10, tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = objective(weight, features, labels, strength=strength)
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)  # pyright: ignore[reportArgumentType]
-    return weight.detach()
+    weight = torch.zeros(features.shape[1], int(labels.max()) + 1)
+    loss = partial(objective, features=features, labels=labels, strength=strength)
+    return minimised(loss, weight, iterations=iterations, least_gradient=1e-10, least_change=1e-12)
 
 
 class Draw(NamedTuple):
@@ -105,7 +96,8 @@ def draw_listed(names: Sequence[str], listed: Sequence[str], *, name: str) -> Dr
     short = Counter(image.rsplit("/", 1)[-1] for image in names)
     places = {image.rsplit("/", 1)[-1]: place for place, image in enumerate(names)}
     places |= {image: place for place, image in enumerate(names)}
-    several = [entry for entry in listed if entry not in set(names) and short[entry.rsplit("/", 1)[-1]] > 1]
+    whole = set(names)
+    several = [entry for entry in listed if entry not in whole and short[entry.rsplit("/", 1)[-1]] > 1]
     if several:
         raise WrongRequest(f"--list {name}: {several[0]!r} is the name of several images: write it with its folder")
     listed = [entry if entry in places else entry.rsplit("/", 1)[-1] for entry in listed]

@@ -10,7 +10,6 @@ Axes: B images, K classes.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.distributed import rank
+from otherview.evaluation.regularisation import Regularisation
 from otherview.learner import Learner, StepLoss
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
@@ -30,20 +30,6 @@ from otherview.seeding import named_seed
 from otherview.views.augmented import AugmentedViews
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Regularisation:
-    """The published ones."""
-
-    layer_decay: float = 0.65
-    drop_path: float = 0.1
-    """Of the last block; it rises linearly over the depth."""
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
-    erasing: float = 0.25
-    """Probability that a patch of the image is replaced by noise."""
 
 
 class FineTune(Learner):

@@ -1,6 +1,6 @@
 """Frozen features judged by a classifier, always next to the untrained control and to raw pixels.
 
-judge(subjects_of(encoder, seed=0, images=60_000), (train, test), look, classify=…)     # {"encoder_mean": .61, "pixels": …}, n
+judge(subjects_of(subject, images=60_000), (train, test), Seen(look), classify=…)     # {"encoder_mean": …, "pixels": …}, truth
 """
 
 import sys
@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from otherview.data.picture import Look
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import Advance, extract_all
-from otherview.nn.encoder import Encoder
+from otherview.evaluation.cache import FeatureCache
+from otherview.evaluation.content import Advance
+from otherview.evaluation.features import WHOLE, Asked
+from otherview.evaluation.subject import Subject
 
 Classify = Callable[
     [Float[Tensor, "N D"], Int[Tensor, " N"], Float[Tensor, "Q D"]],
@@ -34,92 +36,92 @@ class Side:
 
     source: Source
     indices: np.ndarray
-    labels: Tensor
+    labels: Int[Tensor, "N *pixels"]
     names: Sequence[str] = ()
     """Of the classes, by number."""
+    contents: Sequence[str] = ()
+    """Digests of the images' bytes, where they were read."""
 
 
 class Known(NamedTuple):
     """Features of a side by subject and kind of token, of the images that could be read."""
 
-    tokens: dict[str, dict[str, Float[Tensor, "N D"]]]
-    labels: Int[Tensor, " N"]
+    tokens: dict[str, dict[str, Float[Tensor, "N *L D"]]]
+    labels: Int[Tensor, "N *pixels"]
     kept: Int[Tensor, " N"]
     """Places in the side's list of images."""
 
 
+class Seen(NamedTuple):
+    """How the images of both sides become features."""
+
+    look: Look
+    asked: Asked = WHOLE
+    cache: FeatureCache = FeatureCache(None)
+    workers: int = 1
+
+
 def check_classes(train: Side, test: Side) -> None:
     """Raise WrongRequest unless there are two classes to tell apart and every test class can be learned."""
-    known, asked = set(train.labels.tolist()), set(test.labels.tolist())
+    known = set(train.labels.tolist())
     if len(known) < 2:
         raise WrongRequest(f"--train has one class only ({known.pop()}): classification needs two or more")
-    if unknown := asked - known:
-        raise WrongRequest(
-            f"--test has classes that --train lacks ({sorted(unknown)[:5]}): use the same classes in both"
-        )
+    refuse_unknown(set(test.labels.tolist()), known)
 
 
-def subjects_of(encoder: Encoder, *, seed: int, images: int) -> dict[str, Encoder | None]:
-    """What is judged: the encoder, the one it started as, and, where they fit into memory, raw pixels."""
-    settings, device = encoder.settings, next(encoder.parameters()).device
-    subjects: dict[str, Encoder | None] = {
-        "encoder": encoder,
-        "untrained": Encoder(settings, seed=seed).to(device),
-    }
-    size = 4 * images * settings.channels * prod(settings.image_size)
+def refuse_unknown(asked: Collection[int], known: Collection[int]) -> None:
+    """Raise WrongRequest for test classes that cannot be learned."""
+    if unknown := sorted(set(asked) - set(known)):
+        raise WrongRequest(f"--test has classes that --train lacks ({unknown[:5]}): use the same classes in both")
+
+
+def subjects_of(subject: Subject, *, images: int) -> dict[str, nn.Module | None]:
+    """What is judged: the encoder, its untrained twin and, where they fit into memory, raw pixels."""
+    size = 4 * images * subject.look.decoding.channels * prod(subject.look.size)
     if size <= MOST_PIXELS:
-        subjects[""] = None
-    else:
-        print(f"raw pixels are left out: they would take {size / 2**30:.0f} GB of memory", file=sys.stderr)
-    return subjects
+        return {**subject.modules, "pixels": None}
+    print(f"raw pixels are left out: they would take {size / 2**30:.0f} GB of memory", file=sys.stderr)
+    return dict(subject.modules)
+
+
+def label_of(subject: str, kind: str) -> str:
+    """What a score is called: encoder_mean, pixels."""
+    return subject if subject == kind else f"{subject}_{kind}"
 
 
 def features_of(
-    subjects: Mapping[str, Encoder | None],
-    sides: tuple[Side, Side],
-    look: Look,
-    *,
-    workers: int,
-    advance: Advance = lambda _: None,
-    normed: bool = True,
-    allow_shared: bool = False,
+    subjects: Mapping[str, nn.Module | None], sides: tuple[Side, Side], seen: Seen, *, advance: Advance = lambda _: None
 ) -> tuple[Known, Known]:
-    """The features of both sides; every image is read once, and none may be on both unless that is allowed."""
-    check_classes(*sides)
+    """The features of both sides; raises WrongRequest where none of a side's images can be read."""
     known: list[Known] = []
-    seen: Collection[str] = ()
-    # the test images first: they are fewer, and then the first shared one ends it
-    for flag, side in (("--test", sides[1]), ("--train", sides[0])):
-        found = extract_all(
-            subjects, side.source, look, indices=side.indices, workers=workers, advance=advance, normed=normed,
-            apart_from=() if allow_shared else seen,
+    for flag, side in zip(("--train", "--test"), sides, strict=True):
+        found = seen.cache.features(
+            subjects, side.source, seen.look, indices=side.indices, contents=side.contents, workers=seen.workers,
+            advance=advance, asked=seen.asked,
         )  # fmt: skip
-        one = next(iter(found.values()))
-        seen = one.contents
-        if not len(one.kept):
+        kept = next(iter(found.values())).kept
+        if not len(kept):
             raise WrongRequest(f"none of the images of {flag} can be read: `otherview doctor` says why")
         tokens = {name: features.tokens for name, features in found.items()}
-        known.append(Known(tokens, side.labels[one.kept], one.kept))
-    return known[1], known[0]
+        known.append(Known(tokens, side.labels[kept], kept))
+    return known[0], known[1]
 
 
 def judge(
-    subjects: Mapping[str, Encoder | None],
+    subjects: Mapping[str, nn.Module | None],
     sides: tuple[Side, Side],
-    look: Look,
+    seen: Seen,
     *,
     classify: Classify,
-    workers: int,
     advance: Advance = lambda _: None,
-    allow_shared: bool = False,
 ) -> tuple[dict[str, Int[Tensor, " Q"]], Int[Tensor, " Q"]]:
     """Predicted classes by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels), and the true ones.
 
     Where the classifier has several settings, their words follow: 'encoder_mean (k 5)'.
     """
-    train, test = features_of(subjects, sides, look, workers=workers, advance=advance, allow_shared=allow_shared)
+    train, test = features_of(subjects, sides, seen, advance=advance)
     found = {
-        "_".join(filter(None, (subject, kind))) + words: predicted
+        label_of(subject, kind) + words: predicted
         for subject, tokens in train.tokens.items()
         for kind, bank in tokens.items()
         for words, predicted in classify(bank, train.labels, test.tokens[subject][kind]).items()

@@ -44,9 +44,8 @@ def knn_sweep(
     for part in queries.split(chunk):
         similarity, nearest = (part @ bank.T).topk(max(ks), dim=1)
         for (k, temperature), found in votes.items():
-            weight = (
-                (similarity[:, :k] - similarity[:, :1]) / temperature
-            ).exp()  # less the nearest: one vote is always 1
+            beyond = similarity[:, :k] - similarity[:, :1]  # less the nearest: one vote is always 1
+            weight = (beyond / temperature).exp()
             vote = torch.zeros(len(part), classes).scatter_add_(1, labels[nearest[:, :k]], weight)
             found.append(vote.argmax(dim=1))
     return {setting: torch.cat(parts) for setting, parts in votes.items()}

@@ -5,6 +5,7 @@ has one optimum whatever the learning rate or the order of images.
 Axes: N images, D width, K classes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -37,23 +38,36 @@ def fit_logistic(
     shift, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
     inputs = (features - shift) / scale
     classes = int(labels.max()) + 1
-    parameters = torch.zeros(features.shape[1] + 1, classes, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [parameters],
-        max_iter=iterations,
-        history_size=10,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
 
-    def objective() -> Tensor:
-        optimiser.zero_grad()
+    def objective(parameters: Tensor) -> Tensor:
         weight, bias = parameters[:-1], parameters[-1]
-        loss = F.cross_entropy(inputs @ weight + bias, labels) + 0.5 * strength * weight.square().sum()
+        return F.cross_entropy(inputs @ weight + bias, labels) + 0.5 * strength * weight.square().sum()
+
+    start = torch.zeros(features.shape[1] + 1, classes)
+    fitted = minimised(objective, start, iterations=iterations, least_gradient=1e-6, least_change=1e-10)
+    return LinearClassifier(shift, scale, fitted[:-1], fitted[-1])
+
+
+def minimised(
+    objective: Callable[[Tensor], Float[Tensor, ""]],
+    start: Float[Tensor, "D K"],
+    *,
+    iterations: int,
+    least_gradient: float,
+    least_change: float,
+) -> Float[Tensor, "D K"]:
+    """Where a smooth objective is least, by L-BFGS with a strong Wolfe line search."""
+    weight = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [weight], max_iter=iterations, history_size=10, tolerance_grad=least_gradient, tolerance_change=least_change,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = objective(weight)
         loss.backward()
         return loss
 
-    optimiser.step(objective)  # pyright: ignore[reportArgumentType]
-    fitted = parameters.detach()
-    return LinearClassifier(shift, scale, fitted[:-1], fitted[-1])
+    optimiser.step(closure)  # pyright: ignore[reportArgumentType]
+    return weight.detach()

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.learner import Learner, StepLoss
-from otherview.nn.encoder import Encoder
 from otherview.nn.initialise import seeded
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
@@ -50,15 +49,22 @@ class LinearProbe(Learner):
     """Probes of several frozen encoders. `rates` are per 256 images, the first is what the run's rate is scaled to."""
 
     def __init__(
-        self, frozen: Mapping[str, Encoder], *, classes: int, rates: Sequence[float], views: LabelledViews, seed: int
+        self,
+        frozen: Mapping[str, nn.Module],
+        *,
+        width: int,
+        classes: int,
+        rates: Sequence[float],
+        views: LabelledViews,
+        seed: int,
     ) -> None:
         super().__init__()
         self.frozen = nn.ModuleDict(frozen).requires_grad_(False)
         self.rates = rates
         self.probes = nn.ModuleDict()
-        for name, encoder in frozen.items():
+        for name in frozen:
             with seeded(seed, "probe"):  # the control begins with the same heads
-                self.probes[name] = Probe(encoder.settings.width, classes, rates=len(rates))
+                self.probes[name] = Probe(width, classes, rates=len(rates))
         self._views = views
 
     @property

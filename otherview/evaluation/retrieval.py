@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from otherview.data.loader import Sample, SampleMaker, settle_worker
 from otherview.data.picture import Look
 from otherview.data.source import Source
-from otherview.evaluation.features import name_once
+from otherview.evaluation.features import Asked, name_once, tokens_of
 from otherview.geometry import Crop, PatchGrid, inside, place
-from otherview.losses.reconstruction import patchify
-from otherview.nn.encoder import Encoder
 from otherview.views.pair import PairViews
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
-from otherview.views.view import View, ViewPair, normalise
+from otherview.views.view import View, ViewPair
 
 LEAST_SHARE = 0.3
 """A crop shows this share of the image or more: two of them nearly always share something."""
@@ -56,12 +54,12 @@ def _of(view: View, kept: Bool[Tensor, " B"]) -> View:
 
 @torch.no_grad()
 def retrieve(
-    modules: Mapping[str, Encoder | None],
+    modules: Mapping[str, nn.Module | None],
     batches: Iterator[ViewPair],
     look: Look,
     *,
     grid: PatchGrid,
-    patch_size: int,
+    asked: Asked,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[Bool[Tensor, "I L"], Bool[Tensor, "I L"]]]:
     """`found_places` by module; None are the patches' own normalised pixels."""
@@ -70,7 +68,7 @@ def retrieve(
     for batch in batches:
         crops.append((batch.seen.crop, batch.other.crop))
         for name, module in modules.items():
-            seen, other = (_tokens(module, view.pixels, look, patch_size) for view in batch)
+            seen, other = (tokens_of(module, view.pixels, look, asked)["patches"].float().cpu() for view in batch)
             tokens[name].append((seen, other))
         advance(len(batch.seen.pixels))
     joined = _joined([seen for seen, _ in crops]), _joined([other for _, other in crops])
@@ -87,13 +85,6 @@ def retrieve(
 
 def _joined(crops: list[Crop]) -> Crop:
     return Crop(*(torch.cat(sides) for sides in zip(*crops, strict=True)))  # pyright: ignore[reportArgumentType,reportCallIssue]
-
-
-def _tokens(module: Encoder | None, pixels: Tensor, look: Look, patch_size: int) -> Float[Tensor, "B L D"]:
-    if module is None:
-        return patchify(normalise(pixels, look.mean, look.std), patch_size)
-    module.eval()
-    return module(normalise(pixels.to(next(module.parameters()).device), look.mean, look.std)).patches.float().cpu()
 
 
 def without_position(tokens: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:

@@ -78,20 +78,21 @@ class Encoder(nn.Module):
         return 1 + self.settings.registers
 
     def forward(
-        self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None, *, normed: bool = True
+        self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None, *, block: int | None = None
     ) -> Tokens:
         """Normalised images of any size that the patch divides; `visible` holds patch indices in row order.
 
-        Without `normed`, tokens as the last block leaves them, where there is a final norm.
+        With `block`, counted from 1, tokens as that block leaves them; else the last block's, after the final norm where
+        there is one.
         """
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
         learned = [token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None]
         sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
-        for block in self.vit.blocks:
-            sequence = block(sequence)
-        return Tokens(self.vit.norm(sequence) if normed else sequence, self.prefix)
+        for transform in self.vit.blocks[:block]:
+            sequence = transform(sequence)
+        return Tokens(sequence if block else self.vit.norm(sequence), self.prefix)
 
     def _embed(self, images: Tensor) -> Float[Tensor, "B L D"]:
         height, width = images.shape[-2:]

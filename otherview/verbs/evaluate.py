@@ -2,6 +2,7 @@
 
 otherview evaluate knn --weights DIR --train SPEC --test SPEC
 otherview.evaluate.knn("runs/first", train="…", test="…")
+otherview.evaluate.knn(otherview.subject(module, …), train="…", test="…")
 """
 
 import time
@@ -11,25 +12,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Scores, accuracy_score
+from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.training.launch import launched_rank
 from otherview.verbs.few_shot import few_shot
 from otherview.verbs.finetune import finetune
-from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
+from otherview.verbs.judging import (
+    Evaluate,
+    Frozen,
+    cache_of,
+    compute_on,
+    finish,
+    open_sides,
+    options_of,
+    read_contents,
+    show_scores,
+)
 from otherview.verbs.probe import probe
-from otherview.verbs.request import check_written, resolve_device, set_threads
+from otherview.verbs.request import check_written
 from otherview.verbs.retrieval import retrieval
 from otherview.verbs.robustness import robustness
 from otherview.verbs.segment import segment
-from otherview.verbs.weights import check_weights
+from otherview.verbs.weights import check_weights, load_subject
 
 if TYPE_CHECKING:
-    from otherview.evaluation.frozen import Classify, Side
+    from otherview.evaluation.frozen import Classify
+    from otherview.evaluation.subject import Subject
 
 __all__ = ["few_shot", "finetune", "knn", "linear", "probe", "retrieval", "robustness", "segment"]
 
 
 @dataclass(kw_only=True)
-class Classified(Evaluate):
+class Classified(Evaluate, Frozen):
     """Flags of evaluations whose classes can be confused."""
 
     confusion: Path | None = None
@@ -61,6 +74,8 @@ class Protocol:
     name: str
     settings: dict[str, Any]
     classify: "Classify"
+    least_images: int = 1
+    """To learn from."""
 
 
 def run(request: Classified) -> dict[str, Any]:
@@ -69,7 +84,7 @@ def run(request: Classified) -> dict[str, Any]:
 
 
 def knn(
-    weights: str | Path,
+    weights: "str | Path | Subject",
     *,
     train: str,
     test: str,
@@ -94,16 +109,12 @@ def knn(
         found = knn_sweep(bank, labels, queries, ks=ks, temperatures=temperatures)
         return {f" (k {k}, temperature {t:g})" if several else "": predicted for (k, t), predicted in found.items()}
 
-    check_weights(weights)
     request = Classified(weights=str(weights), train=train, test=test, **options)
-    sides = open_sides(train, test, request)
-    if max(ks) > (bank := len(sides[0].indices)):
-        raise WrongRequest(f"--k {max(ks)} is larger than the {bank} training images: use --k {bank} or less")
     settings = {"k": ks, "temperature": temperatures} if several else {"k": ks[0], "temperature": temperatures[0]}
-    return evaluate(request, sides, protocol=Protocol("knn", settings, classify))
+    return _evaluate(weights, request, protocol=Protocol("knn", settings, classify, least_images=max(ks)))
 
 
-def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4, **options: Any) -> Scores:
+def linear(weights: "str | Path | Subject", *, train: str, test: str, strength: float = 1e-4, **options: Any) -> Scores:
     """Logistic regression on the mean and cls token; further options are the fields of Classified."""
 
     def classify(features: Any, labels: Any, queries: Any) -> Any:
@@ -111,53 +122,49 @@ def linear(weights: str | Path, *, train: str, test: str, strength: float = 1e-4
 
         return {"": fit_logistic(features, labels, strength=strength).predict(queries)}
 
-    check_weights(weights)
     request = Classified(weights=str(weights), train=train, test=test, **options)
-    sides = open_sides(train, test, request)
-    return evaluate(request, sides, protocol=Protocol("linear", {"strength": strength}, classify))
+    return _evaluate(weights, request, protocol=Protocol("linear", {"strength": strength}, classify))
 
 
-def evaluate(request: Classified, sides: "tuple[Side, Side]", *, protocol: Protocol) -> Scores:
+def _evaluate(weights: "str | Path | Subject", request: Classified, *, protocol: Protocol) -> Scores:
     """Judge an encoder by a protocol next to its controls; writes one line of results.jsonl."""
+    check_weights(weights)
     if request.confusion:
         check_written(request.confusion, flag="--confusion")
     began = time.monotonic()
-    from otherview.evaluation.frozen import judge, subjects_of
+    sides = open_sides(request.train, request.test, request)
+    if protocol.least_images > (bank := len(sides[0].indices)):
+        raise WrongRequest(
+            f"--k {protocol.least_images} is larger than the {bank} training images: use --k {bank} or less"
+        )
+    from otherview.evaluation.features import Asked
+    from otherview.evaluation.frozen import Seen, judge, subjects_of
     from otherview.evaluation.knn import accuracy
     from otherview.training.console import RunProgress
-    from otherview.verbs.weights import load_encoder
 
-    set_threads(request.threads)
-    device = resolve_device(request.device)
-    subject = load_encoder(request.weights).to(device)
+    device = compute_on(request)
+    judged = load_subject(weights).to(device)
+    judged.check_block(request.block)
+    sides = read_contents(sides, workers=request.workers, allow_shared=request.allow_shared)
     images = sum(len(side.indices) for side in sides)
-    with RunProgress(total=images, title="features") as progress:
+    seen = Seen(judged.look, Asked(block=request.block), cache_of(request), request.workers)
+    with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         predicted, truth = judge(
-            subjects_of(subject.encoder, seed=subject.card.seed, images=images),
-            sides,
-            subject.card.look,
-            classify=protocol.classify,
-            workers=request.workers,
-            advance=progress.advance,
-            allow_shared=request.allow_shared,
+            subjects_of(judged, images=images), sides, seen, classify=protocol.classify, advance=progress.advance
         )
-    named = {
-        kind: accuracy_score(f"{protocol.name}_{kind}", accuracy(found, truth), len(truth))
-        for kind, found in predicted.items()
-    }
-    if request.confusion:
+    if request.confusion and launched_rank() == 0:
         from otherview.evaluation.tables import write_confusion
 
         first = next(iter(predicted.values()))
         write_confusion(request.confusion, truth.numpy(), first.numpy(), names=sides[0].names)
-    scores = [score for kind, score in named.items() if kind.startswith("encoder")]
-    control = [score for kind, score in named.items() if not kind.startswith("encoder")]
+    found: dict[str, list[Score]] = {"encoder": []}
+    for kind, guesses in predicted.items():
+        score = accuracy_score(f"{protocol.name}_{kind}", accuracy(guesses, truth), len(truth))
+        found.setdefault(kind.split("_")[0], []).append(score)
     about = {
         "train": request.train, "test": request.test, "train_images": len(sides[0].indices), **protocol.settings,
     }  # fmt: skip
-    return finish(request, scores, control, card=subject.card, about=about, began=began)
+    return finish(request, found, known=judged.about, about=about, began=began)
 
 
-def show(result: dict[str, Any]) -> Sequence[str]:
-    """A table that can be pasted."""
-    return show_scores(result)
+show = show_scores

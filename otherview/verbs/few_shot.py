@@ -13,17 +13,29 @@ import numpy as np
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, drawn_score
-from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
-from otherview.verbs.request import resolve_device, set_threads
-from otherview.verbs.weights import check_weights
+from otherview.training.launch import launched_rank
+from otherview.verbs.judging import (
+    Evaluate,
+    Frozen,
+    cache_of,
+    check_shown,
+    compute_on,
+    finish,
+    open_sides,
+    options_of,
+    read_contents,
+    show_scores,
+)
+from otherview.verbs.weights import check_weights, load_subject
 
 if TYPE_CHECKING:
     from otherview.evaluation.few_shot import Draw
     from otherview.evaluation.frozen import Side
+    from otherview.evaluation.subject import Subject
 
 
 @dataclass(kw_only=True)
-class FewShot(Evaluate):
+class FewShot(Evaluate, Frozen):
     """Logistic regression on the features of a few labelled images (the MSN protocol: no intercept, one fit a draw)."""
 
     shares: tuple[float, ...] = (0.01,)
@@ -45,31 +57,27 @@ def run(request: FewShot) -> dict[str, Any]:
     return few_shot(request.weights, **options_of(request)).as_json()
 
 
-def few_shot(weights: str | Path, *, train: str, test: str, **options: Any) -> Scores:
+def few_shot(weights: "str | Path | Subject", *, train: str, test: str, **options: Any) -> Scores:
     """Accuracy from few labels, mean and spread over draws; further options are the fields of FewShot."""
     request = FewShot(weights=str(weights), train=train, test=test, **options)
     began = time.monotonic()
-    if request.draws < 1 or not 0 < request.shown <= 1:
-        raise WrongRequest(
-            f"--draws {request.draws} must be 1 or more and --shown {request.shown:g} above 0 and up to 1"
-        )
+    check_shown(request.shown)
+    if request.draws < 1:
+        raise WrongRequest(f"--draws {request.draws} is too few: give 1 or more")
     check_weights(weights)
     bank, queries = open_sides(train, test, request)
     draws = [*_draws(bank, request)]
     if not draws:
         raise WrongRequest("nothing to learn from: give --shares, --shots or --list")
-    from otherview.verbs.weights import load_encoder
-
-    set_threads(request.threads)
-    subject = load_encoder(weights).to(resolve_device(request.device))
-    scores = _judge(subject, bank, queries, draws=draws, request=request)
-    mine = [score for score in scores if score.name.startswith("few_shot_encoder")]
+    device = compute_on(request)
+    subject = load_subject(weights).to(device)
+    subject.check_block(request.block)
+    found = _judge(subject, bank, queries, draws=draws, request=request)
     about = {
         "train": train, "test": test, "shown": request.shown,
         **({"list": str(request.list)} if request.list else {"draws": request.draws, "draws_seed": request.seed}),
     }  # fmt: skip
-    rest = [score for score in scores if score not in mine]
-    return finish(request, mine, rest, card=subject.card, about=about, began=began)
+    return finish(request, found, known=subject.about, about=about, began=began)
 
 
 def _draws(bank: "Side", request: FewShot) -> "Iterator[Draw]":
@@ -94,43 +102,47 @@ def _draws(bank: "Side", request: FewShot) -> "Iterator[Draw]":
             yield drawing.draw_shots(labels, shots, number=number, seed=request.seed)
 
 
-def _judge(subject: Any, bank: "Side", queries: "Side", *, draws: "Sequence[Draw]", request: FewShot) -> list[Score]:
+def _judge(
+    subject: "Subject", bank: "Side", queries: "Side", *, draws: "Sequence[Draw]", request: FewShot
+) -> dict[str, list[Score]]:
     """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
     import torch
 
+    from otherview.evaluation.features import Asked
     from otherview.evaluation.few_shot import fit, to_unit
-    from otherview.evaluation.frozen import features_of, subjects_of
+    from otherview.evaluation.frozen import Seen, features_of, label_of, subjects_of
     from otherview.evaluation.knn import accuracy
     from otherview.training.console import RunProgress
 
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     sides = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
-    look = subject.card.look._replace(shown=request.shown, resize="bilinear")
-    subjects = subjects_of(subject.encoder, seed=subject.card.seed, images=sum(len(side.indices) for side in sides))
-    with RunProgress(total=sum(len(side.indices) for side in sides), title="features") as progress:
-        learned, judged = features_of(
-            subjects, sides, look, workers=request.workers, advance=progress.advance, normed=False,
-            allow_shared=request.allow_shared,
-        )  # fmt: skip
+    sides = read_contents(sides, workers=request.workers, allow_shared=request.allow_shared)
+    images, speak = sum(len(side.indices) for side in sides), launched_rank() == 0
+    look = subject.look._replace(shown=request.shown, resize="bilinear")
+    # the protocol's features are the last block's, before the final norm
+    seen = Seen(look, Asked(block=request.block or subject.depth), cache_of(request), request.workers)
+    with RunProgress(total=images, title="features", speak=speak) as progress:
+        learned, judged = features_of(subjects_of(subject, images=images), sides, seen, advance=progress.advance)
     place = {int(index): row for row, index in enumerate(wanted[learned.kept])}
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[str, list[Score]] = {"encoder": []}
     kinds = [(name, kind) for name, tokens in learned.tokens.items() for kind in tokens]
-    with RunProgress(total=len(draws) * len(kinds), title="fits") as progress:
+    with RunProgress(total=len(draws) * len(kinds), title="fits", speak=speak) as progress:
         for name, kind in kinds:
             features, asked = (to_unit(side.tokens[name][kind]) for side in (learned, judged))
+            by_draw: dict[str, list[float]] = {}
             for draw in draws:
                 rows = torch.tensor([place[int(index)] for index in draw.chosen if int(index) in place])
                 if not len(rows):
                     raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
                 weight = fit(features[rows], learned.labels[rows])
                 predicted = (asked @ weight).argmax(dim=1)
-                label = "_".join(filter(None, (name, kind)))
-                found.setdefault((draw.name, label), []).append(accuracy(predicted, judged.labels))
+                by_draw.setdefault(draw.name, []).append(accuracy(predicted, judged.labels))
                 progress.advance(1)
-    n = len(judged.labels)
-    return [drawn_score(f"few_shot_{label} ({draw})", values, n) for (draw, label), values in found.items()]
+            found.setdefault(name, []).extend(
+                drawn_score(f"few_shot_{label_of(name, kind)} ({words})", values, len(judged.labels))
+                for words, values in by_draw.items()
+            )
+    return found
 
 
-def show(result: dict[str, Any]) -> Sequence[str]:
-    """A table that can be pasted."""
-    return show_scores(result)
+show = show_scores

@@ -4,17 +4,17 @@ otherview evaluate finetune --weights DIR --train SPEC --test SPEC
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.regularisation import Regularisation
 from otherview.evaluation.scores import Score, Scores, accuracy_score
-from otherview.training.launch import adopt_slurm, launched_rank, launched_ranks
-from otherview.verbs.judging import Evaluate, finish, open_sides, options_of, show_scores
+from otherview.training.launch import launched_rank, launched_ranks
+from otherview.verbs.judging import Evaluate, compute_on, finish, open_sides, options_of, read_contents, show_scores
 from otherview.verbs.request import resolve_device, shortened
-from otherview.verbs.weights import check_weights
+from otherview.verbs.weights import check_weights, known_of
 
 if TYPE_CHECKING:
     from otherview.evaluation.finetune import FineTune
@@ -26,10 +26,12 @@ WARMUP = 5 / 100
 """Share of the run in which the rate rises."""
 LARGEST_BATCH = 1024
 LEAST_RATE = 1e-6
+DECIDING = "epochs", "rate", "weight_decay", "augment", *Regularisation.__dataclass_fields__
+"""Settings that stand in the results."""
 
 
 @dataclass(kw_only=True)
-class Finetune(Evaluate):
+class Finetune(Evaluate, Regularisation):
     """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
 
     epochs: float = 100.0
@@ -41,15 +43,6 @@ class Finetune(Evaluate):
     rate: float = 2.5e-4
     """Learning rate for a batch of 256."""
     weight_decay: float = 0.05
-    layer_decay: float = 0.65
-    """The rate falls by this factor from each block to the one below."""
-    drop_path: float = 0.1
-    """Chance that the last block's branches are dropped; it rises linearly over the depth."""
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
-    erasing: float = 0.25
-    """Chance that a part of an image is replaced by noise."""
     augment: str = "rand-m9-mstd0.5-inc1"
     """RandAugment in timm's words; none: crops and mirroring alone."""
     shown: float = 0.875
@@ -71,34 +64,22 @@ def finetune(weights: str | Path, *, train: str, test: str, **options: Any) -> S
     began = time.monotonic()
     _check(request)
     sides = open_sides(train, test, request)
+    compute_on(request)
     from otherview.nn.encoder import Encoder
-    from otherview.verbs.fitting import check_sides
     from otherview.verbs.weights import load_encoder
 
-    check_sides(sides, workers=request.workers, allow_shared=request.allow_shared)
-    subject = load_encoder(weights)
-    card = subject.card
-    scores = _tuned("encoder", subject.encoder, card, sides=sides, request=request)
-    control: list[Score] = []
+    loaded = load_encoder(weights)
+    card = loaded.card
+    sides = read_contents(sides, workers=request.workers, allow_shared=request.allow_shared)
+    found = {"encoder": _tuned("encoder", loaded.encoder, card, sides=sides, request=request)}
     if request.control:
-        control = _tuned("untrained", Encoder(card.encoder, seed=card.seed), card, sides=sides, request=request)
-    shown = (
-        "epochs",
-        "rate",
-        "weight_decay",
-        "layer_decay",
-        "drop_path",
-        "mixup",
-        "cutmix",
-        "smoothing",
-        "erasing",
-        "augment",
-    )
+        control = Encoder(card.encoder, seed=card.seed)
+        found["untrained"] = _tuned("untrained", control, card, sides=sides, request=request)
     about = {
         "train": train, "test": test, "train_images": len(sides[0].indices), "batch": _batch(sides[0], request),
-        **{name: getattr(request, name) for name in shown}, "shown": request.shown, "finetune_seed": request.seed,
+        **{name: getattr(request, name) for name in DECIDING}, "shown": request.shown, "finetune_seed": request.seed,
     }  # fmt: skip
-    return finish(request, scores, control, card=card, about=about, began=began)
+    return finish(request, found, known=known_of(card), about=about, began=began)
 
 
 def _check(request: Finetune) -> None:
@@ -119,9 +100,9 @@ def _check(request: Finetune) -> None:
         from otherview.views.augmented import check_policy
 
         check_policy(request.augment)
-    adopt_slurm()
-    if request.out is None and not Path(request.weights).is_dir():
-        raise WrongRequest(f"--weights {request.weights} is no run folder: give --out DIR, where checkpoints are kept")
+    from otherview.verbs.fitting import check_out
+
+    check_out(request)
 
 
 def _batch(side: "Side", request: Finetune) -> int:
@@ -141,39 +122,32 @@ def _tuned(
 ) -> list[Score]:
     """Fine-tune one encoder in a folder of its own, keep the classifier, judge it."""
     from otherview.data.plan import StepPlan
+    from otherview.evaluation.content import weights_content
     from otherview.training.optim import make_optimiser
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, encoder_content, fitted, labels_content
+    from otherview.verbs.fitting import Fit, fitted, labels_content
     from otherview.weights.classifier import save_classifier
 
     side, batch, device = sides[0], _batch(sides[0], request), resolve_device(request.device)
     steps = 4 if shortened() else max(1, round(request.epochs * (len(side.indices) // batch)))
-    settings = TrainingSettings(
-        lr_per_256=request.rate, least_lr=LEAST_RATE, warmup=WARMUP, weight_decay=request.weight_decay, betas=(0.9, 0.999),
-
-        clip_norm=None, precision="bf16" if device.type == "cuda" else "fp32",
-        accumulation=request.accumulation, workers=request.workers,
-        save_every=max(1, min(500, steps // 10)),
-    )  # fmt: skip
-    free = ("weights", "json", "debug", "out", "device", "threads", "workers", "test", "test_images", "control")
-    about = {key: value for key, value in vars(request).items() if key not in (*free, "allow_shared", "shown")}
     fit = Fit(
         folder=(request.out or Path(request.weights)) / ("finetune" if name == "encoder" else f"finetune_{name}"),
         about={
-            "protocol": "finetune",
-            "weights": encoder_content(encoder),
-            "steps": steps,
-            **about,
-            "batch": batch,
-            "images": labels_content(side),
+            "protocol": "finetune", "weights": weights_content(encoder), "train": request.train,
+            "images": labels_content(side), "steps": steps, "batch": batch, "accumulation": request.accumulation,
+            "seed": request.seed, **{setting: getattr(request, setting) for setting in DECIDING},
         },
         side=side,
         plan=StepPlan(len(side.indices), batch, steps, request.seed, accumulation=request.accumulation),
-        settings=settings,
+        settings=TrainingSettings(
+            lr_per_256=request.rate, least_lr=LEAST_RATE, warmup=WARMUP, weight_decay=request.weight_decay,
+            betas=(0.9, 0.999), clip_norm=None, precision="bf16" if device.type == "cuda" else "fp32",
+            accumulation=request.accumulation, workers=request.workers, save_every=max(1, min(500, steps // 10)),
+        ),
         decoding=card.look.decoding,
         device=request.device,
         threads=request.threads,
-    )
+    )  # fmt: skip
     learner = _learner(encoder, card, classes=len(side.names), request=request)
     fitted(learner, fit, make_optimiser=make_optimiser)
     if launched_rank() == 0:
@@ -183,31 +157,24 @@ def _tuned(
 
 
 def _learner(encoder: "Encoder", card: "Card", *, classes: int, request: Finetune) -> "FineTune":
-    from otherview.evaluation.finetune import FineTune, Regularisation
+    from otherview.evaluation.finetune import FineTune
     from otherview.geometry import PatchGrid
     from otherview.nn.class_head import ClassHead
     from otherview.nn.initialise import seeded
+    from otherview.verbs.fitting import crops_of
     from otherview.views.augmented import AugmentedViews
-    from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
-    from otherview.views.single import LabelledViews, SingleView
+    from otherview.views.crop import draw_crop
+    from otherview.views.single import LabelledViews
 
     if request.augment != "none" and card.encoder.channels != 3:
         raise WrongRequest(
             f"--augment {request.augment} is for colour images, not {card.encoder.channels} channels: give none"
         )
-    whole = MaskSettings(kind="none")
-    views = ViewSettings(mean=card.mean, std=card.std, levels=card.levels, seen_colour=PLAIN, mask=whole)
-    view = SingleView(views, card.encoder.image_size, PatchGrid(*card.encoder.grid))
+    view = crops_of(card.look, PatchGrid(*card.encoder.grid), draw=draw_crop)
+    views = LabelledViews(view) if request.augment == "none" else AugmentedViews(view, request.augment)
     with seeded(request.seed, "class head"):
         head = ClassHead(card.encoder.width, classes)
-    parts = {field: getattr(request, field) for field in Regularisation.__dataclass_fields__}
-    return FineTune(
-        encoder=encoder,
-        head=head,
-        views=LabelledViews(view) if request.augment == "none" else AugmentedViews(view, request.augment),
-        seed=request.seed,
-        by=Regularisation(**parts),
-    )
+    return FineTune(encoder=encoder, head=head, views=views, seed=request.seed, by=request)
 
 
 def _judge(name: str, learner: "FineTune", card: "Card", *, test: "Side", request: Finetune) -> list[Score]:
@@ -231,6 +198,4 @@ def _judge(name: str, learner: "FineTune", card: "Card", *, test: "Side", reques
     return [accuracy_score(label, float(right.double().mean()), len(truth)) for label, right in shares.items()]
 
 
-def show(result: dict[str, Any]) -> Sequence[str]:
-    """A table that can be pasted."""
-    return show_scores(result)
+show = show_scores

@@ -12,6 +12,7 @@ from otherview.atomic import write_atomically
 from otherview.errors import WrongRequest
 from otherview.training.launch import launched_rank
 from otherview.verbs.assemble import make_accelerator
+from otherview.verbs.judging import Judging
 from otherview.verbs.request import DeviceName, resolve_device, set_threads
 from otherview.verbs.run_folder import only_writer
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     import torch
 
     from otherview.data.levels import Decoding
+    from otherview.data.picture import Look
     from otherview.data.plan import StepPlan
     from otherview.evaluation.frozen import Side
+    from otherview.geometry import Crop, PatchGrid
     from otherview.learner import Learner
-    from otherview.nn.encoder import Encoder
     from otherview.training.settings import TrainingSettings
+    from otherview.views.single import SingleView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +49,22 @@ def default_batch(images: int, *, most: int, unit: int) -> int:
     return max(unit, 2, min(most, images // 10) // unit * unit)
 
 
-def encoder_content(encoder: "Encoder") -> str:
-    """Sixteen hexadecimal digits of an encoder's weights."""
-    digest = blake2b(digest_size=8)
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def check_out(request: Judging) -> None:
+    """Raise WrongRequest where there is no place for checkpoints."""
+    if request.out is None and not Path(request.weights).is_dir():
+        raise WrongRequest(f"--weights {request.weights} is no run folder: give --out DIR, where checkpoints are kept")
+
+
+def crops_of(look: "Look", grid: "PatchGrid", *, draw: "Callable[..., Crop]") -> "SingleView":
+    """Crops and mirroring alone, as an encoder wants its images."""
+    from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
+    from otherview.views.single import SingleView
+
+    settings = ViewSettings(
+        mean=tuple(look.mean), std=tuple(look.std), levels=look.decoding.levels, seen_colour=PLAIN,
+        mask=MaskSettings(kind="none"),
+    )  # fmt: skip
+    return SingleView(settings, look.size, grid, draw=draw)
 
 
 def check_fit(folder: Path, about: dict[str, Any]) -> None:
@@ -79,21 +92,6 @@ def labels_content(side: "Side") -> str:
     digest = blake2b("\n".join(side.names).encode(), digest_size=8)
     digest.update(side.indices.tobytes() + side.labels.numpy().tobytes())
     return digest.hexdigest()
-
-
-def check_sides(sides: "tuple[Side, Side]", *, workers: int, allow_shared: bool) -> None:
-    """Raise WrongRequest where there is one class only, or where images are on both sides and that is not allowed."""
-    from otherview.evaluation.features import refuse_shared
-    from otherview.evaluation.frozen import check_classes
-    from otherview.training.console import RunProgress
-
-    check_classes(*sides)
-    if allow_shared:
-        return
-    total = sum(len(side.indices) for side in sides)
-    with RunProgress(total=total, title="comparing images", speak=launched_rank() == 0) as progress:
-        train, test = ((side.source, side.indices) for side in sides)
-        refuse_shared(train, test, workers=workers, advance=progress.advance)
 
 
 def fitted(

@@ -4,20 +4,18 @@ otherview evaluate retrieval --weights DIR --test SPEC
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores
-from otherview.verbs.judging import Judging, finish, images_used, options_of, show_scores
-from otherview.verbs.request import resolve_device, set_threads
-from otherview.verbs.weights import check_weights
+from otherview.training.launch import launched_rank
+from otherview.verbs.judging import Judging, compute_on, finish, images_used, options_of, show_scores
+from otherview.verbs.weights import check_weights, load_subject
 
 if TYPE_CHECKING:
-    from otherview.nn.encoder import Encoder
-    from otherview.weights.pretrained import Card
+    from otherview.evaluation.subject import Subject
 
 
 @dataclass(kw_only=True)
@@ -28,6 +26,8 @@ class Retrieval(Judging):
     """Images (a data SPEC)."""
     test_images: int = 1000
     """How many of them, spread evenly; the tokens of all stay in memory."""
+    block: int | None = None
+    """Judge the tokens after this block, counted from 1; default: the last."""
     seed: int = 0
     """Of the crops."""
 
@@ -37,56 +37,45 @@ def run(request: Retrieval) -> dict[str, Any]:
     return retrieval(request.weights, **options_of(request)).as_json()
 
 
-def retrieval(weights: str | Path, *, test: str, **options: Any) -> Scores:
+def retrieval(weights: "str | Path | Subject", *, test: str, **options: Any) -> Scores:
     """The share of patches that find their place; further options are the fields of Retrieval."""
     request = Retrieval(weights=str(weights), test=test, **options)
     began = time.monotonic()
     if request.test_images < 2:
         raise WrongRequest(f"--test-images {request.test_images} is too few: give 2 or more")
     check_weights(weights)
-    from otherview.nn.encoder import Encoder
-    from otherview.verbs.weights import load_encoder
-
-    set_threads(request.threads)
-    device = resolve_device(request.device)
-    subject = load_encoder(weights).to(device)
-    card = subject.card
-    modules = {
-        "encoder": subject.encoder,
-        "untrained": Encoder(card.encoder, seed=card.seed).to(device),
-        "pixels": None,
-    }
-    scores = _judge(modules, request, card)
+    device = compute_on(request)
+    subject = load_subject(weights).to(device)
+    subject.check_block(request.block)
+    subject.check_patches()
     about = {"test": test, "views_seed": request.seed}
-    return finish(request, scores[:1], scores[1:], card=card, about=about, began=began)
+    return finish(request, _judge(subject, request), known=subject.about, about=about, began=began)
 
 
-def _judge(modules: "dict[str, Encoder | None]", request: Retrieval, card: "Card") -> list[Score]:
+def _judge(subject: "Subject", request: Retrieval) -> dict[str, list[Score]]:
     """The score of every module on the same views."""
     from otherview.data.spec import open_source
-    from otherview.evaluation.features import first_of
+    from otherview.evaluation.features import Asked, first_of
     from otherview.evaluation.retrieval import pairs, retrieve, share_found
-    from otherview.geometry import PatchGrid
     from otherview.training.console import RunProgress
 
-    source, grid, look = open_source(request.test), PatchGrid(*card.encoder.grid), card.look
+    source, grid, look = open_source(request.test), subject.grid, subject.look
     indices = first_of(source, images_used(request.test_images))
-    with RunProgress(total=len(indices), title="views") as progress:
+    with RunProgress(total=len(indices), title="views", speak=launched_rank() == 0) as progress:
         found = retrieve(
-            modules, pairs(source, indices, look, grid, seed=request.seed, workers=request.workers), look,
-            grid=grid, patch_size=card.encoder.patch_size, advance=progress.advance,
+            {**subject.modules, "pixels": None},
+            pairs(source, indices, look, grid, seed=request.seed, workers=request.workers), look,
+            grid=grid, asked=Asked(subject.patch_size, request.block), advance=progress.advance,
         )  # fmt: skip
-    scores = []
+    scores = {}
     for name, (places, shown) in found.items():
         if shown.any(dim=1).sum() < 2:
             raise WrongRequest(
                 f"{request.test} has fewer than 2 images that can be read and share something: give more"
             )
         share, spread, n = share_found(places, shown)
-        scores.append(Score(f"retrieval_{name}", share, "share of patches", n, spread))
+        scores[name] = [Score(f"retrieval_{name}", share, "share of patches", n, spread)]
     return scores
 
 
-def show(result: dict[str, Any]) -> Sequence[str]:
-    """A table that can be pasted."""
-    return show_scores(result)
+show = show_scores

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
-from otherview.verbs.judging import Judging, finish, images_used, options_of, show_scores
-from otherview.verbs.request import resolve_device, set_threads
+from otherview.training.launch import launched_rank
+from otherview.verbs.judging import Judging, check_shown, compute_on, finish, images_used, options_of, show_scores
+from otherview.verbs.weights import known_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from otherview.evaluation.frozen import Side
     from otherview.weights.classifier import Classifier
 
 
@@ -60,17 +63,15 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
     names = _corruptions(request)
     from otherview.evaluation.robustness import ALEXNET, check_corruptions
 
-    set_threads(request.threads)
-    judged = _classifiers(request)
+    judged = _classifiers(request, compute_on(request))
     card = judged["encoder"].card
     if names and request.published is None:
         check_corruptions(card.encoder.image_size, card.encoder.channels)
-    clean = {name: right.flatten() for name, right in _right(judged, request, ["clean"]).items()}
+    clean, answers = _answers(judged, request, names)
     scores = {
         name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
         for name, right in clean.items()
     }
-    answers = _corrupted(judged, request, names)
     for name, right in answers.items():
         scores[name] += _scores(name, right)
     if request.baseline:
@@ -82,8 +83,7 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
         "baseline": request.baseline, "shown": request.shown, "corruption_seed": request.seed,
         "comparable_with_published": bool(names) and request.published is not None,
     }  # fmt: skip
-    rest = [score for name, found in scores.items() if name != "encoder" for score in found]
-    return finish(request, scores["encoder"], rest, card=card, about=about, began=began)
+    return finish(request, scores, known=known_of(card), about=about, began=began)
 
 
 def _corruptions(request: Robustness) -> tuple[str, ...]:
@@ -92,8 +92,7 @@ def _corruptions(request: Robustness) -> tuple[str, ...]:
 
     if wrong := set(request.severities) - set(SEVERITIES) or (not request.severities and {"none"}):
         raise WrongRequest(f"--severities {min(wrong)} is none: give some of 1 2 3 4 5")
-    if not 0 < request.shown <= 1:
-        raise WrongRequest(f"--shown {request.shown:g} must be above 0 and up to 1")
+    check_shown(request.shown)
     if request.corruptions in (("all",), ("none",)):
         return CORRUPTIONS if request.corruptions == ("all",) else ()
     if unknown := [name for name in request.corruptions if name not in CORRUPTIONS]:
@@ -101,7 +100,7 @@ def _corruptions(request: Robustness) -> tuple[str, ...]:
     return request.corruptions
 
 
-def _classifiers(request: Robustness) -> "dict[str, Classifier]":
+def _classifiers(request: Robustness, device: "torch.device") -> "dict[str, Classifier]":
     """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
     from otherview.weights.classifier import load_classifier
 
@@ -116,7 +115,6 @@ def _classifiers(request: Robustness) -> "dict[str, Classifier]":
         paths["untrained"] = beside
     if request.baseline not in (None, "alexnet"):
         paths["baseline"] = Path(request.baseline or "")
-    device = resolve_device(request.device)
     found = {name: load_classifier(where) for name, where in paths.items()}
     for name, one in found.items():
         one.encoder.to(device)
@@ -128,65 +126,79 @@ def _classifiers(request: Robustness) -> "dict[str, Classifier]":
     return found
 
 
-def _corrupted(
+Right = dict[str, "Tensor"]
+"""By classifier: which answers are right."""
+
+
+def _answers(
     judged: "Mapping[str, Classifier]", request: Robustness, names: Sequence[str]
-) -> "dict[str, dict[str, Tensor]]":
-    """By classifier and corruption: which answers are right, bool [N, severities]."""
-    if not names:
-        return {}
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in judged}
-    for corruption in names:
-        for name, right in _right(judged, request, [f"{corruption}/{level}" for level in request.severities]).items():
-            found[name][corruption] = right
-    return found
-
-
-def _right(judged: "Mapping[str, Classifier]", request: Robustness, kinds: Sequence[str]) -> "dict[str, Tensor]":
-    """Which answers of each classifier are right under every kind, 'clean' or 'CORRUPTION/SEVERITY': bool [N, kinds]."""
+) -> tuple[Right, dict[str, Right]]:
+    """Which answers are right on the images as they are, bool [N], and by classifier and corruption, bool [N, severities]."""
     import torch
 
-    columns: dict[str, list[Tensor]] = {name: [] for name in judged}
-    for kind in kinds:
-        for name, right in _answers(judged, request, kind).items():
-            columns[name].append(right)
-    shortest = {name: min(map(len, rows)) for name, rows in columns.items()}
-    return {name: torch.stack([row[: shortest[name]] for row in rows], dim=1) for name, rows in columns.items()}
+    from otherview.evaluation.robustness import Corrupted
+
+    side = _open(request.test, request, classes=judged["encoder"].classes)
+    clean = _right(judged, side, request, title="clean")
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in judged} if names else {}
+    for corruption in names:
+        columns: list[Right] = []
+        for severity in request.severities:
+            title = f"{corruption}/{severity}"
+            if request.published is None:
+                alter = Corrupted(corruption, severity, request.seed)
+                columns.append(_right(judged, side, request, title=title, alter=alter))
+            else:
+                changed = _open(str(request.published / title), request, classes=judged["encoder"].classes)
+                columns.append(_right(judged, changed, request, title=title))
+        for name in judged:
+            shortest = min(len(column[name]) for column in columns)
+            found[name][corruption] = torch.stack([column[name][:shortest] for column in columns], dim=1)
+    return clean, found
 
 
-def _answers(judged: "Mapping[str, Classifier]", request: Robustness, kind: str) -> "dict[str, Tensor]":
+def _open(spec: str, request: Robustness, *, classes: Sequence[str]) -> "Side":
+    """Labelled images, their classes in the numbers of a classifier's."""
     import torch
 
     from otherview.data.source import labels_of, same_numbers
     from otherview.data.spec import open_source
-    from otherview.evaluation.features import extract_all, first_of
-    from otherview.evaluation.robustness import Corrupted, places_of, subset_classes
-    from otherview.training.console import RunProgress
+    from otherview.evaluation.features import first_of
+    from otherview.evaluation.frozen import Side
 
-    one = judged["encoder"]
-    corruption, _, severity = kind.partition("/")
-    in_memory = bool(severity) and request.published is None
-    spec = str(request.published / kind) if severity and request.published else request.test
     source = open_source(spec)
     labels = labels_of(source, spec)
     names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
-    truth = torch.from_numpy(same_numbers(labels, of=names, like=one.classes))
     indices = first_of(source, images_used(request.test_images))
-    with RunProgress(total=len(indices), title=kind) as progress:
+    truth = same_numbers(labels[indices], of=names, like=classes)
+    return Side(source, indices, torch.from_numpy(truth), classes)
+
+
+def _right(
+    judged: "Mapping[str, Classifier]", side: "Side", request: Robustness, *, title: str, alter: Any = None
+) -> Right:
+    """Which answers of each classifier are right on a side's images, altered or not."""
+    import torch
+
+    from otherview.evaluation.features import extract_all
+    from otherview.evaluation.robustness import places_of, subset_classes
+    from otherview.training.console import RunProgress
+
+    look = judged["encoder"].card.look._replace(shown=request.shown)
+    with RunProgress(total=len(side.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(
-            {name: classifier.encoder for name, classifier in judged.items()}, source,
-            one.card.look._replace(shown=request.shown), indices=indices, workers=request.workers,
-            advance=progress.advance, alter=Corrupted(corruption, int(severity), request.seed) if in_memory else None,
+            {name: classifier.encoder for name, classifier in judged.items()}, side.source, look,
+            indices=side.indices, workers=request.workers, advance=progress.advance, alter=alter,
         )  # fmt: skip
-    allowed = (
-        places_of(subset_classes(request.subset), one.classes) if request.subset else list(range(len(one.classes)))
-    )
+    everyone = range(len(side.names))
+    allowed = list(everyone if request.subset is None else places_of(subset_classes(request.subset), side.names))
     answers = {}
     for name, features in found.items():
         head = judged[name].head
         with torch.no_grad():
             scores = head(features.tokens["mean"].to(next(head.parameters()).device)).cpu()
         predicted = torch.tensor(allowed)[scores[:, allowed].argmax(dim=1)]
-        answers[name] = predicted == truth[indices][features.kept]
+        answers[name] = predicted == side.labels[features.kept]
     return answers
 
 

@@ -1,7 +1,7 @@
 """The word --weights: a run folder, a file, or random:RECIPE, the untrained control; and what an encoder's card says."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otherview.config import RunConfig, config_hash
 from otherview.errors import WrongRequest
@@ -9,6 +9,8 @@ from otherview.recipes.registry import find
 
 if TYPE_CHECKING:
     from otherview.data.levels import Decoding
+    from otherview.evaluation.subject import Subject
+    from otherview.nn.encoder import Encoder
     from otherview.weights.pretrained import Card, PretrainedEncoder
 
 
@@ -29,8 +31,40 @@ def load_encoder(where: str | Path) -> "PretrainedEncoder":
     return PretrainedEncoder(Encoder(config.encoder, seed=config.seed), card).eval()
 
 
-def check_weights(where: str | Path) -> None:
+def load_subject(where: "str | Path | Subject") -> "Subject":
+    """What `--weights` names, beside what it was before training; a Subject is one already."""
+    if not isinstance(where, str | Path):
+        return where
+    loaded = load_encoder(where)
+    return subject_of(loaded.encoder, loaded.card, name=str(where))
+
+
+def subject_of(encoder: "Encoder", card: "Card", *, name: str) -> "Subject":
+    """An encoder of ours, beside what it was before training."""
+    from otherview.evaluation.subject import Subject
+    from otherview.nn.encoder import Encoder
+
+    settings = card.encoder
+    return Subject(
+        name=name,
+        encoder=encoder,
+        look=card.look,
+        patch_size=settings.patch_size,
+        depth=settings.depth,
+        untrained=Encoder(settings, seed=card.seed),
+        about=known_of(card),
+    )
+
+
+def known_of(card: "Card") -> dict[str, Any]:
+    """What every result says of the run that an encoder comes from."""
+    return {"recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps}
+
+
+def check_weights(where: "str | Path | Subject") -> None:
     """Raise WrongRequest for what cannot be an encoder, before anything heavy is imported."""
+    if not isinstance(where, str | Path):
+        return
     prefix, _, name = str(where).partition(":")
     if prefix == "random":
         find(name)

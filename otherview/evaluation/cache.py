@@ -1,0 +1,147 @@
+"""Features that were computed before: the same weights, the same images, the same look at them.
+
+    cache = FeatureCache(folder)
+    found = cache.features(modules, source, look, indices=indices, contents=digests_of(source, indices))
+
+A key is made of the weights, of the bytes of all images and of everything between them, so an entry never answers for
+something else. Entries that were not asked for the longest make room for new ones. Several ranks share the work out
+and keep nothing.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from otherview.data.picture import Look
+from otherview.data.source import Source
+from otherview.distributed import ranks
+from otherview.evaluation.content import Advance, weights_content
+from otherview.evaluation.features import KINDS, WHOLE, Asked, Features, blank_of, extract_all
+from otherview.nn.encoder import Encoder
+
+FORMAT = 1
+"""Raised when features change for the same weights and images, so that old entries are not read."""
+LARGEST = 20 * 2**30
+"""Bytes of all entries; never more than half of what the disk has left."""
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A folder with an entry for each encoder, data and kind of feature; None keeps nothing."""
+
+    folder: Path | None
+
+    def features(
+        self,
+        modules: Mapping[str, nn.Module | None],
+        source: Source,
+        look: Look,
+        *,
+        indices: np.ndarray,
+        contents: Sequence[str],
+        workers: int = 1,
+        advance: Advance = lambda _: None,
+        asked: Asked = WHOLE,
+    ) -> dict[str, Features]:
+        """`extract_all` for what is not known yet; `contents` are the digests of the images' bytes."""
+        places = {name: self._place(module, look, asked, contents) for name, module in modules.items()}
+        found = {name: known for name, place in places.items() if (known := _read(place)) is not None}
+        missing = {name: module for name, module in modules.items() if name not in found}
+        kept = self._fitting(missing, look, asked, images=len(indices))
+        temporary = {name: _begin(place) for name in kept if (place := places[name]) is not None}
+        try:
+            if missing:
+                found |= extract_all(
+                    missing, source, look, indices=indices, workers=workers, advance=advance, asked=asked,
+                    kept_in=temporary,
+                )  # fmt: skip
+            else:
+                advance(len(indices))
+            for name, folder in temporary.items():
+                _finish(folder, places[name], found[name])
+        finally:
+            for folder in temporary.values():
+                shutil.rmtree(folder, ignore_errors=True)
+        self._make_room()
+        return {name: found[name] for name in modules}
+
+    def _place(self, module: nn.Module | None, look: Look, asked: Asked, contents: Sequence[str]) -> Path | None:
+        """Where the entry is or will be; nowhere for modules whose code we cannot know, or where several ranks work."""
+        if self.folder is None or ranks() > 1 or not isinstance(module, Encoder | None):
+            return None
+        device = "cpu" if module is None else next(module.parameters()).device.type
+        what = "pixels" if module is None else f"{module.settings!r} {weights_content(module)}"
+        key = blake2b(f"{FORMAT}|{torch.__version__}|{device}|{look!r}|{asked!r}|{what}|".encode(), digest_size=16)
+        key.update(" ".join(contents).encode())
+        return self.folder / key.hexdigest()
+
+    def _fitting(self, modules: Mapping[str, nn.Module | None], look: Look, asked: Asked, *, images: int) -> list[str]:
+        """The modules whose features may be kept: all, or none where they would take too much of the disk."""
+        if self.folder is None or not modules:
+            return []
+        rows = [row for module in modules.values() for row in blank_of(module, look, asked).values()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return list(modules) if 4 * images * sum(map(torch.numel, rows)) < self._room() else []
+
+    def _room(self) -> int:
+        assert self.folder is not None
+        return min(LARGEST, shutil.disk_usage(self.folder).free // 2)
+
+    def _make_room(self) -> None:
+        """Remove what was not asked for the longest, until the rest is small enough."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        room = self._room()
+        for entry in sorted(self.folder.iterdir(), key=_age, reverse=True):
+            room -= _size(entry)
+            if room < 0:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _age(entry: Path) -> float:
+    with suppress(OSError):  # another process makes room too
+        return entry.stat().st_mtime
+    return 0.0
+
+
+def _size(entry: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in entry.iterdir())
+    return 0
+
+
+def _begin(place: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=place.parent, prefix="tmp-"))
+
+
+def _finish(folder: Path, place: Path | None, features: Features) -> None:
+    """Give a filled folder its name, once its content is on the disk."""
+    assert place is not None
+    np.save(folder / "kept.npy", features.kept.numpy())
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file)
+    try:
+        folder.rename(place)
+    except OSError:  # another process was faster; the entries are the same
+        return
+
+
+def _read(place: Path | None) -> Features | None:
+    """An entry, mapped rather than read."""
+    if place is None or not (place / "kept.npy").is_file():
+        return None
+    os.utime(place)
+    kept = torch.from_numpy(np.load(place / "kept.npy", allow_pickle=False))
+    files = {kind: place / f"{kind}.npy" for kind in KINDS}
+    arrays = {kind: np.load(path, "c", allow_pickle=False) for kind, path in files.items() if path.exists()}
+    return Features({kind: torch.from_numpy(values[: len(kept)]) for kind, values in arrays.items()}, kept)

@@ -1,0 +1,258 @@
+"""Features: exact over ranks and blocks, a cache that answers for nothing else, and other people's modules."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from otherview import evaluate
+from otherview import subject as subject_of
+from otherview.data.picture import Look
+from otherview.data.spec import open_source
+from otherview.errors import WrongRequest
+from otherview.evaluation import cache as caching
+from otherview.evaluation.cache import FeatureCache
+from otherview.evaluation.content import digests_of, refuse_shared, weights_content
+from otherview.evaluation.features import Asked, Features, extract_all
+from otherview.nn.encoder import Encoder
+from otherview.nn.settings import EncoderSettings
+from tests.ranks import features_of_rank, in_ranks
+
+SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=2, heads=2, final_norm=True)
+LOOK = Look((32, 32), (0.5,) * 3, (0.25,) * 3)
+
+
+def broken_folder(folder: Path, count: int = 8, broken: tuple[int, ...] = (1, 2, 7)) -> str:
+    """Images of which some cannot be read."""
+    folder.mkdir()
+    source = open_source(f"shapes:{count}")
+    for index in range(count):
+        data = b"no picture" if index in broken else source.read(index)
+        (folder / f"{index}.png").write_bytes(data)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("count", "broken"),
+    [(8, (1, 2, 7)), pytest.param(1, (), marks=pytest.mark.slow), pytest.param(2, (1,), marks=pytest.mark.slow)],
+    ids=["broken", "fewer images than ranks", "a rank without images"],
+)
+def test_two_ranks_have_the_features_of_one(tmp_path: Path, count: int, broken: tuple[int, ...]) -> None:
+    folder = broken_folder(tmp_path / "images", count, broken)
+    one = features_of_rank(0, folder)
+    assert one["kept"].tolist() == [index for index in range(count) if index not in broken]
+    for found in in_ranks(2, features_of_rank, tmp_path, folder):
+        assert found.keys() == one.keys()
+        for name, values in one.items():
+            torch.testing.assert_close(found[name], values, msg=name)
+
+
+def test_the_tokens_of_any_block_are_timms() -> None:
+    encoder = Encoder(SMALL).eval()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sequence = torch.cat([encoder.vit.cls_token.expand(3, -1, -1), encoder._embed(images)], dim=1)  # pyright: ignore
+    for number, block in enumerate(encoder.vit.blocks, start=1):
+        sequence = block(sequence)
+        torch.testing.assert_close(encoder(images, block=number).sequence, sequence)
+    torch.testing.assert_close(encoder(images).sequence, encoder.vit.norm(sequence))
+    assert not torch.allclose(encoder(images).sequence, sequence)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images whose features are computed from now on, one entry a pass."""
+    passes: list[int] = []
+
+    def spy(modules: Any, source: Any, look: Any, **options: Any) -> Any:
+        passes.append(len(modules))
+        return extract_all(modules, source, look, **options)
+
+    monkeypatch.setattr(caching, "extract_all", spy)
+    return passes
+
+
+def look_up(cache: FeatureCache, modules: Any, spec: str, look: Look = LOOK, **options: Any) -> dict[str, Features]:
+    source = open_source(spec)
+    indices = np.arange(len(source))
+    contents = digests_of(source, indices, workers=0)
+    return cache.features(modules, source, look, indices=indices, contents=contents, workers=0, **options)
+
+
+def same(one: dict[str, Features], two: dict[str, Features]) -> bool:
+    return one.keys() == two.keys() and all(
+        torch.equal(found.kept, two[name].kept)
+        and list(found.tokens) == list(two[name].tokens)
+        and all(torch.equal(values, two[name].tokens[kind]) for kind, values in found.tokens.items())
+        for name, found in one.items()
+    )
+
+
+def test_the_cache_answers_with_what_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = counted(monkeypatch)
+    folder, cache = broken_folder(tmp_path / "images"), FeatureCache(tmp_path / "cache")
+    modules = {"encoder": Encoder(SMALL), "untrained": Encoder(SMALL, seed=1), "pixels": None}
+    plain = look_up(FeatureCache(None), modules, folder)
+    first = look_up(cache, modules, folder)
+    again = look_up(cache, modules, folder)
+    assert passes == [3, 3] and same(plain, first) and same(first, again)
+    assert list(again["encoder"].tokens) == ["mean", "cls"] and len(again["encoder"].kept) == 5
+    assert not list((tmp_path / "cache").glob("tmp-*"))
+    patches = look_up(cache, modules, folder, asked=Asked(8))
+    assert passes.pop() == 3 and patches["pixels"].tokens["patches"].shape == (5, 16, 192)
+    assert same(look_up(cache, modules, folder, asked=Asked(8)), patches) and len(passes) == 2
+
+
+def test_the_cache_never_answers_for_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = counted(monkeypatch)
+    folder, cache = broken_folder(tmp_path / "images", 4, ()), FeatureCache(tmp_path / "cache")
+    encoder = Encoder(SMALL)
+    look_up(cache, {"": encoder}, folder)
+    trained = Encoder(SMALL)
+    with torch.no_grad():
+        trained.vit.blocks[1].mlp.fc2.bias[0] += 1e-6  # pyright: ignore
+    wider = Encoder(SMALL.model_copy(update={"registers": 1}))
+    others: list[tuple[Any, dict[str, Any]]] = [
+        (trained, {}),
+        (wider, {}),
+        (None, {}),
+        (encoder, {"asked": Asked(block=1)}),
+        (encoder, {"asked": Asked(8)}),
+        (encoder, {"look": LOOK._replace(shown=0.875)}),
+        (encoder, {"look": LOOK._replace(mean=(0.4, 0.5, 0.5))}),
+    ]
+    for module, options in others:
+        before = len(passes)
+        found = look_up(cache, {"": module}, folder, **options)
+        assert len(passes) == before + 1
+        assert same(found, look_up(FeatureCache(None), {"": module}, folder, **options))
+    before, image = len(passes), Path(folder) / "2.png"
+    image.write_bytes(open_source("shapes:9").read(8))  # the same names, another picture
+    look_up(cache, {"": encoder}, folder)
+    assert len(passes) == before + 1
+    foreign = subject_of(Plain(), **WANTED).modules  # pyright: ignore[reportArgumentType]
+    look_up(cache, foreign, folder)
+    look_up(cache, foreign, folder)
+    assert len(passes) == before + 3  # nobody knows what such a module does
+
+
+def test_old_entries_make_room_and_large_ones_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    encoders = [Encoder(SMALL, seed=seed) for seed in range(3)]
+    for encoder in encoders:
+        look_up(cache, {"": encoder}, "shapes:40")
+        time.sleep(0.02)
+    look_up(cache, {"": encoders[0]}, "shapes:40")  # asked for again
+    size = sum(file.stat().st_size for file in (tmp_path / "cache").glob("*/*"))
+    monkeypatch.setattr(caching, "LARGEST", size * 3 // 4)
+    passes = counted(monkeypatch)
+    look_up(cache, {"": encoders[0]}, "shapes:40")
+    assert len(list((tmp_path / "cache").iterdir())) == 2 and not passes
+    look_up(cache, {"": encoders[2]}, "shapes:40")
+    assert not passes
+    monkeypatch.setattr(caching, "LARGEST", 1000)
+    large = look_up(cache, {"": encoders[1]}, "shapes:40")
+    assert passes == [1] and large[""].tokens["mean"].shape == (40, 32)
+
+
+def test_digests_tell_images_apart(tmp_path: Path) -> None:
+    folder = broken_folder(tmp_path / "images", 6, (3,))
+    source = open_source(folder)
+    words = digests_of(source, np.arange(6), workers=0)
+    assert len(set(words)) == 6  # what cannot be decoded has bytes as well
+    (tmp_path / "images/0.png").unlink()
+    refuse_shared(words[1:4], ["x", "", words[5]], name_of=source.name)
+    with pytest.raises(WrongRequest, match=r"1\.png is among"):
+        refuse_shared(words[1:], ["", words[1]], name_of=source.name)
+    assert weights_content(Encoder(SMALL)) == weights_content(Encoder(SMALL)) != weights_content(Encoder(SMALL, seed=1))
+
+
+class Plain(nn.Module):
+    """Somebody's module: images in, tokens out; the brightness of every quarter, and of the whole as cls."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        quarters = nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+        return torch.cat([quarters.mean(dim=1, keepdim=True), quarters], dim=1)
+
+
+class Pooled(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+WANTED = {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, untrained = (
+        timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, num_classes=0) for _ in range(2)
+    )
+    judged = subject_of(model, size=(32, 32), untrained=untrained)
+    assert judged.depth == 3 and judged.grid == (4, 4)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(judged.encoder(images).sequence, model.eval().forward_features(images))
+        last = judged.encoder(images, block=3).sequence
+        torch.testing.assert_close(model.norm(last), model.forward_features(images))
+    scores = evaluate.knn(judged, train="shapes:80", test="shapes:40:test", out=tmp_path)
+    assert [score.name for score in scores.scores] == ["knn_encoder_mean", "knn_encoder_cls"]
+    assert [score.name for score in scores.control] == ["knn_untrained_mean", "knn_untrained_cls", "knn_pixels"]
+    line = json.loads((tmp_path / "results.jsonl").read_text())
+    assert line["weights"] == "VisionTransformer" and "config_hash" not in line
+    block = evaluate.linear(judged, train="shapes:80", test="shapes:40:test", block=1)
+    assert block.about["block"] == 1 and block.scores[0].value != scores.scores[0].value
+    for run in (
+        evaluate.few_shot(judged, train="shapes:80", test="shapes:40:test", shots=(2,), shares=(), draws=1),
+        evaluate.segment(judged, train="shapes:40", test="shapes:20:test"),
+        evaluate.retrieval(judged, test="shapes:20"),
+        evaluate.probe(judged, train="shapes:80", test="shapes:40:test", epochs=1, out=tmp_path),
+    ):
+        assert run.scores and run.control
+    with pytest.raises(WrongRequest, match="--block 4 is none of VisionTransformer's blocks: there are 1 to 3"):
+        evaluate.knn(judged, train="shapes:80", test="shapes:40:test", block=4)
+
+
+def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
+    tokens = subject_of(Plain(), patch_size=16, name="plain", **WANTED)  # pyright: ignore[reportArgumentType]
+    pooled = subject_of(Pooled(), **WANTED)  # pyright: ignore[reportArgumentType]
+    found = {
+        str(one): evaluate.linear(one, train="shapes:200", test="shapes:80:test", cache=False)
+        for one in (tokens, pooled)
+    }
+    assert [score.name for score in found["plain"].scores] == ["linear_encoder_mean", "linear_encoder_cls"]
+    assert [score.name for score in found["Pooled"].scores] == ["linear_encoder_mean"]
+    values = {score.value for one in found.values() for score in one.scores}
+    assert len(values) == 1  # the same mean colour, by three ways
+    assert [score.name for score in found["plain"].control] == ["linear_pixels"]
+    assert evaluate.segment(tokens, train="shapes:40", test="shapes:20:test").scores
+    for refused, said in (
+        (lambda: evaluate.segment(pooled, train="shapes:40", test="shapes:20:test"), "Pooled has no patch tokens"),
+        (lambda: evaluate.knn(tokens, train="shapes:40", test="shapes:20:test", block=1), "there are none that can"),
+        (lambda: subject_of(Plain(), patch_size=8, **WANTED), "gives 4 patch tokens .* not the 16 of patch size 8"),
+        (lambda: subject_of(Plain()), "give the size, mean and std"),
+    ):
+        with pytest.raises(WrongRequest, match=said):
+            refused()
+
+
+@pytest.mark.slow
+def test_a_second_evaluation_reads_what_the_first_computed(tmp_path: Path, result_of: Callable) -> None:
+    where = {"OTHERVIEW_CACHE": str(tmp_path / "cache")}
+    words = ["--weights", "random:siamese_im_pico_32", "--train", "shapes:160", "--test", "shapes:80:test"]
+    first = result_of("evaluate", "knn", *words, **where)
+    entries = {path.name: os.stat(path / "kept.npy").st_mtime_ns for path in (tmp_path / "cache/features").iterdir()}  # noqa: PTH116
+    assert len(entries) == 6 - 2  # the untrained encoder is the encoder here, so it shares both entries
+    assert result_of("evaluate", "knn", *words, **where)["scores"] == first["scores"]
+    result_of("evaluate", "linear", *words, **where)
+    assert entries == {
+        path.name: os.stat(path / "kept.npy").st_mtime_ns  # noqa: PTH116
+        for path in (tmp_path / "cache/features").iterdir()
+    }
+    assert result_of("evaluate", "knn", *words, "--no-cache", **where)["scores"] == first["scores"]

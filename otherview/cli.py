@@ -13,12 +13,12 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tyro
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from otherview.config import RunConfig, first_line, load_config
+from otherview.config import first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.registry import find
 
@@ -32,7 +32,17 @@ VERBS = {
     "evaluate finetune": ("finetune", "Finetune", "the whole encoder learns the classes, by the paper's recipe"),
     "evaluate few-shot": ("few_shot", "FewShot", "logistic regression on the features of a few labelled images"),
     "evaluate robustness": ("robustness", "Robustness", "a fine-tuned classifier on corrupted and foreign images"),
-    "evaluate segment": ("segment", "Segment", "a linear head on frozen patch tokens that names every pixel"),
+    "evaluate detect": (
+        "detect",
+        "DetectRequest",
+        "boxes and masks of objects: ViTDet with Mask R-CNN, box and mask AP",
+    ),
+    "evaluate segment": ("segment", "SegmentRequest", "the class of every pixel: UPerNet on the whole encoder, mIoU"),
+    "evaluate linear-segment": (
+        "linear_segment",
+        "LinearSegment",
+        "a linear head on frozen patch tokens names every pixel",
+    ),
     "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),
     "show views": ("show", "ShowViews", "the two views of some images, as the learner sees them"),
     "show masks": ("show", "ShowMasks", "what is hidden: some masks and how often each patch is"),
@@ -45,7 +55,9 @@ VERBS = {
 }
 
 
+DEFAULT_RECIPES = {"evaluate detect": "vitdet_b_coco", "evaluate segment": "upernet_b_ade20k"}
 DEFAULT_RECIPE = "siamese_im_vit_b16"
+"""Of all other verbs."""
 
 
 def main() -> None:
@@ -104,20 +116,19 @@ def _parse(request: type, verb: str, flags: list[str]) -> Any:
     """Two steps: the recipe or config is read first, and its values become the defaults that the flags change."""
     if "config" not in request.__dataclass_fields__:
         return tyro.cli(request, args=flags, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
-    config, rest = _base_config(flags)
-    return tyro.cli(
-        _with_default_config(request, config), args=rest, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,)
-    )
-
-
-def _with_default_config(request: type, config: RunConfig) -> type:
-    """The same request whose `config` is filled in."""
     annotation = get_type_hints(request, include_extras=True)["config"]
+    config, rest = _base_config(flags, kind=get_args(annotation)[0], default=DEFAULT_RECIPES.get(verb, DEFAULT_RECIPE))
+    request = _with_default_config(request, annotation, config)
+    return tyro.cli(request, args=rest, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
+
+
+def _with_default_config(request: type, annotation: Any, config: BaseModel) -> type:
+    """The same request whose `config` is filled in."""
     body = {"__annotations__": {"config": annotation}, "config": config, "__doc__": request.__doc__}
     return dataclasses.dataclass(kw_only=True)(type(request.__name__, (request,), body))
 
 
-def _base_config(flags: list[str]) -> tuple[RunConfig, list[str]]:
+def _base_config(flags: list[str], *, kind: type[BaseModel], default: str) -> tuple[BaseModel, list[str]]:
     """Take --recipe NAME or --config FILE out of the flags."""
     found: dict[str, str] = {}
     rest: list[str] = []
@@ -131,8 +142,8 @@ def _base_config(flags: list[str]) -> tuple[RunConfig, list[str]]:
     if len(found) > 1:
         raise WrongRequest("--recipe and --config exclude each other: a config holds everything a recipe gives")
     if "--config" in found:
-        return load_config(Path(found["--config"])), rest
-    return find(found.get("--recipe", DEFAULT_RECIPE)).make(), rest
+        return read_config(Path(found["--config"]), kind), rest
+    return find(found.get("--recipe", default), kind).make(), rest
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ config_hash(config)      # names the science: equal hashes, equal results
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -119,16 +119,24 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: BaseModel) -> str:
     """The whole config, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read a config; raises WrongRequest for a file that is not one."""
+    """Read the config of a pre-training run; raises WrongRequest for a file that is not one."""
+    return read_config(path, RunConfig)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """Read a config of any kind; raises WrongRequest for a file that is not one."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return RunConfig.model_validate(content)
+        return kind.model_validate(content)
     except OSError as error:
         raise WrongRequest(f"{path} cannot be read ({error.strerror}): give the config.yaml of a run") from error
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:

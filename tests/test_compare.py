@@ -144,7 +144,7 @@ def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
         assert {
             "knn_encoder_mean",
             "linear_encoder_mean",
-            "segment_encoder_miou",
+            "linear_segment_encoder_miou",
             "retrieval_encoder",
             "few_shot_encoder_mean (1 %)",
             "knn_pixels",

@@ -210,7 +210,7 @@ def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
     assert block.about["block"] == 1 and block.scores[0].value != scores.scores[0].value
     for run in (
         evaluate.few_shot(judged, train="shapes:80", test="shapes:40:test", shots=(2,), shares=(), draws=1),
-        evaluate.segment(judged, train="shapes:40", test="shapes:20:test"),
+        evaluate.linear_segment(judged, train="shapes:40", test="shapes:20:test"),
         evaluate.retrieval(judged, test="shapes:20"),
         evaluate.probe(judged, train="shapes:80", test="shapes:40:test", epochs=1, out=tmp_path),
     ):
@@ -231,9 +231,12 @@ def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
     values = {score.value for one in found.values() for score in one.scores}
     assert len(values) == 1  # the same mean colour, by three ways
     assert [score.name for score in found["plain"].control] == ["linear_pixels"]
-    assert evaluate.segment(tokens, train="shapes:40", test="shapes:20:test").scores
+    assert evaluate.linear_segment(tokens, train="shapes:40", test="shapes:20:test").scores
     for refused, said in (
-        (lambda: evaluate.segment(pooled, train="shapes:40", test="shapes:20:test"), "Pooled has no patch tokens"),
+        (
+            lambda: evaluate.linear_segment(pooled, train="shapes:40", test="shapes:20:test"),
+            "Pooled has no patch tokens",
+        ),
         (lambda: evaluate.knn(tokens, train="shapes:40", test="shapes:20:test", block=1), "there are none that can"),
         (lambda: subject_of(Plain(), patch_size=8, **WANTED), "gives 4 patch tokens .* not the 16 of patch size 8"),
         (lambda: subject_of(Plain()), "give the size, mean and std"),

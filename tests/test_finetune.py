@@ -23,8 +23,8 @@ from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
 from otherview.training.journal import read_journal
+from otherview.training.schedule import rate_at
 from otherview.training.settings import TrainingSettings
-from otherview.training.step import rate_at
 from otherview.verbs.weights import load_encoder
 from otherview.views.augmented import AugmentedViews, drawn_from
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
@@ -78,7 +78,7 @@ def test_rates_by_layer_are_timms() -> None:
         if not name.endswith("_token"):  # ours never decays tokens, as the protocol says
             assert ours[id(mine[name])]["weight_decay"] == known[id(value)]["weight_decay"], name
     assert ours[id(mine["cls_token"])]["weight_decay"] == 0
-    assert [layer_of(f"encoder.vit.blocks.{k}.norm1.weight", last=5) for k in range(4)] == [1, 2, 3, 4]
+    assert [layer_of(f"blocks.{k}.norm1.weight", last=5) for k in range(4)] == [1, 2, 3, 4]
 
 
 def test_what_is_drawn_depends_on_seed_and_progress_alone() -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from otherview.data.objects import pixels_named
 from otherview.data.picture import Look, Picture
 from otherview.data.spec import open_source
 from otherview.evaluation.features import centre
@@ -18,7 +19,6 @@ from otherview.evaluation.segment import (
     centre_labels,
     fit_head,
     patch_labels,
-    pixel_labels,
     segment,
 )
 from otherview.geometry import PatchGrid
@@ -83,16 +83,18 @@ def test_tokens_that_know_the_labels_segment_and_noise_does_not() -> None:
 
 def test_the_verb_beside_its_controls(tmp_path: Path, result_of: Callable, otherview: Callable) -> None:
     words = ("--weights", "random:siamese_im_pico_32", "--test", "shapes:60:test")
-    found = result_of("evaluate", "segment", *words, "--train", "shapes:120")
+    found = result_of("evaluate", "linear-segment", *words, "--train", "shapes:120")
     scores = {score["name"]: score for score in [*found["scores"], *found["control"]]}
-    assert scores["segment_encoder_miou"]["value"] == pytest.approx(scores["segment_untrained_miou"]["value"])
-    assert scores["segment_encoder_accuracy"]["value"] > scores["segment_encoder_miou"]["value"]
-    assert scores["segment_pixels_miou"]["n"] == 60 and scores["segment_pixels_miou"]["spread"] > 0
+    assert scores["linear_segment_encoder_miou"]["value"] == pytest.approx(
+        scores["linear_segment_untrained_miou"]["value"]
+    )
+    assert scores["linear_segment_encoder_accuracy"]["value"] > scores["linear_segment_encoder_miou"]["value"]
+    assert scores["linear_segment_pixels_miou"]["n"] == 60 and scores["linear_segment_pixels_miou"]["spread"] > 0
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    done = otherview("evaluate", "segment", *words, "--train", tmp_path)
+    done = otherview("evaluate", "linear-segment", *words, "--train", tmp_path)
     assert done.returncode == 2 and "has no pixel labels" in done.stderr
 
 
 def test_joined_sources_keep_their_pixel_labels() -> None:
     both = open_source("shapes:3,shapes:2:test")
-    assert (pixel_labels(both, 4, spec="") == open_source("shapes:2:test").pixel_labels(1)).all()
+    assert (pixels_named(both, 4) == open_source("shapes:2:test").pixel_labels(1)).all()

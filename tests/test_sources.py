@@ -215,7 +215,7 @@ def test_coco_and_lvis(tmp_path: Path) -> None:
     source = open_source(f"coco:{annotations}@{tmp_path / 'pics'}")
     assert isinstance(source, CocoImages)
     assert [int(picture_of(source, index).decode()[0, 0, 0]) for index in range(2)] == [9, 9]
-    assert (source.objects(0), source.objects(1)) == ([crowd], [])
+    assert (source.annotations(0), source.annotations(1)) == ([crowd], [])
     assert (source.image_id(1), source.label(0)) == (5, None)
 
 

@@ -29,7 +29,7 @@ except ImportError:  # Windows: two processes may build the same index, the late
     fcntl = None
 
 NO_LABEL = -1
-FORMAT = 3
+FORMAT = 4
 """Raised when an index changes its meaning, so that old ones are not read."""
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, faults_named, upright
+from otherview.data.objects import nothing_placed
 from otherview.data.source import unlabelled
 from otherview.errors import BrokenImage
 from otherview.learner import Reduced
@@ -22,7 +23,8 @@ class JpegPicture:
             raise ValueError(f"colour space {space}")
         if height * width > MOST_PIXELS:
             raise BrokenImage(f"{height}×{width} pixels: more than {MOST_PIXELS:,} are taken for a decompression bomb")
-        self.name, self.label, self._data = name, unlabelled, data
+        self.name, self._data = name, data
+        self.label, self.objects, self.pixel_labels = unlabelled, nothing_placed, nothing_placed
         self._orientation = _orientation(data)
         self._size = (width, height) if self._orientation in (5, 6, 7, 8) else (height, width)
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from otherview.data.levels import RGB, Decoding
 from otherview.data.picture import picture_of
 from otherview.data.plan import StepPlan
+from otherview.data.ragged import collate_samples
 from otherview.data.source import Source
 from otherview.errors import BrokenImage
 from otherview.learner import Views
@@ -95,6 +96,7 @@ def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int,
     return DataLoader(
         maker,
         batch_sampler=_PlanSampler(plan, start),
+        collate_fn=collate_samples,
         num_workers=min(workers, usable_cores()),
         worker_init_fn=settle_worker,
         pin_memory=pin,

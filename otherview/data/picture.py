@@ -19,6 +19,7 @@ import numpy as np
 from otherview.data.decode import decode_values
 from otherview.data.jpeg import JPEG_START, JpegPicture
 from otherview.data.levels import RGB, Decoding, to_levels
+from otherview.data.objects import nothing_placed, pixels_named, placed
 from otherview.data.source import Source, unlabelled
 from otherview.errors import BrokenImage
 from otherview.learner import Reduced
@@ -43,7 +44,7 @@ class Picture:
 
     def __init__(self, name: str, pixels: np.ndarray) -> None:
         self.name = name
-        self.label = unlabelled
+        self.label, self.objects, self.pixel_labels = unlabelled, nothing_placed, nothing_placed
         self._pixels = pixels
 
     @property
@@ -77,7 +78,8 @@ def open_picture(data: bytes, name: str, decoding: Decoding = RGB) -> Picture | 
 
 
 def picture_of(source: Source, index: int, decoding: Decoding = RGB) -> Picture | JpegPicture:
-    """Open one image of a source; its class is looked up when it is asked for."""
+    """Open one image of a source; its class, its objects and the classes of its pixels are looked up when asked for."""
     picture = open_picture(source.read(index), source.name(index), decoding)
     picture.label = partial(source.label, index)
+    picture.objects, picture.pixel_labels = partial(placed, source, index), partial(pixels_named, source, index)
     return picture

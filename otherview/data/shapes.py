@@ -11,11 +11,12 @@ and where that was brightness or colour nothing else was learned in demo time (d
 import math
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from otherview.data.objects import Category, Objects, mask_tools
 from otherview.errors import WrongRequest
 
 SPLITS = ("train", "val", "test")
@@ -136,6 +137,42 @@ class Shapes:
     def pixel_labels(self, index: int) -> np.ndarray:
         """uint8 [S, S]: 0 ground, else class + 1."""
         return self.drawing(index).pixel_labels
+
+    @property
+    def categories(self) -> list[Category]:
+        """The outlines, with ids from 1 on."""
+        return [Category(number + 1, name) for number, name in enumerate(CLASSES)]
+
+    def image_id(self, index: int) -> int:
+        """Counted from 1."""
+        return index + 1
+
+    def kinds(self, index: int) -> list[int]:
+        """All objects of an image are of its class."""
+        return [self.label(index)]
+
+    def objects(self, index: int) -> Objects:
+        """The visible parts of the objects."""
+        drawn = self.drawing(index)
+        return Objects(drawn.boxes, np.full(len(drawn.boxes), drawn.label), drawn.masks.astype(np.uint8))
+
+    def truth(self) -> dict[str, Any]:
+        """Every object with its mask in run lengths."""
+        masks, annotations = mask_tools(), list[dict[str, Any]]()
+        for index in range(self.count):
+            boxes, classes, bitmaps = self.objects(index)
+            for box, kind, bitmap in zip(boxes.tolist(), classes.tolist(), bitmaps, strict=True):
+                runs = masks.encode(np.asfortranarray(bitmap))
+                place = {"image_id": self.image_id(index), "category_id": kind + 1, "iscrowd": 0}
+                sides = [*box[:2], box[2] - box[0], box[3] - box[1]]
+                shape = {"bbox": sides, "area": int(bitmap.sum()), "segmentation": runs}
+                annotations.append({"id": len(annotations) + 1, **place, **shape})
+        images = [{"id": self.image_id(index), "height": self.size, "width": self.size} for index in range(self.count)]
+        return {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": kind.id, "name": kind.name} for kind in self.categories],
+        }
 
     def drawing(self, index: int) -> Drawing:
         """The image with boxes, masks and ground."""

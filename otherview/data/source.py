@@ -110,6 +110,13 @@ class Relabelled(Selected):
         return int(self.labels[index])
 
 
+def behind(source: Source, index: int) -> tuple[Source, int]:
+    """The source that an image comes from in the end, and its index there."""
+    while isinstance(source, Joined | Selected):
+        source, index = source.locate(index)
+    return source, index
+
+
 def joined(parts: Sequence[Source]) -> Source:
     """One source of several."""
     return parts[0] if len(parts) == 1 else Joined(parts)

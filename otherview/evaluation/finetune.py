@@ -27,6 +27,7 @@ from otherview.learner import Learner, StepLoss
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
 from otherview.seeding import named_seed
+from otherview.training.optim import layered_groups
 from otherview.views.augmented import AugmentedViews
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
@@ -67,13 +68,14 @@ class FineTune(Learner):
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """A group for each layer and whether it decays; the rate falls by `layer_decay` from the head down."""
         last = len(self.encoder.vit.blocks) + 1
-        groups: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, value in self.named_parameters():
-            layer, decays = layer_of(name, last=last), value.ndim > 1 and not name.endswith("_token")
-            scale, decay = self.by.layer_decay ** (last - layer), weight_decay if decays else 0.0
-            group = groups.setdefault((layer, decays), {"params": [], "lr_scale": scale, "weight_decay": decay})
-            group["params"].append(value)
-        return list(groups.values())
+        return layered_groups(
+            self,
+            lambda name: layer_of(name.removeprefix("encoder.vit."), last=last),
+            spared=lambda name, value: value.ndim <= 1 or name.endswith("_token"),
+            last=last,
+            layer_decay=self.by.layer_decay,
+            weight_decay=weight_decay,
+        )
 
     def prepare(self, micro_batches: Sequence[LabelledView], progress: float) -> None:
         """Set the generators that erasing, mixing and drop path draw from."""
@@ -106,9 +108,9 @@ class FineTune(Learner):
 
 
 def layer_of(name: str, *, last: int) -> int:
-    """Tokens and patch embedding are layer 0, block k is k + 1, the rest is `last`."""
-    parts = name.removeprefix("encoder.vit.").split(".")
-    if parts[0] in ("cls_token", "reg_token", "patch_embed"):
+    """Tokens, positions and patch embedding are layer 0, block k is k + 1, the rest is `last`; by timm's names."""
+    parts = name.split(".")
+    if parts[0] in ("cls_token", "reg_token", "patch_embed", "pos_embed"):
         return 0
     return int(parts[1]) + 1 if parts[0] == "blocks" else last
 

@@ -6,8 +6,8 @@ The head is fitted on patches, each labelled by most of its pixels; at test time
 Axes: I images, L patches, D width, K classes, H and W pixels.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,32 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.data.source import Joined, Selected, Source
-from otherview.errors import WrongRequest
+from otherview.errors import BrokenImage
 from otherview.evaluation.logistic import LinearClassifier, fit_logistic
 from otherview.geometry import PatchGrid
 
 IGNORED = 255
 """Pixels with this label count nowhere."""
 RESAMPLES = 200
-
-
-@runtime_checkable
-class PixelLabelled(Protocol):
-    """A source that knows the class of every pixel."""
-
-    def pixel_labels(self, index: int) -> np.ndarray:
-        """uint [H, W]"""
-        ...
-
-
-def pixel_labels(source: Source, index: int, *, spec: str) -> np.ndarray:
-    """The classes of an image's pixels; raises WrongRequest where the source has none."""
-    while isinstance(source, Joined | Selected):
-        source, index = source.locate(index)
-    if not isinstance(source, PixelLabelled):
-        raise WrongRequest(f"{spec} has no pixel labels: give shapes:N or pixels:IMAGES/@LABELS/")
-    return source.pixel_labels(index)
 
 
 def centre_labels(labels: np.ndarray, size: tuple[int, int]) -> Int[Tensor, "H W"]:
@@ -70,6 +51,11 @@ class Segmented(NamedTuple):
 
     confusion: Float[Tensor, "I K K"]
     """Pixels of every image by truth and prediction."""
+
+    @classmethod
+    def of(cls, found: Sequence[np.ndarray]) -> "Segmented":
+        """From the confusion of every image."""
+        return cls(torch.from_numpy(np.stack(found)).double())
 
     @property
     def miou(self) -> float:
@@ -120,7 +106,18 @@ def segment(
     for image, truth in zip(tokens, labels, strict=True):
         scores = head.logits(image).T.reshape(1, -1, *grid)
         predicted = F.interpolate(scores, truth.shape, mode="bilinear", align_corners=False)[0].argmax(dim=0)
-        counted = truth != IGNORED
-        pairs = truth[counted] * classes + predicted[counted]
-        found.append(torch.bincount(pairs, minlength=classes**2).view(classes, classes).double())
-    return Segmented(torch.stack(found))
+        found.append(pixel_confusion(truth.numpy(), predicted.numpy(), classes=classes))
+    return Segmented.of(found)
+
+
+def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
+    """Pixels of one image by truth (rows) and prediction (columns), without those that count nowhere: [K, K].
+
+    Pixels of a class beyond the `classes` known are an error of the data: raises BrokenImage.
+    """
+    counted = truth != IGNORED
+    known = truth[counted].astype(np.int64)
+    if known.max(initial=0) >= classes:
+        raise BrokenImage(f"its labels reach class {known.max()}, where there are {classes}")
+    pairs = known * classes + predicted[counted].astype(np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

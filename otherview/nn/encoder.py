@@ -9,6 +9,7 @@ computed for the grid of the images at hand.
 Axes: B images, C channels, H and W pixels, L patches, V visible patches, N tokens, D width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -85,28 +86,44 @@ class Encoder(nn.Module):
         With `block`, counted from 1, tokens as that block leaves them; else the last block's, after the final norm where
         there is one.
         """
+        sequence = self._sequence(images, visible)
+        for transform in self.vit.blocks[:block]:
+            sequence = transform(sequence)
+        return Tokens(sequence if block else self.vit.norm(sequence), self.prefix)
+
+    def taps(
+        self,
+        images: Float[Tensor, "B C H W"],
+        after: Sequence[int],
+        *,
+        biases: Sequence[Float[Tensor, "1 heads N N"]] = (),
+    ) -> list[Tokens]:
+        """Tokens as each of the blocks `after`, counted from 1, leaves them; `biases` has what a block's attention adds."""
+        sequence, found = self._sequence(images, None), dict[int, Tokens]()
+        for number, transform in enumerate(self.vit.blocks, start=1):
+            sequence = transform(sequence, attn_mask=biases[number - 1]) if biases else transform(sequence)
+            found[number] = Tokens(sequence, self.prefix)
+        return [found[number] for number in after]
+
+    def _sequence(self, images: Tensor, visible: Tensor | None) -> Float[Tensor, "B N D"]:
+        """[cls, registers, patches] as they enter the first block."""
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
         learned = [token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None]
-        sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
-        for transform in self.vit.blocks[:block]:
-            sequence = transform(sequence)
-        return Tokens(sequence if block else self.vit.norm(sequence), self.prefix)
+        return torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
+
+    def positions(self, grid: PatchGrid, device: torch.device) -> Float[Tensor, "L D"]:
+        """The position table of a grid of patches."""
+        table = sincos_grid(grid, width=self.settings.width, trained_on=self.grid, device=device)
+        return halves_swapped(table) if self.settings.column_first else table
 
     def _embed(self, images: Tensor) -> Float[Tensor, "B L D"]:
         height, width = images.shape[-2:]
         size = self.settings.patch_size
         if height % size or width % size:
             raise WrongRequest(f"images of {height}×{width} are not divided by the encoder's patch size {size}")
-        table = sincos_grid(
-            PatchGrid(height // size, width // size),
-            width=self.settings.width,
-            trained_on=self.grid,
-            device=images.device,
-        )
-        if self.settings.column_first:
-            table = halves_swapped(table)
+        table = self.positions(PatchGrid(height // size, width // size), images.device)
         return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
 
 

@@ -7,17 +7,35 @@ config = recipe.make()
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, get_type_hints
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from otherview.config import RunConfig
+from otherview.dense.settings import DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
+
+Config = TypeVar("Config", bound=BaseModel, default=RunConfig)
+VERBS: dict[type[BaseModel], str] = {
+    RunConfig: "pretrain",
+    DetectConfig: "evaluate detect",
+    SegmentConfig: "evaluate segment",
+}
+"""Whose config a recipe gives."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[Config]):
     """A named config with what it takes and what to expect."""
 
     name: str
-    make: Callable[[], RunConfig]
+    make: Callable[[], Config]
+
+    @property
+    def kind(self) -> type[BaseModel]:
+        """The class of its config."""
+        return get_type_hints(self.make)["return"]
 
     @property
     def header(self) -> str:
@@ -25,18 +43,35 @@ class Recipe:
         return "\n".join(line.strip() for line in (self.make.__doc__ or "").strip().splitlines())
 
 
-def all_recipes() -> dict[str, Recipe]:
+def all_recipes() -> dict[str, Recipe[BaseModel]]:
     """Every recipe by name."""
-    from otherview.recipes import rivals, siamese_im
+    from otherview.recipes import dense, rivals, siamese_im
 
-    return {make.__name__: Recipe(make.__name__, make) for make in (*siamese_im.RECIPES, *rivals.RECIPES)}
+    made = (*siamese_im.RECIPES, *rivals.RECIPES, *dense.RECIPES)
+    return {make.__name__: Recipe(make.__name__, make) for make in made}
 
 
-def find(name: str) -> Recipe:
-    """The recipe of that name; raises WrongRequest that lists what there is."""
-    known = all_recipes()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "there are: " + ", ".join(known)
-        raise WrongRequest(f"no recipe is called {name!r}: {hint} (`otherview recipes` lists them)")
-    return known[name]
+def recipes_of(kind: type[Config]) -> dict[str, Recipe[Config]]:
+    """The recipes of one verb by name."""
+    return {name: recipe for name, recipe in all_recipes().items() if recipe.kind is kind}  # pyright: ignore[reportReturnType]
+
+
+def find(name: str, kind: type[Config] = RunConfig) -> Recipe[Config]:
+    """A verb's recipe of that name; raises WrongRequest that lists what there is."""
+    known = recipes_of(kind)
+    if name not in known and (other := all_recipes().get(name)):
+        raise WrongRequest(f"{name} is a recipe of `otherview {VERBS[other.kind]}`: here there are {', '.join(known)}")
+    return _among(known, name)
+
+
+def named(name: str) -> Recipe[BaseModel]:
+    """Any verb's recipe of that name; raises WrongRequest that lists what there is."""
+    return _among(all_recipes(), name)
+
+
+def _among(known: dict[str, Recipe[Config]], name: str) -> Recipe[Config]:
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "there are: " + ", ".join(known)
+    raise WrongRequest(f"no recipe is called {name!r}: {hint} (`otherview recipes` lists them)")

@@ -34,7 +34,7 @@ def shaded(view: View, grid: PatchGrid) -> np.ndarray:
     return (pixels * np.where(np.kron(hidden, np.ones(size)), HIDDEN_SHADE, 1)[..., None]).astype(np.uint8)
 
 
-def _panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
+def panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
     """An image whose axes count pixels from its upper left edge, as crops and places do; of many channels, three."""
     pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=2)
     axes.imshow(pixels, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
@@ -62,12 +62,12 @@ def draw_views(images: Sequence[Image], pairs: Sequence[ViewPair], grid: PatchGr
     """A row per image: the image with both crops, the seen view, the seen view masked, the other view."""
     figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
     for axes, image, pair in zip(rows, images, pairs, strict=True):
-        _panel(axes[0], image.decode(), f"image {image.height}×{image.width} px")
+        panel(axes[0], image.decode(), f"image {image.height}×{image.width} px")
         _outline(axes[0], pair.seen.crop, "seen", above=True)
         _outline(axes[0], pair.other.crop, "other", above=False)
-        _panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")
-        _panel(axes[2], shaded(pair.seen, grid), f"{int(pair.seen.hidden.sum())} of {grid.patches} patches hidden")
-        _panel(axes[3], pixels_of(pair.other), f"other: {_as_said(pair.other.crop)}")
+        panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")
+        panel(axes[2], shaded(pair.seen, grid), f"{int(pair.seen.hidden.sum())} of {grid.patches} patches hidden")
+        panel(axes[3], pixels_of(pair.other), f"other: {_as_said(pair.other.crop)}")
     return figure
 
 
@@ -78,7 +78,7 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
     figure = plt.figure(figsize=(9, max(3.6, 1.25 * lines)), layout="constrained")
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.1 * columns, 4.6]))
     for axes, mask in zip(left.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
-        _panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
+        panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
     axes = right.subplots()
     shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")
     axes.set_title(f"how often each patch is hidden, over {count:,} masks", fontsize=9)
@@ -118,7 +118,7 @@ def _marked(grid: PatchGrid) -> list[tuple[int, int]]:
 def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
     pixels = pixels_of(view)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
-    _panel(axes, pixels, "the other view, to be predicted")
+    panel(axes, pixels, "the other view, to be predicted")
     for number, (u, v) in enumerate(_marked(grid), 1):
         _dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
 
@@ -136,7 +136,7 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     y = ((placement.rows + 0.5) * size[0]).numpy()
     x = ((placement.columns + 0.5) * size[1]).numpy()
     half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
-    _panel(axes, pixels, "the seen view, masked, and where those patches fall in it")
+    panel(axes, pixels, "the seen view, masked, and where those patches fall in it")
     for edge in np.concatenate([[y.min() - half[0]], y + half[0]]) if y[0] < y[-1] else ():
         axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
     for edge in np.concatenate([[x.min() - half[1]], np.sort(x) + half[1]]):
@@ -160,7 +160,7 @@ def draw_neighbours(
     for which, query in enumerate(queries):
         for line, (name, neighbours) in enumerate(rows):
             axes = grid[which * len(rows) + line]
-            _panel(axes[0], query, name)
-            for panel, image in zip(axes[1:], neighbours[which], strict=True):
-                _panel(panel, image, "")
+            panel(axes[0], query, name)
+            for beside, image in zip(axes[1:], neighbours[which], strict=True):
+                panel(beside, image, "")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_EVERY_SECONDS = 15.0
+PLAIN_EVERY_SECONDS, WORTH_A_LINE_SECONDS = 15.0, 2.0
 
 
 def stderr_console() -> Console:
@@ -45,10 +45,15 @@ class RunProgress:
         text = "".join(f" · {name} {value}" for name, value in figures.items())
         if self.bar:
             self.bar.update(self.task, completed=done, figures=text.removeprefix(" · "))
-        elif self.speak and (time.monotonic() - self.said > PLAIN_EVERY_SECONDS or done == self.total):
+        elif self.speak and self._is_time(done):
             self.said = time.monotonic()
             left = (self.said - self.began) / max(1, done - self.start) * (self.total - done)
             self.console.print(f"{self.title} {done}/{self.total}{text} · {clock(left)} left", markup=False)
+
+    def _is_time(self, done: int) -> bool:
+        """Plain lines come now and then; the last one where it took long enough to be waited for."""
+        now = time.monotonic()
+        return now - self.said > PLAIN_EVERY_SECONDS or (done == self.total and now - self.began > WORTH_A_LINE_SECONDS)
 
     def advance(self, count: int) -> None:
         """`count` more steps are behind us."""

@@ -64,7 +64,7 @@ def train(run: Run) -> Summary:
                 figures = {**_figures(learner, outcome, clockwork), "skipped": run.tally.skipped}
                 _log(run, journal, done, figures)
             _observe(run, done, journal, progress)
-            if done % run.steps_per_epoch == 0 and done < run.steps:
+            if run.judged and done % run.steps_per_epoch == 0 and done < run.steps:
                 _judge(run, done, journal, progress)
             if outcome.asked and done < run.steps:
                 raise _stopped(run, done, save(run, optimiser, journal, done))

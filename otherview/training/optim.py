@@ -1,9 +1,11 @@
 """The optimisers, over the groups that the learner hands in: AdamW (specification 1.9), and LARS for probes (2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
+from torch import nn
 
 from otherview.learner import Learner
 from otherview.training.settings import TrainingSettings
@@ -14,6 +16,28 @@ def make_optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.
     return torch.optim.AdamW(
         learner.parameter_groups(settings.weight_decay), lr=0.0, betas=settings.betas, eps=1e-8, fused=_fused(learner)
     )
+
+
+def layered_groups(
+    model: nn.Module,
+    layer_of: Callable[[str], int],
+    *,
+    spared: Callable[[str, nn.Parameter], bool],
+    last: int,
+    layer_decay: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """A group of trained parameters for each layer and whether it decays: the rate falls by `layer_decay` from `last` down.
+
+    `layer_of` and `spared` (from weight decay) are asked with the parameters' names.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            layer, decay = layer_of(name), 0.0 if spared(name, value) else weight_decay
+            fresh = {"params": [], "lr_scale": layer_decay ** (last - layer), "weight_decay": decay}
+            groups.setdefault((layer, decay > 0), fresh)["params"].append(value)
+    return list(groups.values())
 
 
 def make_lars(learner: Learner, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from otherview.data.loader import Sample
 from otherview.learner import Learner, Observer
 from otherview.training.optim import make_optimiser
+from otherview.training.schedule import Rate, rate_at
 from otherview.training.settings import TrainingSettings
 
 
@@ -62,6 +63,10 @@ class Run:
     """What to call an image in a message."""
     observers: Sequence[Observer] = ()
     make_optimiser: Callable[[Learner, TrainingSettings], torch.optim.Optimizer] = make_optimiser
+    rate: Rate = rate_at
+    """The learning rate of a step."""
+    judged: bool = True
+    """Whether a verdict is given at every epoch's end; what it speaks of are the figures of pre-training."""
     title: str = "pre-training"
     """What the progress bar says."""
     track: Callable[[Mapping[str, float], int], None] = lambda _figures, _step: None

@@ -19,8 +19,6 @@ from otherview.distributed import mean_over_ranks
 from otherview.learner import StepLoss
 from otherview.training.optim import set_rate
 from otherview.training.run import Run
-from otherview.training.schedule import warmup_cosine
-from otherview.training.settings import TrainingSettings
 
 
 class Outcome(NamedTuple):
@@ -42,7 +40,7 @@ def take_step(
     wrapped: torch.nn.Module, run: Run, optimiser: torch.optim.Optimizer, samples: Sequence[Sample], step: int
 ) -> Outcome:
     """Gradients, clipping, the host's one read, and the optimiser's step where everything is finite."""
-    rate = rate_at(run.settings, run.batch, step / run.steps)
+    rate = run.rate(run.settings, run.batch, step / run.steps)
     set_rate(optimiser, rate)
     loss, context = _gradients(wrapped, run, [sample.views for sample in samples], step / run.steps)
     trained = [parameter for parameter in run.learner.parameters() if parameter.requires_grad]
@@ -55,13 +53,6 @@ def take_step(
     optimiser.zero_grad(set_to_none=True)
     asked, replaced = numbers.pop("asked") > 0, numbers.pop("broken")
     return Outcome({**numbers, "lr": rate}, context, finite, asked, replaced)
-
-
-def rate_at(settings: TrainingSettings, batch: int, progress: float) -> float:
-    """Linear from 0 to the peak, then half a cosine down to the least."""
-    peak = settings.lr_per_256 * batch / 256
-    share = warmup_cosine(progress, warmup=settings.warmup)
-    return peak * share if progress < settings.warmup else settings.least_lr + (peak - settings.least_lr) * share
 
 
 def _gradients(wrapped: torch.nn.Module, run: Run, views: list[Any], progress: float) -> tuple[StepLoss, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from otherview.report.comparison import Row
 
 
-Measure = Literal["knn", "linear", "few-shot", "segment", "retrieval"]
+Measure = Literal["knn", "linear", "few-shot", "linear-segment", "retrieval"]
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
 from otherview.training.launch import launched_rank
+from otherview.verbs.detect import detect
 from otherview.verbs.few_shot import few_shot
 from otherview.verbs.finetune import finetune
 from otherview.verbs.judging import (
@@ -27,6 +28,7 @@ from otherview.verbs.judging import (
     read_contents,
     show_scores,
 )
+from otherview.verbs.linear_segment import linear_segment
 from otherview.verbs.probe import probe
 from otherview.verbs.request import check_written
 from otherview.verbs.retrieval import retrieval
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from otherview.evaluation.frozen import Classify
     from otherview.evaluation.subject import Subject
 
-__all__ = ["few_shot", "finetune", "knn", "linear", "probe", "retrieval", "robustness", "segment"]
+__all__ = [
+    "detect", "few_shot", "finetune", "knn", "linear", "linear_segment", "probe", "retrieval", "robustness",
+    "segment",
+]  # fmt: skip
 
 
 @dataclass(kw_only=True)

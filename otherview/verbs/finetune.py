@@ -125,7 +125,7 @@ def _tuned(
     from otherview.evaluation.content import weights_content
     from otherview.training.optim import make_optimiser
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, fitted, labels_content
+    from otherview.verbs.fitting import Fit, fitted, labelled, labels_content
     from otherview.weights.classifier import save_classifier
 
     side, batch, device = sides[0], _batch(sides[0], request), resolve_device(request.device)
@@ -137,7 +137,7 @@ def _tuned(
             "images": labels_content(side), "steps": steps, "batch": batch, "accumulation": request.accumulation,
             "seed": request.seed, **{setting: getattr(request, setting) for setting in DECIDING},
         },
-        side=side,
+        source=labelled(side),
         plan=StepPlan(len(side.indices), batch, steps, request.seed, accumulation=request.accumulation),
         settings=TrainingSettings(
             lr_per_256=request.rate, least_lr=LEAST_RATE, warmup=WARMUP, weight_decay=request.weight_decay,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.atomic import write_atomically
 from otherview.errors import WrongRequest
 from otherview.training.launch import launched_rank
+from otherview.training.schedule import Rate, rate_at
 from otherview.verbs.assemble import make_accelerator
 from otherview.verbs.judging import Judging
 from otherview.verbs.request import DeviceName, resolve_device, set_threads
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from otherview.data.levels import Decoding
     from otherview.data.picture import Look
     from otherview.data.plan import StepPlan
+    from otherview.data.source import Source
     from otherview.evaluation.frozen import Side
     from otherview.geometry import Crop, PatchGrid
     from otherview.learner import Learner
@@ -36,7 +38,7 @@ class Fit:
     folder: Path
     about: dict[str, Any]
     """Protocol, data and weights in words: a folder that holds another fit is refused."""
-    side: "Side"
+    source: "Source"
     plan: "StepPlan"
     settings: "TrainingSettings"
     decoding: "Decoding"
@@ -87,6 +89,13 @@ def check_fit(folder: Path, about: dict[str, Any]) -> None:
         raise WrongRequest(f"{folder} cannot be written ({error.strerror}): choose a folder of yours") from error
 
 
+def labelled(side: "Side") -> "Source":
+    """The images of a side with its numbers of classes."""
+    from otherview.data.source import Relabelled
+
+    return Relabelled(side.source, side.indices, labels=side.labels.numpy(), names=side.names)
+
+
 def labels_content(side: "Side") -> str:
     """Sixteen hexadecimal digits of which images a side has, in which classes."""
     digest = blake2b("\n".join(side.names).encode(), digest_size=8)
@@ -95,11 +104,14 @@ def labels_content(side: "Side") -> str:
 
 
 def fitted(
-    learner: "Learner", fit: Fit, *, make_optimiser: "Callable[[Learner, TrainingSettings], torch.optim.Optimizer]"
+    learner: "Learner",
+    fit: Fit,
+    *,
+    make_optimiser: "Callable[[Learner, TrainingSettings], torch.optim.Optimizer]",
+    rate: "Rate" = rate_at,
 ) -> None:
     """Train from the last checkpoint, or from the start, to the end; the learner is changed in place."""
     from otherview.data.loader import SampleMaker, make_loader
-    from otherview.data.source import Relabelled
     from otherview.distributed import rank, ranks
     from otherview.training.loop import train
     from otherview.training.run import Run
@@ -110,9 +122,7 @@ def fitted(
     accelerator = make_accelerator(chosen, fit.settings, fit.folder)
     set_threads(fit.threads)
     plan = replace(fit.plan, ranks=ranks(), rank=rank())
-    labels, names = fit.side.labels.numpy(), fit.side.names
-    source = Relabelled(fit.side.source, fit.side.indices, labels=labels, names=names)
-    maker = SampleMaker(source, learner.views, plan.seed, fit.decoding)
+    maker = SampleMaker(fit.source, learner.views, plan.seed, fit.decoding)
     if rank() == 0:
         print(f"{plan.steps:,} steps of {plan.batch} images, in {fit.folder}", file=sys.stderr)
     run = Run(
@@ -127,8 +137,10 @@ def fitted(
         loader_from=lambda step: make_loader(
             maker, plan, start=step, workers=fit.settings.workers, pin=chosen.type == "cuda"
         ),
-        name_of=source.name,
+        name_of=fit.source.name,
         make_optimiser=make_optimiser,
+        rate=rate,
+        judged=False,
         title=str(fit.about["protocol"]),
     )
     with only_writer(fit.folder), stop_requests() as run.asked_to_stop:

@@ -92,7 +92,7 @@ def _train(subject: "Subject", side: "Side", request: ProbeRequest) -> "tuple[Li
     from otherview.evaluation.probe import LinearProbe
     from otherview.training.optim import make_lars
     from otherview.training.settings import TrainingSettings
-    from otherview.verbs.fitting import Fit, crops_of, default_batch, fitted, labels_content
+    from otherview.verbs.fitting import Fit, crops_of, default_batch, fitted, labelled, labels_content
     from otherview.views.crop import one_try_crop
     from otherview.views.single import LabelledViews
 
@@ -113,7 +113,7 @@ def _train(subject: "Subject", side: "Side", request: ProbeRequest) -> "tuple[Li
             "protocol": "probe", "weights": weights_content(subject.encoder), "train": request.train,
             "images": labels_content(side), "steps": steps, "batch": batch, "rates": request.rates, "seed": request.seed,
         },
-        side=side,
+        source=labelled(side),
         plan=StepPlan(images, batch, steps, request.seed, accumulation=request.accumulation),
         settings=TrainingSettings(
             lr_per_256=request.rates[0], warmup=WARMUP, weight_decay=0.0, clip_norm=None, precision="fp32",

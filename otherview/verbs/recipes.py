@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from otherview.config import RunConfig, to_yaml
-from otherview.recipes.registry import all_recipes, find
+from otherview.recipes.registry import all_recipes, find, named
 from otherview.verbs.request import Request
 
 
@@ -27,7 +27,7 @@ def run(request: Recipes) -> dict[str, Any]:
     """The verb."""
     if request.name is None:
         return {"recipes": {name: recipe.header for name, recipe in all_recipes().items()}}
-    found = find(request.name)
+    found = named(request.name)
     return {"recipe": found.name, "header": found.header, "config": found.make().model_dump(mode="json")}
 
 
@@ -38,4 +38,4 @@ def show(result: dict[str, Any]) -> Sequence[str]:
             f"{name}\n    {header.replace(chr(10), chr(10) + '    ')}\n" for name, header in result["recipes"].items()
         ]
     header = "\n".join(f"# {line}".rstrip() for line in result["header"].splitlines())
-    return [f"{header}\n{to_yaml(find(result['recipe']).make())}"]
+    return [f"{header}\n{to_yaml(named(result['recipe']).make())}"]

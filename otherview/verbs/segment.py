@@ -1,116 +1,167 @@
-"""A linear head on frozen patch tokens, judged by mIoU beside the untrained encoder's tokens and raw patches.
+"""Semantic segmentation: UPerNet on an encoder, the whole of it fine-tuned, beside the same encoder untrained.
 
-otherview evaluate segment --weights DIR --train shapes:2000 --test shapes:500:test
+otherview evaluate segment --recipe segment_pico --weights DIR --train shapes:2000@64 --test shapes:500:test@64
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
 
-from otherview.errors import WrongRequest
+from otherview.dense.settings import SegmentConfig
+from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.scores import Score, Scores
 from otherview.training.launch import launched_rank
-from otherview.verbs.judging import (
-    Evaluate,
-    Frozen,
-    cache_of,
-    compute_on,
-    finish,
-    images_used,
-    options_of,
-    read_contents,
-    show_scores,
-)
-from otherview.verbs.weights import check_weights, load_subject
+from otherview.verbs.dense_fit import DenseRequest, Fitting, about_fit, check_request, chosen, fit_one, load_both
+from otherview.verbs.judging import finish, options_of, show_scores
+from otherview.verbs.request import resolve_device
+from otherview.verbs.weights import known_of
 
 if TYPE_CHECKING:
-    from otherview.evaluation.frozen import Side
-    from otherview.evaluation.subject import Subject
+    from otherview.data.source import Source
+    from otherview.dense.upernet import UPerNet
+    from otherview.nn.encoder import Encoder
+    from otherview.weights.pretrained import Card
 
 
 @dataclass(kw_only=True)
-class Segment(Evaluate, Frozen):
-    """A linear head on frozen patch tokens names the class of every pixel: mIoU and accuracy."""
+class SegmentRequest(DenseRequest):
+    """Fine-tune an encoder with UPerNet: the class of every pixel, mIoU and accuracy. Resumes like any run.
 
-    strength: float = 1e-4
-    """Half of this times the squared weights is added to the mean cross-entropy; features are standardised."""
+    Beside the checkpoints lie a picture of classes for every test image and pictures of predictions beside the truth.
+    """
+
+    classes: int | None = None
+    """How many classes there are; default: what the labels of the training images show."""
+    config: Annotated[SegmentConfig, tyro.conf.arg(name="")]
+    """Every setting of the fit; the values shown are the recipe's."""
 
 
-def run(request: Segment) -> dict[str, Any]:
+def run(request: SegmentRequest) -> dict[str, Any]:
     """The verb."""
     return segment(request.weights, **options_of(request)).as_json()
 
 
-def segment(weights: "str | Path | Subject", *, train: str, test: str, **options: Any) -> Scores:
-    """mIoU and accuracy over pixels of the encoder, of the untrained one and of raw patches; options: fields of Segment."""
-    request = Segment(weights=str(weights), train=train, test=test, **options)
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What both encoders are fitted to and judged by."""
+
+    request: SegmentRequest
+    learned: "Source"
+    test: "Source"
+    judged: np.ndarray
+    classes: int
+
+
+def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig, **options: Any) -> Scores:
+    """mIoU and pixel accuracy after the last step; further options are the fields of SegmentRequest."""
+    request = SegmentRequest(weights=str(weights), train=train, test=test, config=config, **options)
     began = time.monotonic()
-    check_weights(weights)
-    device = compute_on(request)
-    subject = load_subject(weights).to(device)
-    subject.check_block(request.block)
-    subject.check_patches()
-    asked = (train, request.train_images), (test, request.test_images)
-    one, two = (_open(spec, count, subject.look.size) for spec, count in asked)
-    sides = read_contents((one, two), workers=request.workers, allow_shared=request.allow_shared)
-    found = _judge(subject, sides, request=request)
-    about = {
-        "train": train, "test": test, "train_images": len(sides[0].indices), "strength": request.strength,
-    }  # fmt: skip
-    return finish(request, found, known=subject.about, about=about, began=began)
-
-
-def _open(spec: str, count: int | None, size: tuple[int, int]) -> "Side":
-    """Images whose labels cannot be read are named and left out."""
-    import torch
-
+    check_request(request, config)
+    from otherview.data.objects import check_pixels
+    from otherview.data.source import Selected
     from otherview.data.spec import open_source
-    from otherview.errors import BrokenImage
-    from otherview.evaluation.features import first_of, name_once
-    from otherview.evaluation.frozen import Side
-    from otherview.evaluation.segment import centre_labels, pixel_labels
 
-    source = open_source(spec)
-    indices, labels = [], []
-    for index in first_of(source, images_used(count)):
-        try:
-            labels.append(centre_labels(pixel_labels(source, int(index), spec=spec), size))
-            indices.append(index)
-        except BrokenImage as error:
-            name_once(str(error))
-    if not labels:
-        raise WrongRequest(f"{spec} has no pixel labels that can be read")
-    return Side(source, np.asarray(indices), torch.stack(labels))
+    sources = open_source(train), open_source(test)
+    for source, spec in zip(sources, (train, test), strict=True):
+        check_pixels(source, spec)
+    loaded = load_both(request, config)
+    learned = Selected(sources[0], chosen(sources[0], request.train_images))
+    job = _Job(
+        request=request,
+        learned=learned,
+        test=sources[1],
+        judged=chosen(sources[1], request.test_images),
+        classes=request.classes or _classes(learned, config),
+    )
+    if job.classes < 2:
+        raise WrongRequest(f"--train {train} has one class only: segmentation needs two or more")
+    found = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
+    about = {**about_fit(request, config, learned), "classes": job.classes}
+    return finish(request, found, known=known_of(loaded["encoder"].card), about=about, began=began)
 
 
-def _judge(subject: "Subject", sides: "tuple[Side, Side]", *, request: Segment) -> dict[str, list[Score]]:
-    """mIoU and accuracy of every module's tokens."""
-    from otherview.evaluation.features import Asked
-    from otherview.evaluation.frozen import Seen, features_of
-    from otherview.evaluation.segment import fit_head
-    from otherview.evaluation.segment import segment as judged_by
+def _classes(source: "Source", config: SegmentConfig) -> int:
+    """One more than the largest class of all labels; takes a pass over the labels."""
+    from otherview.data.objects import pixels_named
+    from otherview.dense.pixels import numbered
+    from otherview.evaluation.features import name_once
+    from otherview.evaluation.segment import IGNORED
     from otherview.training.console import RunProgress
 
-    grid = subject.grid
-    seen = Seen(subject.look, Asked(subject.patch_size, request.block), cache_of(request), request.workers)
-    images, speak = sum(len(side.indices) for side in sides), launched_rank() == 0
-    with RunProgress(total=images, title="features", speak=speak) as progress:
-        train, test = features_of({**subject.modules, "pixels": None}, sides, seen, advance=progress.advance)
-    found: dict[str, list[Score]] = {}
-    with RunProgress(total=len(train.tokens), title="heads", speak=speak) as progress:
-        for name, tokens in train.tokens.items():
-            head = fit_head(tokens["patches"], train.labels, grid, strength=request.strength)
-            result = judged_by(head, test.tokens[name]["patches"], test.labels, grid=grid)
-            n, spreads = len(test.labels), result.spreads
-            found[name] = [
-                Score(f"segment_{name}_miou", result.miou, "mIoU", n, spreads[0]),
-                Score(f"segment_{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
-            ]
+    most = -1
+    with RunProgress(total=len(source), title="counting classes", speak=launched_rank() == 0) as progress:
+        for index in range(len(source)):
+            try:
+                labels = numbered(pixels_named(source, index), zero_is_ignored=config.zero_is_ignored)
+                most = max(most, int(labels[labels != IGNORED].max(initial=-1)))
+            except BrokenImage as error:
+                name_once(f"{source.name(index)}: {error}")
             progress.advance(1)
-    return found
+    return most + 1
+
+
+def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Score]:
+    """Fit one encoder, keep and judge what it says of the test images."""
+    from otherview.dense.pixels import PixelViews
+    from otherview.dense.semantic import Segment
+    from otherview.dense.upernet import UPerNet
+    from otherview.evaluation.content import weights_content
+    from otherview.training.schedule import peak_rate, polynomial
+
+    request, config = job.request, job.request.config
+    warmup = config.warmup_steps / config.steps
+    fitting = Fitting(
+        request=request, config=config, source=job.learned, protocol="segment", card=card,
+        content=weights_content(encoder),
+        rate=lambda settings, batch, progress: peak_rate(settings, batch)
+        * polynomial(progress, warmup=warmup, power=config.power),
+    )  # fmt: skip
+    net = UPerNet(encoder, config, classes=job.classes, seed=request.seed)
+    folder = fit_one(name, Segment(net, PixelViews(config), card.look, config, seed=request.seed), fitting)
+    return _judge(f"segment_{name}", net.to(resolve_device(request.device)), card, folder, job)
+
+
+def _judge(name: str, net: "UPerNet", card: "Card", folder: Path, job: _Job) -> list[Score]:
+    from otherview.dense.sliding import predictions
+    from otherview.distributed import gather_objects
+    from otherview.evaluation.segment import Segmented, pixel_confusion
+    from otherview.report.predictions import draw_pixels
+    from otherview.training.console import RunProgress
+    from otherview.weights.states import save_state
+
+    config, drawn, confusion = job.request.config, [], []
+    with RunProgress(total=len(job.judged), title="segmenting", speak=launched_rank() == 0) as progress:
+        for one in predictions(net, job.test, job.judged, card.look, config, workers=job.request.workers):
+            progress.advance(1)
+            if one is None:
+                continue
+            one.save(folder / "predictions")
+            confusion.append(pixel_confusion(one.truth, one.predicted, classes=job.classes))
+            if len(drawn) < job.request.pictures:
+                drawn.append((one.name, one.pixels, one.truth, one.predicted))
+    result = Segmented.of([image for part in gather_objects(confusion) for image in part])
+    if launched_rank() == 0:
+        save_state(folder / "segmenter.safetensors", net, about={"recipe": config.recipe, "classes": job.classes})
+        if drawn:
+            names = _names(job.test, config)
+            draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
+    n, spreads = len(result.confusion), result.spreads
+    return [
+        Score(f"{name}_miou", result.miou, "mIoU", n, spreads[0]),
+        Score(f"{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
+    ]
+
+
+def _names(source: "Source", config: SegmentConfig) -> Sequence[str]:
+    """What the classes of pixels are called, where that is known."""
+    from otherview.data.shapes import Shapes
+
+    return ["ground", *source.classes] if isinstance(source, Shapes) and not config.zero_is_ignored else []
 
 
 show = show_scores

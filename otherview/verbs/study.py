@@ -66,7 +66,7 @@ class Task:
         drawn = f"shapes:{DRAWN[0]}@{size}", f"shapes:{DRAWN[1]}:test@{size}"
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind in plan.measures:
-            train, test = drawn if kind == "segment" else labelled
+            train, test = drawn if kind == "linear-segment" else labelled
             name = kind.replace("-", "_")
             if not any(line["test"] == test and line["scores"][0]["name"].startswith(name) for line in judged):
                 asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])

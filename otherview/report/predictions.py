@@ -1,0 +1,94 @@
+"""What was predicted beside the truth: objects with their boxes and masks, pixels with their classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from otherview.data.objects import mask_tools, placed, placed_in
+from otherview.data.picture import picture_of
+from otherview.data.source import Source
+from otherview.evaluation.segment import IGNORED
+from otherview.report.pictures import panel
+
+COLOURS = np.array(plt.get_cmap("tab20").colors)  # pyright: ignore[reportAttributeAccessIssue]
+LEAST_SHOWN = 0.3
+"""Score of a detection that is drawn."""
+MASK_WEIGHT = 0.45
+
+
+def draw_objects(
+    source: Source, indices: np.ndarray, found: Sequence[Mapping[str, Any]], names: Mapping[int, str]
+) -> Figure:
+    """A row per image: the truth, and the detections that score enough, with their classes; `names` by category id."""
+    figure, axes = plt.subplots(len(indices), 2, figsize=(8, 3.6 * len(indices)), squeeze=False)
+    numbers = {kind: place for place, kind in enumerate(names)}
+    words = list(names.values())
+    for (left, right), index in zip(axes, indices.tolist(), strict=True):
+        pixels = picture_of(source, index).decode()
+        objects, image = placed(source, index), placed_in(source, index)
+        truth = [
+            (box, kind, words[kind], mask)
+            for box, kind, mask in zip(objects.boxes, objects.classes.tolist(), objects.masks, strict=True)
+        ]
+        shown = [one for one in found if one["image_id"] == image and one["score"] >= LEAST_SHOWN]
+        guesses = [
+            (_corners(one["bbox"]), numbers[one["category_id"]], _words(one, names), _mask(one))
+            for one in sorted(shown, key=lambda one: one["score"])
+        ]
+        _objects(left, pixels, truth, f"{source.name(index)}: truth")
+        _objects(right, pixels, guesses, f"predicted, from a score of {LEAST_SHOWN}")
+    figure.tight_layout()
+    return figure
+
+
+def _words(one: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    return f"{names[one['category_id']]} {one['score']:.2f}"
+
+
+def _corners(box: Sequence[float]) -> np.ndarray:
+    return np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+
+
+def _mask(one: Mapping[str, Any]) -> np.ndarray:
+    return mask_tools().decode(one["segmentation"])
+
+
+def _objects(
+    axes: Axes, pixels: np.ndarray, objects: Sequence[tuple[np.ndarray, int, str, np.ndarray]], title: str
+) -> None:
+    shown = pixels.astype(np.float32) / 255
+    for _, kind, _, mask in objects:
+        inside = mask.astype(bool)
+        shown[inside] = (1 - MASK_WEIGHT) * shown[inside] + MASK_WEIGHT * COLOURS[kind % len(COLOURS)]
+    panel(axes, shown, title)
+    for (left, top, right, bottom), kind, name, _ in objects:
+        for colour, width in (("black", 2.2), (COLOURS[kind % len(COLOURS)], 1.0)):
+            axes.add_patch(
+                Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width)
+            )
+        style = {"facecolor": "black", "pad": 0.6, "linewidth": 0, "alpha": 0.7}
+        axes.text(left, top, name, ha="left", va="bottom", color="white", fontsize=5, bbox=style, clip_on=True)
+
+
+def draw_pixels(images: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str]) -> Figure:
+    """A row per image: itself, the truth and the prediction; (name, pixels [H, W, C], truth [H, W], prediction [H, W])."""
+    figure, axes = plt.subplots(len(images), 3, figsize=(9, 3.2 * len(images)), squeeze=False)
+    for row, (name, pixels, truth, predicted) in zip(axes, images, strict=True):
+        panel(row[0], pixels, name)
+        for place, labels, title in zip(row[1:], (truth, predicted), ("truth", "predicted"), strict=True):
+            colours = COLOURS[labels.astype(int) % len(COLOURS)]
+            colours[labels == IGNORED] = 1.0
+            panel(place, colours, title)
+    present = sorted(
+        {int(kind) for _, _, truth, predicted in images for part in (truth, predicted) for kind in np.unique(part)}
+    )
+    marks = [Rectangle((0, 0), 1, 1, color=COLOURS[kind % len(COLOURS)]) for kind in present if kind != IGNORED]
+    words = [names[kind] if kind < len(names) else str(kind) for kind in present if kind != IGNORED]
+    figure.legend(marks, words, loc="lower center", ncol=min(6, max(1, len(words))), fontsize=7, frameon=False)
+    figure.tight_layout(rect=(0, 0.12 / max(1, len(images)) + 0.02, 1, 1))
+    return figure

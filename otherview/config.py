@@ -144,8 +144,11 @@ def read_config(path: Path, kind: type[Config]) -> Config:
 
 
 def first_line(error: Exception) -> str:
-    """What a validation error says of its first fault, in one line."""
+    """What an error says, in one line: a validation error of its first fault, a worker's what happened there."""
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
         return f"{'.'.join(map(str, fault['loc']))} {fault.get('input')!r}: {fault['msg']}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if "Original Traceback" in str(error) else lines[0]  # from a worker, its own error comes last

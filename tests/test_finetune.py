@@ -119,6 +119,13 @@ def test_augmented_views_are_a_function_of_the_sample() -> None:
     assert one.shape == (3, 32, 32) and one.dtype == torch.uint8
 
 
+def test_every_strength_that_is_drawn_is_one_that_pillow_takes() -> None:
+    """timm asks for 0 bits of a posterised image where noise makes it strongest, once in some 300 images."""
+    image, make = picture_of(open_source("shapes:1@16"), 0), AugmentedViews(VIEW)
+    for index in range(2500):
+        make(image, sample_rng(seed=0, epoch=0, index=index))
+
+
 def test_global_generators_are_lent_and_given_back() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist()
     drawn = []

@@ -78,7 +78,13 @@ class CocoImages(Files):
         if (0, 0) in sizes.values():
             raise WrongRequest(f"{self.file} lists images without height and width: masks cannot be judged without")
         kept = [
-            {"id": number, "iscrowd": 0, "area": one["bbox"][2] * one["bbox"][3], **one, "segmentation": outline_of(one)}
+            {
+                "id": number,
+                "iscrowd": 0,
+                "area": one["bbox"][2] * one["bbox"][3],
+                **one,
+                "segmentation": outline_of(one),
+            }
             for number, one in enumerate(content.get("annotations", []), start=1)
             if one["image_id"] in sizes and fault(one, size=sizes[one["image_id"]], known=self._numbers) is None
         ]

@@ -98,7 +98,7 @@ def _classes(source: "Source", config: SegmentConfig) -> int:
         for index in range(len(source)):
             try:
                 labels = numbered(pixels_named(source, index), zero_is_ignored=config.zero_is_ignored)
-                most = max(most, int(labels[labels != IGNORED].max(initial=-1)))
+                most = max(most, int(labels[labels != IGNORED].astype(int).max(initial=-1)))
             except BrokenImage as error:
                 name_once(f"{source.name(index)}: {error}")
             progress.advance(1)

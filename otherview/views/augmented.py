@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image as Pillow
+from PIL import ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
 from otherview.errors import WrongRequest
@@ -50,7 +51,16 @@ def check_policy(policy: str) -> None:
 def _transform(policy: str, side: int, mean: tuple[float, ...]) -> Any:
     fill = tuple(min(255, round(255 * channel)) for channel in mean)
     options = {"translate_const": int(side * 0.45), "img_mean": fill, "interpolation": Pillow.Resampling.BICUBIC}
-    return rand_augment_transform(policy, options)
+    transform = rand_augment_transform(policy, options)
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterise
+    return transform
+
+
+def _posterise(image: Pillow.Image, bits: int, **_: Any) -> Pillow.Image:
+    """timm asks for 0 bits where noise makes it strongest, which Pillow refuses: one is the fewest that shows anything."""
+    return ImageOps.posterize(image, max(1, bits)) if bits < 8 else image
 
 
 @contextmanager

@@ -44,6 +44,13 @@ VERBS = {
         "a linear head on frozen patch tokens names every pixel",
     ),
     "evaluate retrieval": ("retrieval", "Retrieval", "do patches of one view find their place in another"),
+    "embed": ("embed", "Embed", "features of images as parquet, npy or safetensors; the same command continues"),
+    "convert": (
+        "convert",
+        "Convert",
+        "an encoder from SiameseIM's, MAE's, MoCo-v3's or timm's files, every tensor accounted for",
+    ),
+    "export": ("export", "Export", "an encoder for timm, Hugging Face transformers or ONNX, held against ours"),
     "show views": ("show", "ShowViews", "the two views of some images, as the learner sees them"),
     "show masks": ("show", "ShowMasks", "what is hidden: some masks and how often each patch is"),
     "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),

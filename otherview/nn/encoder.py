@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.nn.initialise import initialise_as_moco_v3, initialise_linears, initialise_patch_embedding, seeded
-from otherview.nn.positions import halves_swapped, sincos_grid
+from otherview.nn.positions import halves_swapped, resampled, sincos_grid
 from otherview.nn.settings import EncoderSettings
 
 
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
             initialise_linears(self.vit)
             assert isinstance(self.vit.patch_embed.proj, nn.Conv2d)
             initialise_patch_embedding(self.vit.patch_embed.proj)
-            for token in (self.vit.cls_token, self.vit.reg_token):
+            for token in (self.vit.cls_token, self.vit.reg_token, self.vit.pos_embed):
                 if token is not None:
                     nn.init.normal_(token, std=0.02)
             if settings.start == "moco_v3":
@@ -110,11 +110,15 @@ class Encoder(nn.Module):
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
-        learned = [token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None]
-        return torch.cat([*(token.expand(len(images), -1, -1) for token in learned), patches], dim=1)
+        before = torch.cat([token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None], dim=1)
+        if self.vit.pos_embed is not None:
+            before = before + self.vit.pos_embed[:, : self.prefix]
+        return torch.cat([before.expand(len(images), -1, -1), patches], dim=1)
 
     def positions(self, grid: PatchGrid, device: torch.device) -> Float[Tensor, "L D"]:
         """The position table of a grid of patches."""
+        if self.vit.pos_embed is not None:
+            return resampled(self.vit.pos_embed[0, self.prefix :], self.grid, grid)
         table = sincos_grid(grid, width=self.settings.width, trained_on=self.grid, device=device)
         return halves_swapped(table) if self.settings.column_first else table
 
@@ -137,7 +141,7 @@ def _build_vit(settings: EncoderSettings) -> VisionTransformer:
         num_heads=settings.heads,
         num_classes=0,
         global_pool="",
-        pos_embed="none",
+        pos_embed="learn" if settings.positions == "learned" else "none",
         reg_tokens=settings.registers,
         init_values=settings.layer_scale,
         final_norm=settings.final_norm,

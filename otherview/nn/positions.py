@@ -7,6 +7,7 @@ relative_code(place(other, within=seen, grid=grid), width=768)   # [B, 196, 1536
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from otherview.geometry import PatchGrid, Placement
 
@@ -60,6 +61,14 @@ def relative_code(placement: Placement, *, width: int) -> Float[Tensor, "*B L tw
     )
     scales = scales[..., None, :].expand(*rows.shape[:-1], scales.shape[-1])
     return torch.cat([rows, columns, scales], dim=-1).float().detach()
+
+
+def resampled(table: Float[Tensor, "L D"], had: PatchGrid, wanted: PatchGrid) -> Float[Tensor, "M D"]:
+    """A learned table on another grid: bicubic, corners not aligned, no antialiasing (specification 1.3)."""
+    if had == wanted:
+        return table
+    picture = table.T.unflatten(1, had)[None]
+    return F.interpolate(picture, tuple(wanted), mode="bicubic", align_corners=False)[0].flatten(1).T
 
 
 def halves_swapped(table: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:

@@ -31,6 +31,8 @@ class EncoderSettings(BaseModel):
 
     start: Literal["siamese_im", "moco_v3"] = "siamese_im"
     """The initial weights. moco_v3: cls nearly zero, query, key and value as three matrices, no bias of the patches."""
+    positions: Literal["sincos", "learned"] = "sincos"
+    """learned: a table that comes with weights from elsewhere; resampled for other sizes."""
     column_first: bool = False
     """MAE's order of the position code: the column's half before the row's. Weights of MAE need it."""
 

@@ -76,7 +76,10 @@ def check_written(path: Path, *, flag: str) -> None:
     """Before any work, raise WrongRequest where no file can be written to this path; its folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
         path.open("ab").close()
+        if not there:
+            path.unlink()
     except OSError as error:
         raise WrongRequest(
             f"{flag} {path} cannot be written ({error.strerror}): choose a folder that you own"

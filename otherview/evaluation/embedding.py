@@ -1,0 +1,154 @@
+"""Features of many images as a file: parquet, npy or safetensors, written part by part so that a stopped run continues.
+
+FILE.parts/ holds what is there so far; it goes when the file is whole.
+
+Axes: N images, L patches, D width.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from otherview.atomic import atomically, write_atomically
+from otherview.data.picture import Look
+from otherview.data.source import Source
+from otherview.errors import WrongRequest
+from otherview.evaluation.features import Asked, extract_all
+from otherview.nn.encoder import Encoder
+
+Kind = Literal["cls", "mean", "patches"]
+ENDINGS = (".parquet", ".npy", ".safetensors")
+PART = 1000
+"""Images a part."""
+NAMES = ".names.json"
+"""Beside an npy file: the images' names."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Which features go where; `about` decides whether parts that are there already belong to it."""
+
+    path: Path
+    kind: Kind
+    about: Mapping[str, Any]
+
+    @property
+    def parts(self) -> Path:
+        return self.path.with_name(self.path.name + ".parts")
+
+
+def embed(
+    encoder: Encoder, source: Source, look: Look, wanted: Embedding, *, workers: int, advance: Callable[[int], None]
+) -> int:
+    """Compute what is missing, then write the file; returns how many images it has. Those that cannot be read are left out."""
+    _open_parts(wanted)
+    asked = Asked(patch_size=encoder.settings.patch_size if wanted.kind == "patches" else None)
+    for start in range(0, len(source), PART):
+        indices = np.arange(start, min(start + PART, len(source)))
+        place = wanted.parts / f"{start:012d}.npz"
+        if not place.exists():
+            found = extract_all({"it": encoder}, source, look, indices=indices, workers=workers, asked=asked)["it"]
+            rows = {"features": found.tokens[wanted.kind].numpy(), "indices": indices[found.kept.numpy()]}
+            atomically(place, lambda path, rows=rows: _save(path, rows))
+        advance(len(indices))
+    count = _join(wanted, source)
+    shutil.rmtree(wanted.parts)
+    return count
+
+
+def _save(path: Path, rows: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **rows)  # pyright: ignore[reportArgumentType]
+
+
+def _open_parts(wanted: Embedding) -> None:
+    """Keep the parts of this very request, drop those of another."""
+    identity, said = wanted.parts / "about.json", json.dumps(dict(wanted.about), sort_keys=True)
+    if wanted.parts.exists() and (not identity.exists() or identity.read_text(encoding="utf-8") != said):
+        shutil.rmtree(wanted.parts)
+    wanted.parts.mkdir(exist_ok=True)
+    write_atomically(identity, said.encode())
+
+
+def _join(wanted: Embedding, source: Source) -> int:
+    places = sorted(wanted.parts.glob("*.npz"))
+    indices = np.concatenate([np.load(place)["indices"] for place in places])
+    if not len(indices):
+        raise WrongRequest("none of the images can be read: `otherview doctor` says why")
+    names = [source.name(int(index)) for index in indices]
+    parts = (np.load(place)["features"] for place in places)
+    writers = {".parquet": _write_parquet, ".npy": _write_npy, ".safetensors": _write_safetensors}
+    atomically(wanted.path, lambda path: writers[wanted.path.suffix](path, parts, names, wanted))
+    if wanted.path.suffix == ".npy":
+        write_atomically(wanted.path.with_suffix(NAMES), json.dumps(names).encode())
+    return len(names)
+
+
+def _write_parquet(path: Path, parts: Any, names: Sequence[str], wanted: Embedding) -> None:
+    """Columns name and the kind of token, a list of numbers an image; of patches, one patch after another."""
+    start, writer = 0, None
+    try:
+        for rows in parts:
+            if not len(rows):
+                continue
+            flat = rows.reshape(len(rows), -1)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+            table = pa.table({"name": names[start : start + len(rows)], wanted.kind: column})
+            shape = json.dumps({**wanted.about, "shape": list(rows.shape[1:])})
+            table = table.replace_schema_metadata({"otherview": shape})
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            start += len(rows)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_npy(path: Path, parts: Any, names: Sequence[str], wanted: Embedding) -> None:
+    start, whole = 0, None
+    for rows in parts:
+        if whole is None:
+            whole = np.lib.format.open_memmap(path, "w+", np.float32, (len(names), *rows.shape[1:]))
+        whole[start : start + len(rows)] = rows
+        start += len(rows)
+    assert whole is not None
+    whole.flush()
+
+
+def _write_safetensors(path: Path, parts: Any, names: Sequence[str], wanted: Embedding) -> None:
+    whole = torch.from_numpy(np.concatenate(list(parts)))
+    save_file(
+        {wanted.kind: whole}, path, metadata={"names": json.dumps(names), "otherview": json.dumps(dict(wanted.about))}
+    )
+
+
+def read_embedding(path: Path) -> tuple[list[str], Float[torch.Tensor, "N *L D"]]:
+    """Names and features of such a file; raises WrongRequest for what is none."""
+    try:
+        match path.suffix:
+            case ".parquet":
+                table = pq.read_table(path)
+                kind = table.column_names[1]
+                shape = json.loads(table.schema.metadata[b"otherview"])["shape"]
+                flat = table[kind].combine_chunks().flatten().to_numpy()
+                return table["name"].to_pylist(), torch.from_numpy(flat.reshape(-1, *shape).copy())
+            case ".npy":
+                names = json.loads(path.with_suffix(NAMES).read_text(encoding="utf-8"))
+                return names, torch.from_numpy(np.load(path, allow_pickle=False))
+            case ".safetensors":
+                with safe_open(path, framework="pt") as file:
+                    return json.loads(file.metadata()["names"]), file.get_tensor(next(iter(file.keys())))
+    except Exception as error:
+        raise WrongRequest(f"{path} is no file of `otherview embed`: {str(error).splitlines()[0]}") from error
+    raise WrongRequest(f"{path} must end in {', '.join(ENDINGS)}: give a file of `otherview embed`")

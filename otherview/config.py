@@ -32,6 +32,8 @@ class RunConfig(BaseModel):
     epochs: float = Field(default=1600.0, gt=0)
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; where given it decides instead of epochs."""
+    start_from: str = ""
+    """Digest of the weights that the encoder starts from (--init); empty: random weights."""
     encoder: EncoderSettings = EncoderSettings()
     method: MethodSettings = SiameseIMSettings()
     views: ViewSettings = ViewSettings()

@@ -274,3 +274,30 @@ def test_parts_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
         assert embed(loaded.encoder, source, loaded.card.look, wanted, workers=0, advance=lambda _: None) == PART + 5
         rows = read_embedding(tmp_path / "e.npy")[1]
         assert bool((rows[:PART] == 7).all()) is expected and not bool((rows[PART:] == 7).any())
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path: Path) -> None:
+    """Converted weights with learned positions at 32 px, continued at 48 px: resampled, licence kept, resumable."""
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=128, depth=4, num_heads=4, num_classes=0
+    )
+    save_file(model.state_dict(), tmp_path / "t.safetensors")
+    done = otherview("convert", "--from", "timm", "t.safetensors", "--out", "w.safetensors", "--heads", "4")
+    assert done.returncode == 0, done.stderr
+    words = ("pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200@48", "--out", "r", "--threads", "1")
+    sizes = ("--encoder.image-size", "48", "48", "--views.mask.hidden", "80", "--init", "w.safetensors")
+    begun = otherview(*words, *sizes, "--training.lr-per-256", "1e-12", OTHERVIEW_SHORTEN="1")
+    assert begun.returncode == 0, begun.stderr
+    for said in ("starting from w.safetensors", "norm after the last block is left out", "resampled from 8×8 to 12×12"):
+        assert said in begun.stderr
+    for branch in ("encoder", "target"):  # the rate is nothing: the weights are those it started from
+        kept = load_encoder(tmp_path / f"r/{branch}.safetensors")
+        assert kept.card.encoder.positions == "learned" and "unknown" in kept.card.licence_of_starting_weights
+        expected, found = model.state_dict()["blocks.3.mlp.fc2.weight"], kept.encoder.vit.state_dict()
+        torch.testing.assert_close(found["blocks.3.mlp.fc2.weight"], expected, rtol=1e-4, atol=1e-6)
+        assert found["pos_embed"].shape == (1, 145, 128)
+    without = otherview(*words, *sizes[:-2], OTHERVIEW_SHORTEN="1")
+    assert without.returncode == 2 and "other settings" in without.stderr
+    smaller = otherview(*words[:-4], "--out", "s", "--encoder.width", "64", "--init", "w.safetensors")
+    assert smaller.returncode == 2 and "--encoder.width 128" in smaller.stderr

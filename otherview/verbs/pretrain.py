@@ -14,6 +14,7 @@ from otherview.verbs.assemble import assemble, open_watched, with_classes
 from otherview.verbs.budget import within_budget
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import only_writer, prepare_folder, summary_of, write_summary
+from otherview.verbs.starting import starting
 
 if TYPE_CHECKING:
     from otherview.data.plan import StepPlan
@@ -35,6 +36,8 @@ class Pretrain(Computing):
     """The run folder."""
     fresh: bool = False
     """Start over; what is in the folder is moved aside, and where to is said."""
+    init: str | None = None
+    """Weights to start from: a run folder or an encoder file, ours or converted, of any image size; default: random."""
     dry_run: bool = False
     """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
     time_budget: str | None = None
@@ -53,7 +56,7 @@ def run(request: Pretrain) -> dict[str, Any]:
     """The verb."""
     options = {
         name: getattr(request, name)
-        for name in ("fresh", "device", "threads", "time_budget", "knn_bank", "knn_test", "knn_every")
+        for name in ("fresh", "init", "device", "threads", "time_budget", "knn_bank", "knn_test", "knn_every")
     }
     if request.dry_run:
         from otherview.verbs.dry_run import dry_run
@@ -62,12 +65,13 @@ def run(request: Pretrain) -> dict[str, Any]:
     return pretrain(request.config, data=request.data, out=request.out, **options)
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913 (the flags of the verb)
     config: RunConfig,
     *,
     data: str,
     out: Path | str,
     fresh: bool = False,
+    init: str | Path | None = None,
     device: DeviceName = "auto",
     threads: int | None = None,
     time_budget: str | None = None,
@@ -88,6 +92,9 @@ def pretrain(
     if shortened():
         config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     source = open_source(data)
+    start = None
+    if init is not None:
+        config, start = starting(config, init)
     config = with_classes(config, source, data)
     if time_budget:
         config = within_budget(config, source, budget=time_budget, out=out, fresh=fresh, device=device, threads=threads)
@@ -96,18 +103,25 @@ def pretrain(
     plan = StepPlan(len(source), config.batch, steps, config.seed, accumulation=config.training.accumulation)
     watch = open_watched(knn_bank, knn_test)
     state, said = prepare_folder(out, config, data=data, fresh=fresh)
-    for line in [*said, *config.warnings(), *_first_lines(config, plan, data=data, out=out)]:
+    for line in [
+        *said,
+        *(start.said if start else ()),
+        *config.warnings(),
+        *_first_lines(config, plan, data=data, out=out),
+    ]:
         _say(line)
     if state == "finished" and (summary := summary_of(out)):
         _say(f"this run is finished: {summary['verdict']}")
         return summary
     parts = assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
+    if start:
+        start.into(parts.learner)
     from otherview.training.loop import train
     from otherview.training.stop import stop_requests
 
     with only_writer(out), stop_requests() as parts.asked_to_stop:
         ended = train(parts)
-        summary = _finish(config, parts, ended, data=data, out=out)
+        summary = _finish(config, parts, ended, data=data, out=out, licence=start.licence if start else None)
     _say(_snippet(out))
     return summary
 
@@ -129,7 +143,9 @@ def _first_lines(config: RunConfig, plan: "StepPlan", *, data: str, out: Path) -
     ]
 
 
-def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, data: str, out: Path) -> dict[str, Any]:
+def _finish(
+    config: RunConfig, parts: "Run", ended: "Summary", *, data: str, out: Path, licence: str | None
+) -> dict[str, Any]:
     """Write the encoders, the verdict and the summary; rank 0 alone."""
     from otherview.distributed import rank
     from otherview.training.journal import read_journal
@@ -151,7 +167,7 @@ def _finish(config: RunConfig, parts: "Run", ended: "Summary", *, data: str, out
         return summary
     summary["verdict"] = verdict(read_journal(out / "metrics.jsonl"))
     for branch, encoder in parts.learner.encoders.items():
-        card = card_of(config, method=config.method.name, branch=branch, steps=ended.steps)
+        card = card_of(config, method=config.method.name, branch=branch, steps=ended.steps, licence=licence)
         save_encoder(out / f"{branch}.safetensors", encoder, card)
     write_summary(out, config, summary)
     _say(summary["verdict"])

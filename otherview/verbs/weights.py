@@ -74,7 +74,7 @@ def check_weights(where: "str | Path | Subject") -> None:
         )
 
 
-def card_of(config: RunConfig, *, method: str, branch: str, steps: int) -> "Card":
+def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence: str | None = None) -> "Card":
     """What an encoder of this run says of itself."""
     from otherview.weights.pretrained import Card
 
@@ -89,6 +89,7 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int) -> "Card
         seed=config.seed,
         steps=steps,
         config_hash=config_hash(config),
+        **({"licence_of_starting_weights": licence} if licence else {}),
     )
 
 

@@ -87,11 +87,17 @@ def dead_channels(targets: Sequence[Tensor]) -> Tensor:
     return (square - mean.square() < DEAD_VARIANCE).float().mean()
 
 
+SHOWN_DIRECTIONS = 32
+"""Of the spectrum, the strongest first."""
+
+
 def spectrum_figures(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:
-    """How far from collapse: the effective rank of C and the least loss that its spectrum allows (specification 1.8)."""
+    """How far from collapse: the effective rank of C, the least loss that its spectrum allows (specification 1.8), and the
+    shares of its strongest directions."""
     eigenvalues = _spectrum(c)
     floor = (eigenvalues * (weight * eigenvalues) / (1 + weight * eigenvalues)).sum() / len(c)
-    return {"effective_rank": _rank(eigenvalues), "reachable_loss": floor}
+    strongest = (eigenvalues / eigenvalues.sum()).flip(0)[:SHOWN_DIRECTIONS]
+    return {"effective_rank": _rank(eigenvalues), "reachable_loss": floor, "spectrum": strongest}
 
 
 def effective_rank(c: Float[Tensor, "D D"]) -> Float[Tensor, ""]:

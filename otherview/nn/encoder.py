@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         With `block`, counted from 1, tokens as that block leaves them; else the last block's, after the final norm where
         there is one.
         """
-        sequence = self._sequence(images, visible)
+        sequence = self.entering(images, visible)
         for transform in self.vit.blocks[:block]:
             sequence = transform(sequence)
         return Tokens(sequence if block else self.vit.norm(sequence), self.prefix)
@@ -99,13 +99,13 @@ class Encoder(nn.Module):
         biases: Sequence[Float[Tensor, "1 heads N N"]] = (),
     ) -> list[Tokens]:
         """Tokens as each of the blocks `after`, counted from 1, leaves them; `biases` has what a block's attention adds."""
-        sequence, found = self._sequence(images, None), dict[int, Tokens]()
+        sequence, found = self.entering(images, None), dict[int, Tokens]()
         for number, transform in enumerate(self.vit.blocks, start=1):
             sequence = transform(sequence, attn_mask=biases[number - 1]) if biases else transform(sequence)
             found[number] = Tokens(sequence, self.prefix)
         return [found[number] for number in after]
 
-    def _sequence(self, images: Tensor, visible: Tensor | None) -> Float[Tensor, "B N D"]:
+    def entering(self, images: Tensor, visible: Tensor | None = None) -> Float[Tensor, "B N D"]:
         """[cls, registers, patches] as they enter the first block."""
         patches = self._embed(images)
         if visible is not None:

@@ -70,7 +70,7 @@ def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
     for axes, (unit, whole) in zip(panels, units, strict=True):
         for which, row in enumerate(rows):
-            curves = [_curve(run.curve, whole(row, run)) for run in row.runs if run.curve]
+            curves = [curve_of(run.curve, whole(row, run)) for run in row.runs if run.curve]
             style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
             for x, y in curves:
                 axes.plot(x, y, alpha=0.3, **style)
@@ -83,7 +83,7 @@ def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
     return figure
 
 
-def _curve(lines: Sequence[Mapping[str, Any]], whole: float) -> tuple[list[float], list[float]]:
+def curve_of(lines: Sequence[Mapping[str, Any]], whole: float) -> tuple[list[float], list[float]]:
     """Points of a run's curve: the share of its images that had been seen, times the whole; and the kNN."""
     last = lines[-1]["step"]
     return [whole * line["step"] / last for line in lines], [line["knn_mean"] for line in lines]

@@ -1,65 +1,103 @@
-"""One self-contained page about a run: no network, light and dark, readable on a phone."""
+"""One self-contained page about a run or a comparison: no network, light and dark, readable on a phone.
+
+Pictures are inside; curves are drawn by a script inside, from data inside: values on hover, series on and off by click,
+tables sorted by a click on their heads. Without scripts the tables and pictures remain.
+"""
 
 import base64
-import io
+import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
-from matplotlib.figure import Figure
+from markupsafe import Markup
+
+from otherview.atomic import write_atomically
 
 
-class Picture(NamedTuple):
-    """A figure with the sentence that explains it."""
+class Chart(NamedTuple):
+    """Lines over one axis; `series` holds points (x, y) by name."""
 
     title: str
     text: str
-    figure: Figure
+    x: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
 
 
-TEMPLATE = Environment(autoescape=True).from_string("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } th, td { padding: .3rem .9rem; text-align: left; border-bottom: 1px solid #8886; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; background: white; border-radius: .4rem; }
-pre { overflow-x: auto; background: #8882; padding: .6rem; border-radius: .4rem; }
-.verdict { font-size: 1.2rem; border-left: .3rem solid #888; padding-left: .8rem; }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p class="verdict">{{ verdict }}</p>
-<pre>{{ command }}</pre>
-<table>
-<tr><th>accuracy on images never seen</th><th></th></tr>
-{% for name, value in scores.items() %}<tr><td>{{ name }}</td><td class="number">{{ value }}</td></tr>
-{% endfor %}</table>
-{% for picture in pictures %}<h2>{{ picture.title }}</h2>
-<p>{{ picture.text }}</p>
-<img alt="{{ picture.title }}" src="data:image/png;base64,{{ picture.data }}">
-{% endfor %}
-</body>
-</html>
-""")
+class Table(NamedTuple):
+    """A table that a click sorts; cells are words or numbers as they are to be read."""
+
+    title: str
+    text: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Picture(NamedTuple):
+    """A PNG with the sentence that explains it."""
+
+    title: str
+    text: str
+    png: bytes
+
+
+Part = Chart | Table | Picture
+
+
+class Section(NamedTuple):
+    """A question and what answers it."""
+
+    title: str
+    parts: Sequence[Part]
 
 
 def write_page(
-    path: Path, *, title: str, verdict: str, command: str, scores: Mapping[str, str], pictures: Sequence[Picture]
+    path: Path, *, title: str, verdict: str, facts: Sequence[tuple[str, str]], command: str, sections: Sequence[Section]
 ) -> None:
-    """Write the page with its pictures inside."""
-    drawn = [{"title": p.title, "text": p.text, "data": _base64(p.figure)} for p in pictures]
-    page = TEMPLATE.render(title=title, verdict=verdict, command=command, scores=scores, pictures=drawn)
-    path.write_text(page, encoding="utf-8")
+    """Write the page, atomically; sections without parts are left out."""
+    shown = [section for section in sections if section.parts]
+    charts = [part for section in shown for part in section.parts if isinstance(part, Chart)]
+    page = _template().render(
+        title=title,
+        verdict=verdict,
+        facts=facts,
+        command=command,
+        sections=[(section.title, [_drawn(part, charts) for part in section.parts]) for section in shown],
+        style=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+        data=Markup(_embedded([{"x": chart.x, "series": _points(chart)} for chart in charts])),
+    )
+    write_atomically(path, page.encode())
 
 
-def _base64(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _points(chart: Chart) -> list[dict[str, Any]]:
+    return [{"name": name, "points": [list(point) for point in points]} for name, points in chart.series.items()]
+
+
+def _drawn(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
+    """What the template needs of a part."""
+    common = {"kind": type(part).__name__.lower(), "title": part.title, "text": part.text}
+    match part:
+        case Chart():
+            return {**common, "number": next(place for place, one in enumerate(charts) if one is part)}
+        case Table():
+            return {**common, "head": part.head, "rows": part.rows}
+        case Picture():
+            return {**common, "data": base64.b64encode(part.png).decode()}
+
+
+def _embedded(content: Any) -> str:
+    """JSON that cannot end the element it stands in."""
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return resources.files("otherview.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))

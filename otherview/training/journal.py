@@ -27,7 +27,7 @@ class Journal:
         self.monitor.see(line)
         if self.path is None:
             return
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        clean = {name: _as_json(value) for name, value in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
 
@@ -35,6 +35,12 @@ class Journal:
     def length(self) -> int:
         """Bytes written so far."""
         return self.path.stat().st_size if self.path is not None else 0
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def train(run: Run) -> Summary:
     start, journal = restore(run, optimiser)
     wrapped = run.accelerator.prepare_model(learner)
     batches = iter(run.loader_from(start))
-    figures: Mapping[str, float] = {}
+    figures: Mapping[str, Any] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0, title=run.title) as progress:
         if start == 0:
             _observe(run, 0, journal, progress)
@@ -94,9 +94,9 @@ def to_device(part: Any, device: torch.device) -> Any:
     return type(part)(*(to_device(inner, device) for inner in part))
 
 
-def _figures(learner: Learner, outcome: Outcome, clockwork: Clock) -> dict[str, float]:
+def _figures(learner: Learner, outcome: Outcome, clockwork: Clock) -> dict[str, Any]:
     with torch.no_grad():
-        diagnostics = {name: float(value) for name, value in learner.figures(outcome.context).items()}
+        diagnostics = {name: value.tolist() for name, value in learner.figures(outcome.context).items()}
     return {
         **outcome.numbers,
         **diagnostics,
@@ -105,10 +105,10 @@ def _figures(learner: Learner, outcome: Outcome, clockwork: Clock) -> dict[str, 
     }
 
 
-def _log(run: Run, journal: Journal, done: int, figures: Mapping[str, float]) -> None:
+def _log(run: Run, journal: Journal, done: int, figures: Mapping[str, Any]) -> None:
     line = {"epoch": done / run.steps_per_epoch, "images": done * run.batch, **figures}
     journal.write({"step": done, **line})
-    run.track(line, done)
+    run.track({name: value for name, value in line.items() if not isinstance(value, list)}, done)
 
 
 def _judge(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
@@ -128,6 +128,8 @@ def _observe(run: Run, done: int, journal: Journal, progress: RunProgress) -> No
         if done % observer.every == 0 or done == run.steps:
             seen = observer.see(done, run.learner)
             run.learner.train()
+            if not seen:
+                continue
             journal.write({"step": done, **seen})
             run.track(seen, done)
             progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in seen.items()))

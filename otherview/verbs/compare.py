@@ -51,6 +51,8 @@ class Compare(Request):
     """With --study: CPU threads of each."""
     csv: Path | None = None
     """Also write one line per run and score here."""
+    report: Path | None = None
+    """Also write one self-contained page here: *.html."""
     curves: Path | None = None
     """Also draw kNN against images, compute and time here: *.png or *.svg."""
 
@@ -63,6 +65,10 @@ def run(request: Compare) -> dict[str, Any]:
         return {"studies": {study.name: {"question": study.question, "rows": list(study.rows())} for study in STUDIES}}
     if request.curves:
         check_picture(request.curves, flag="--curves")
+    if request.report:
+        if request.report.suffix != ".html":
+            raise WrongRequest(f"--report {request.report} must end in .html")
+        check_written(request.report, flag="--report")
     if request.csv:
         check_written(request.csv, flag="--csv")
     if request.study and request.folders:
@@ -79,11 +85,23 @@ def run(request: Compare) -> dict[str, Any]:
     lines = table(rows, gflops)
     if request.csv:
         _write_csv(request.csv, lines)
+    if request.report:
+        from otherview.report.comparison_page import write_comparison_page
+
+        write_comparison_page(request.report, rows, gflops, command=_command(request))
     if request.curves:
         from otherview.report.curves import draw_comparison
 
         draw_comparison(rows, gflops).savefig(request.curves, dpi=150)
     return {"rows": [_as_json(row, gflops[row.name]) for row in rows], "markdown": markdown(rows, gflops)}
+
+
+def _command(request: Compare) -> str:
+    if request.study:
+        return (
+            f"otherview compare --study {request.study} --data {request.data} --test {request.test} --out {request.out}"
+        )
+    return f"otherview compare {' '.join(map(str, request.folders))}"
 
 
 def _studied(request: Compare) -> dict[Path, str]:

@@ -1,20 +1,20 @@
 """The whole way in minutes, on a CPU, with no network: pre-train on drawn images, evaluate, report."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otherview.evaluation.scores import Scores
 from otherview.recipes.registry import find
+from otherview.verbs.pages import keep, refresh_page
 from otherview.verbs.request import Computing
 
 RECIPE = "siamese_im_demo"
 TRAIN, BANK, TEST = "shapes:50000:train", "shapes:5000:val", "shapes:2000:test"
 WATCH = {"knn_bank": "shapes:2000:train", "knn_test": "shapes:1000:val", "knn_every": 150}
 """What the curve is drawn from; the test images stay unseen until the end."""
+NEIGHBOURS = "Nearest neighbours.\nTest images and what lies nearest in the bank, for the trained and the untrained encoder."
 
 
 @dataclass(kw_only=True)
@@ -37,8 +37,8 @@ def run(request: Demo) -> dict[str, Any]:
     computing = {"device": request.device, "threads": request.threads}
     trained = pretrain(config, data=TRAIN, out=request.out, **WATCH, **computing)
     scores = evaluate.knn(request.out, train=BANK, test=TEST, **computing)
-    report = request.out / "report.html"
-    _report(request, scores, str(trained["verdict"]), report)
+    keep(request.out, "5-neighbours", _neighbours(request), NEIGHBOURS)
+    refresh_page(request.out)
     value = {score.name: score.value for score in [*scores.scores, *scores.control]}
     return {
         "knn": {
@@ -47,50 +47,9 @@ def run(request: Demo) -> dict[str, Any]:
             "pixels": value["knn_pixels"],
         },
         "verdict": trained["verdict"],
-        "report": str(report),
+        "report": str(request.out / "report.html"),
         "seconds": round(time.monotonic() - began, 1),
     }
-
-
-def _report(request: Demo, scores: Scores, verdict: str, path: Path) -> None:
-    from otherview.data.picture import picture_of
-    from otherview.data.spec import open_source
-    from otherview.geometry import PatchGrid
-    from otherview.report import curves, pictures
-    from otherview.report.page import Picture, write_page
-    from otherview.seeding import sample_rng
-    from otherview.training.journal import read_journal
-    from otherview.views.pair import PairViews
-
-    print("drawing the report", file=sys.stderr)
-    config = find(RECIPE).make()
-    grid = PatchGrid(*config.encoder.grid)
-    source = open_source(TRAIN)
-    views = PairViews(config.views, config.encoder.image_size, grid)
-    images = [picture_of(source, index) for index in range(4)]
-    pairs = [views(image, sample_rng(seed=request.seed, epoch=0, index=index)) for index, image in enumerate(images)]
-    shown = [
-        Picture("Is it learning?",
-                "The loss says little: watch kNN on images that training does not use, from the untrained encoder at "
-                "step 0 on. The effective rank of C (how many directions the targets fill) falls first and climbs later.",
-                curves.draw_curves(read_journal(request.out / "metrics.jsonl"))),
-        Picture("What the learner sees", "Two crops of one image; the seen view is masked, the other has to be predicted.",
-                pictures.draw_views(images, pairs, grid)),
-        Picture("Where the patches fall", "The predictor is told only where the other view lies relative to the seen one.",
-                pictures.draw_correspondence(pairs[:2], grid)),
-        Picture("Nearest neighbours",
-                "Test images and the images of the bank that lie nearest, for the trained and the untrained encoder.",
-                _neighbours(request)),
-    ]  # fmt: skip
-    rows = {score.name: f"{score.value:.1%} ± {score.spread:.1%}" for score in [*scores.scores, *scores.control]}
-    write_page(
-        path,
-        title="otherview demo",
-        verdict=verdict,
-        command=f"otherview demo --seed {request.seed}",
-        scores=rows,
-        pictures=shown,
-    )
 
 
 def _neighbours(request: Demo, queries: int = 5, nearest: int = 6) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, append_result
 from otherview.training.launch import adopt_slurm, launched_rank, launched_ranks
+from otherview.verbs.pages import refresh_page
 from otherview.verbs.request import Computing, resolve_device, set_threads, shortened
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def finish(
     folder = request.out or (weights if weights.is_dir() else None)
     if folder is not None and launched_rank() == 0:
         append_result(folder, result)
+        refresh_page(folder)
     return result
 
 

@@ -12,6 +12,7 @@ from otherview.config import RunConfig
 from otherview.training.launch import adopt_slurm, launched_rank
 from otherview.verbs.assemble import assemble, open_watched, with_classes
 from otherview.verbs.budget import within_budget
+from otherview.verbs.pages import Page, draw_first_pictures, draw_last_pictures, refresh_page
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import only_writer, prepare_folder, summary_of, write_summary
 from otherview.verbs.starting import starting
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from otherview.training.run import Run, Summary
 
 
+PAGES = 20
+"""How often report.html is rewritten in a run."""
 SHORTENED_STEPS = 8
 """Steps of a run where a shortened one is asked for."""
 
@@ -119,9 +122,13 @@ def pretrain(  # noqa: PLR0913 (the flags of the verb)
     from otherview.training.loop import train
     from otherview.training.stop import stop_requests
 
+    parts.observers = [*parts.observers, Page(out, every=max(50, steps // PAGES))]
     with only_writer(out), stop_requests() as parts.asked_to_stop:
+        draw_first_pictures(out, config, source)
         ended = train(parts)
         summary = _finish(config, parts, ended, data=data, out=out, licence=start.licence if start else None)
+        draw_last_pictures(out, source)
+        refresh_page(out)
     _say(_snippet(out))
     return summary
 

@@ -12,6 +12,7 @@ from otherview.errors import WrongRequest
 from otherview.verbs.request import Request, check_picture
 
 if TYPE_CHECKING:
+    from otherview.data.source import Source
     from otherview.geometry import PatchGrid
     from otherview.learner import Image
     from otherview.views.view import ViewPair
@@ -66,17 +67,18 @@ def run(request: Show) -> dict[str, Any]:
     check_picture(request.out, flag="--out")
     if request.count < 1:
         raise WrongRequest(f"--count {request.count} shows nothing: give 1 or more")
+    from otherview.data.spec import open_source
     from otherview.report import pictures
 
-    grid = _grid(request.config)
+    grid = grid_of(request.config)
     match request:
         case ShowMasks():
             masks = _masks(request.config, grid, max(MASKS_COUNTED, request.count))
             figure = pictures.draw_masks(list(masks[: request.count]), masks.mean(axis=0), count=len(masks))
         case ShowCorrespondence():
-            figure = pictures.draw_correspondence(_pairs(request, grid)[1], grid)
+            figure = pictures.draw_correspondence(pairs_of(request, open_source(request.data))[1], grid)
         case _:
-            figure = pictures.draw_views(*_pairs(request, grid), grid)
+            figure = pictures.draw_views(*pairs_of(request, open_source(request.data)), grid)
     figure.savefig(request.out, dpi=150)
     return {"picture": str(request.out)}
 
@@ -86,7 +88,8 @@ def show(result: dict[str, Any]) -> Sequence[str]:
     return [result["picture"]]
 
 
-def _grid(config: RunConfig) -> "PatchGrid":
+def grid_of(config: RunConfig) -> "PatchGrid":
+    """The patches of a run's views."""
     from otherview.geometry import PatchGrid
 
     return PatchGrid(*config.encoder.grid)
@@ -103,18 +106,16 @@ def _masks(config: RunConfig, grid: "PatchGrid", count: int) -> Any:
     )
 
 
-def _pairs(request: Show, grid: "PatchGrid") -> "tuple[Sequence[Image], list[ViewPair]]":
+def pairs_of(request: Show, source: "Source") -> "tuple[Sequence[Image], list[ViewPair]]":
     """The images, and their views as epoch 0 of a run would draw them."""
     from otherview.data.picture import picture_of
-    from otherview.data.spec import open_source
     from otherview.seeding import sample_rng
     from otherview.verbs.weights import decoding_of
     from otherview.views.pair import PairViews
 
-    source = open_source(request.data)
     if not 0 <= request.first < len(source):
         raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
-    views = PairViews(request.config.views, request.config.encoder.image_size, grid)
+    views = PairViews(request.config.views, request.config.encoder.image_size, grid_of(request.config))
     chosen = range(request.first, min(request.first + request.count, len(source)))
     decoding = decoding_of(request.config)
     images = [picture_of(source, index, decoding) for index in chosen]

@@ -1,0 +1,63 @@
+"""One page over several runs: the table with its spreads, and kNN against images, compute and time."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from otherview.report.comparison import Finished, Row, markdown
+from otherview.report.curves import curve_of
+from otherview.report.page import Chart, Section, Table, write_page
+
+Whole = Callable[[Row, Finished], float]
+
+
+def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, float], *, command: str) -> None:
+    """The page of `otherview compare`; `gflops` is per image, by row name."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown(rows, gflops)]
+    text = (
+        "Mean ± standard deviation over seeds; of a single seed, what its evaluation gave over test images or draws. "
+        "A click on a head sorts."
+    )
+    units: dict[str, Whole] = {
+        "thousand images": lambda _, run: run.images / 1e3,
+        "PFLOP": lambda row, run: gflops[row.name] * run.images / 1e6,
+        "minutes": lambda _, run: run.seconds / 60,
+    }
+    charts = [_chart(rows, unit, whole) for unit, whole in units.items()]
+    data = sorted({run.data for row in rows for run in row.runs})
+    write_page(
+        path,
+        title="Comparison",
+        verdict=_verdict(rows),
+        facts=[("rows", str(len(rows))), ("runs", str(sum(len(row.runs) for row in rows))), ("data", ", ".join(data))],
+        command=command,
+        sections=[
+            Section("How good is it?", [Table("Scores.", text, ["row", *lines[0][1:]], lines[2:])]),
+            Section("How soon?", [chart for chart in charts if chart.series]),
+        ],
+    )
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """Which row leads in the first score that all have, and by how much against its spread."""
+    shared = [score for score in rows[0].scores if all(score in row.scores for row in rows)]
+    if not shared or len(rows) < 2:
+        return f"{len(rows)} row{'s' if len(rows) != 1 else ''}, nothing to compare"
+    score = shared[0]
+    first, second = sorted(rows, key=lambda row: row.mean(score), reverse=True)[:2]
+    gap = first.mean(score) - second.mean(score)
+    spread = max(first.spread(score), second.spread(score))
+    clear = "" if gap > 2 * spread else ": not more than chance may do"
+    return f"{first.name} leads {second.name} by {gap:.3f} in {score} (spread {spread:.3f}){clear}"
+
+
+def _chart(rows: Sequence[Row], unit: str, whole: Whole) -> Chart:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        curves = [curve_of(run.curve, whole(row, run)) for run in row.runs if run.curve]
+        if curves and len({len(y) for _, y in curves}) == 1:
+            x, y = (
+                [statistics.fmean(values) for values in zip(*axis, strict=True)] for axis in zip(*curves, strict=True)
+            )
+            series[row.name] = list(zip(x, y, strict=True))
+    return Chart(f"Against {unit}.", "Online kNN of the mean token, the mean over seeds.", unit, series)

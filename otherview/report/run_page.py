@@ -1,0 +1,157 @@
+"""report.html of a run: a function of what its folder holds, so it can be written at any time.
+
+    write_run_page(Path("runs/first"))
+
+What was run, is it learning, what it sees, how good it is, what it cost.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from otherview.config import RunConfig, config_hash, load_config
+from otherview.report.page import Chart, Part, Picture, Section, Table, write_page
+from otherview.training.verdict import Monitor
+
+PICTURES = "pictures"
+"""Folder of a run with PNG files; a file NAME.txt beside one explains it."""
+MOST_POINTS = 400
+SHOWN_DIRECTIONS = 1, 2, 4, 8, 16, 32
+"""Of the spectrum of C, by rank."""
+
+
+def write_run_page(folder: Path) -> Path:
+    """Read the folder, write report.html into it; returns its path."""
+    config = load_config(folder / "config.yaml")
+    lines, results = _lines(folder / "metrics.jsonl"), _lines(folder / "results.jsonl")
+    summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").exists() else None
+    path = folder / "report.html"
+    write_page(
+        path,
+        title=f"{config.method.name} · {folder.name}",
+        verdict=summary["verdict"] if summary else f"so far: {_verdict(lines)}",
+        facts=_facts(config, summary, lines),
+        command=_command(folder, config),
+        sections=[
+            Section("Is it learning?", _learning(lines)),
+            Section("What it sees", _pictures(folder / PICTURES)),
+            Section("How good is it?", _scores(results)),
+            Section("What it cost", _cost(lines)),
+        ],
+    )
+    return path
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
+    monitor = Monitor()
+    for line in lines:
+        monitor.see(line)
+    return monitor.verdict() if lines else "the run has just begun"
+
+
+def _facts(
+    config: RunConfig, summary: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    rows, columns = config.encoder.grid
+    height, width = config.encoder.image_size
+    last = lines[-1] if lines else {}
+    found = [
+        ("recipe", config.recipe or "own config"),
+        ("config", config_hash(config)),
+        ("seed", str(config.seed)),
+        ("images", f"{height}×{width} px, {rows}×{columns} patches"),
+        ("encoder", f"{config.encoder.depth} blocks, width {config.encoder.width}, {config.encoder.heads} heads"),
+        ("batch", f"{config.batch:,}"),
+        ("steps", f"{(summary or last).get('steps', last.get('step', 0)):,}"),
+    ]
+    if summary:
+        found += [
+            ("data", str(summary["data"])),
+            ("images/s", f"{summary['images_per_second']:.0f}"),
+            ("waited for data", f"{summary['waited_for_data_share']:.1%}"),
+            ("minutes", f"{summary['seconds'] / 60:.1f}"),
+        ]
+    return found
+
+
+def _command(folder: Path, config: RunConfig) -> str:
+    first = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
+    data = first.partition("--data ")[2] or "SPEC"
+    return f"otherview pretrain --config {shlex.quote(str(folder / 'config.yaml'))} --data {data} --out NEW --seed {config.seed}"
+
+
+def _series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(step, value) where a line has it, thinned to what a page can show; the last one is kept."""
+    points = [(float(line["step"]), float(line[name])) for line in lines if isinstance(line.get(name), int | float)]
+    every = -(-len(points) // MOST_POINTS) if points else 1
+    return points[::-1][::every][::-1]
+
+
+def _chart(title: str, text: str, lines: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[Part]:
+    series = {shown: points for name, shown in names.items() if (points := _series(lines, name))}
+    return [Chart(title, text, "step", series)] if series else []
+
+
+def _learning(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
+    spread = [{"step": line["step"], **_directions(line["spectrum"])} for line in lines if line.get("spectrum")]
+    directions = {f"d{rank}": f"direction {rank}" for rank in SHOWN_DIRECTIONS}
+    return [
+        *_chart("Online kNN.", "Accuracy on images that training does not use: the curve to watch.", lines,
+                {"knn_mean": "mean token", "knn_cls": "cls token"}),
+        *_chart("Effective rank.", "How many directions the targets fill; it falls first and has to climb again.", lines,
+                {"effective_rank": "effective rank"}),
+        *_chart("Loss.", "It says little; near the least that its targets allow there is nothing left to learn.", lines,
+                {"loss": "loss", "reachable_loss": "least reachable"}),
+        *_chart("Spectrum of C.", "Share of the targets' variance in the strongest directions.", spread, directions),
+        *_chart("Prediction and target.", "Cosine, the mean over tokens.", lines, {"cosine": "cosine"}),
+        *_chart("Gradient norm.", "Before clipping.", lines, {"grad_norm": "gradient norm"}),
+    ]  # fmt: skip
+
+
+def _directions(shares: Sequence[float]) -> dict[str, float]:
+    return {f"d{rank}": shares[rank - 1] for rank in SHOWN_DIRECTIONS if rank <= len(shares)}
+
+
+def _pictures(folder: Path) -> list[Part]:
+    found: list[Part] = []
+    for path in sorted(folder.glob("*.png")):
+        words = path.with_suffix(".txt")
+        text = words.read_text(encoding="utf-8").strip() if words.exists() else ""
+        title, _, rest = text.partition("\n")
+        found.append(Picture(title or path.stem, rest, path.read_bytes()))
+    return found
+
+
+def _scores(results: Sequence[Mapping[str, Any]]) -> list[Part]:
+    """One table of all scores and their controls; of a repeated evaluation the last."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for line in results:
+        for score in [*line["scores"], *line["control"]]:
+            test = str(line.get("test", ""))
+            value = f"{score['value']:.4f}"
+            rows[score["name"], test] = [
+                score["name"],
+                value,
+                f"± {score['spread']:.4f}",
+                score["unit"],
+                f"{score['n']:,}",
+                test,
+            ]
+    head = ("score", "value", "spread", "unit", "n", "judged on")
+    text = "Beside the encoder: the same one untrained, and raw pixels. A click on a head sorts."
+    return [Table("Scores.", text, head, list(rows.values()))] if rows else []
+
+
+def _cost(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
+    return [
+        *_chart("Speed.", "Images per second since the last start.", lines, {"images_per_second": "images/s"}),
+        *_chart("Waiting.", "Share of the time in which the model stood still for data.", lines, {"waited": "waited"}),
+    ]

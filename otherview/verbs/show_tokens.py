@@ -1,0 +1,183 @@
+"""Pictures of what an encoder makes of images: attention, principal components, nearest neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otherview.errors import WrongRequest
+from otherview.verbs.request import Request, check_picture
+from otherview.verbs.weights import check_weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from otherview.data.source import Source
+    from otherview.weights.pretrained import PretrainedEncoder
+
+BASIS_IMAGES = 100
+"""So many images share the basis of principal components."""
+
+
+@dataclass(kw_only=True)
+class ShowTokens(Request):
+    """Flags of pictures of tokens."""
+
+    weights: str
+    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
+    data: str = "shapes:100@64"
+    """Images: a data SPEC."""
+    out: Path = Path("tokens.png")
+    """The picture: *.png or *.svg."""
+    first: int = 0
+    """Index of the first image shown."""
+    count: int = 6
+    """How many images are shown."""
+
+
+@dataclass(kw_only=True)
+class ShowAttention(ShowTokens):
+    """What the cls token attends to in the last block, head by head."""
+
+    out: Path = Path("attention.png")
+    """The picture: *.png or *.svg."""
+    count: int = 4
+    """How many images are shown."""
+
+
+@dataclass(kw_only=True)
+class ShowComponents(ShowTokens):
+    """The first three principal components of patch tokens as red, green and blue: one basis over many images, beside the
+    untrained encoder's."""
+
+    out: Path = Path("components.png")
+    """The picture: *.png or *.svg."""
+
+
+@dataclass(kw_only=True)
+class ShowNeighbours(Request):
+    """Images beside those that lie nearest to them, by a file of `otherview embed` (cosine of mean or cls tokens)."""
+
+    embedding: Path
+    """A file of `otherview embed`."""
+    data: str
+    """The images that it was made of: the same data SPEC."""
+    out: Path = Path("neighbours.png")
+    """The picture: *.png or *.svg."""
+    first: int = 0
+    """Row of the first image that is asked about."""
+    count: int = 5
+    """How many images are asked about."""
+    nearest: int = 6
+    """How many neighbours of each are shown."""
+
+
+def run(request: ShowTokens | ShowNeighbours) -> dict[str, Any]:
+    """The verb."""
+    check_picture(request.out, flag="--out")
+    if request.count < 1 or request.first < 0:
+        raise WrongRequest(f"--count {request.count} must be 1 or more and --first {request.first} 0 or more")
+    from otherview.data.spec import open_source
+
+    if isinstance(request, ShowTokens):
+        check_weights(request.weights)
+    source = open_source(request.data)
+    if request.first >= len(source):
+        raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
+    figure = _neighbours(request, source) if isinstance(request, ShowNeighbours) else _tokens(request, source)
+    figure.savefig(request.out, dpi=150)
+    return {"picture": str(request.out)}
+
+
+def _tokens(request: ShowTokens, source: "Source") -> "Figure":
+    from otherview.verbs.weights import load_encoder
+
+    loaded = load_encoder(request.weights)
+    indices = np.arange(request.first, min(request.first + request.count, len(source)))
+    if isinstance(request, ShowAttention):
+        return attention_figure(loaded, source, indices)
+    return components_figure(loaded, source, indices)
+
+
+def attention_figure(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> "Figure":
+    """What cls attends to in some images."""
+    from otherview.evaluation.attention import cls_attention
+    from otherview.report.tokens import draw_attention
+    from otherview.views.view import normalise
+
+    pixels = _pixels(loaded, source, indices)
+    found = cls_attention(loaded.encoder, normalise(pixels, loaded.card.mean, loaded.card.std))
+    return draw_attention(_shown(pixels), found.unflatten(2, tuple(loaded.encoder.grid)).numpy())
+
+
+def components_figure(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> "Figure":
+    """Principal components of the patches of some images, and of the untrained encoder's."""
+    import torch
+
+    from otherview.evaluation.attention import component_colours
+    from otherview.nn.encoder import Encoder
+    from otherview.report.tokens import draw_components
+    from otherview.views.view import normalise
+
+    others = np.arange(min(BASIS_IMAGES, len(source)))
+    pixels = _pixels(loaded, source, np.concatenate([indices, others]))
+    images = normalise(pixels, loaded.card.mean, loaded.card.std)
+    encoders = {"trained": loaded.encoder, "untrained": Encoder(loaded.card.encoder, seed=loaded.card.seed).eval()}
+    with torch.no_grad():
+        colours = {
+            name: component_colours(encoder(images).patches)[: len(indices)].unflatten(1, tuple(encoder.grid)).numpy()
+            for name, encoder in encoders.items()
+        }
+    return draw_components(_shown(pixels)[: len(indices)], colours)
+
+
+def _pixels(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> Any:
+    """uint8 [images, C, H, W] as the encoder wants them."""
+    import torch
+
+    from otherview.data.picture import picture_of
+    from otherview.evaluation.features import centre
+
+    look = loaded.card.look
+    return torch.stack(
+        [torch.from_numpy(centre(picture_of(source, int(index), look.decoding), look)) for index in indices]
+    )
+
+
+def _shown(pixels: Any) -> list[np.ndarray]:
+    return [image.permute(1, 2, 0).numpy() for image in pixels]
+
+
+def _neighbours(request: ShowNeighbours, source: "Source") -> "Figure":
+    import torch
+
+    from otherview.data.picture import picture_of
+    from otherview.evaluation.embedding import read_embedding
+    from otherview.report.pictures import draw_neighbours
+
+    names, features = read_embedding(request.embedding)
+    if features.ndim != 2:
+        raise WrongRequest(f"{request.embedding} holds patch tokens: embed mean or cls tokens to compare images")
+    place = {source.name(index): index for index in range(len(source))}
+    if unknown := next((name for name in names if name not in place), None):
+        raise WrongRequest(f"{request.data} has no image {unknown}: give the data that {request.embedding} was made of")
+    if request.nearest < 1 or request.nearest >= len(names):
+        raise WrongRequest(f"--nearest {request.nearest} must lie between 1 and {len(names) - 1}")
+    rows = range(request.first, min(request.first + request.count, len(names)))
+    unit = torch.nn.functional.normalize(features, dim=1)
+    similar = unit[list(rows)] @ unit.T
+    for line, row in enumerate(rows):
+        similar[line, row] = -2  # not itself
+    found = similar.topk(request.nearest, dim=1).indices.tolist()
+
+    def pixels(row: int) -> np.ndarray:
+        return picture_of(source, place[names[row]]).decode()
+
+    return draw_neighbours([pixels(row) for row in rows], [("", [[pixels(other) for other in some] for some in found])])
+
+
+def show(result: dict[str, Any]) -> Sequence[str]:
+    """Where the picture is."""
+    return [result["picture"]]

@@ -1,0 +1,138 @@
+"""The page in a real browser: nothing leaves it, no error, pictures load, a click sorts, a click hides; on a phone too."""
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otherview.report.page import Chart, Picture, Section, Table, write_page
+from otherview.report.run_page import write_run_page
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A page with everything, in which names try to break out."""
+    lines = {
+        f"row {HOSTILE}": [(0.0, 0.2), (10.0, 0.4), (20.0, 0.3)],
+        "other": [(0.0, 0.1), (20.0, 0.9)],
+        "one": [(5.0, 0.5)],
+    }
+    rows = [["b", "0.30 ± 0.02"], [HOSTILE, "0.9"], ["c", "12.5"], ["a", "-1"], ["d", ""]]
+    sections = [
+        Section("Is it learning?", [Chart("kNN.", HOSTILE, "step", lines)]),
+        Section("How good?", [Table("Scores.", "text", ("name", "value"), rows)]),
+        Section("Nothing", []),
+        Section("What it sees", [Picture(HOSTILE, "text", PNG)]),
+    ]
+    write_page(
+        tmp_path / "p.html", title=f"a run {HOSTILE}", verdict="learning", facts=[("seed", "0")], command="otherview demo",
+        sections=sections,
+    )  # fmt: skip
+    return tmp_path / "p.html"
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("needs Debian's chromium and chromium-driver on PATH: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+def opened(browser: Any, path: Path, width: int) -> None:
+    browser.set_window_size(width, 900)
+    browser.get(path.as_uri())
+
+
+def check_quiet(browser: Any, path: Path) -> None:
+    """No console line, and no request but for the page itself and what lies inside it."""
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith("data:")} <= {path.as_uri()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
+    opened(browser, page, width)
+    assert browser.title.startswith("a run </script>")  # as text, not as a script
+    assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert len(browser.find_elements("css selector", "section")) == 3
+    # Nothing is wider than the screen but what scrolls by itself.
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+    def column(number: int) -> list[str]:
+        return [cell.text for cell in browser.find_elements("css selector", f"tbody td:nth-child({number})")]
+
+    heads = browser.find_elements("css selector", "th button")
+    heads[1].click()
+    assert column(2) == ["12.5", "0.9", "0.30 ± 0.02", "-1", ""]
+    heads[1].click()
+    assert column(2) == ["", "-1", "0.30 ± 0.02", "0.9", "12.5"]
+    heads[0].click()
+    assert column(1)[1:] == ["a", "b", "c", "d"]
+
+    assert len(browser.find_elements("css selector", ".plot path")) == 3
+    browser.find_elements("css selector", ".legend button")[1].click()
+    assert len(browser.find_elements("css selector", ".plot path")) == 2
+    plot = browser.find_element("css selector", ".plot svg")
+    move = __import__("selenium.webdriver", fromlist=["ActionChains"]).ActionChains(browser)
+    move.move_to_element_with_offset(plot, -plot.size["width"] // 2 + plot.size["width"] // 4, 0).perform()
+    assert re.match(r"step 5: .* 0\.[24], one 0\.5", browser.find_element("css selector", ".value").text)
+    check_quiet(browser, page)
+
+
+@pytest.mark.slow
+def test_a_run_s_page_in_a_browser(browser: Any, otherview: Callable, tmp_path: Path) -> None:
+    done = otherview(
+        "pretrain", "--recipe", "siamese_im_demo", "--data", "shapes:200", "--out", "r", "--training.log-every", "2",
+        "--knn-bank", "shapes:60:val", "--knn-test", "shapes:40:test", "--knn-every", "4", OTHERVIEW_SHORTEN="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "r/report.html"
+    before = path.read_text()
+    judged = otherview("evaluate", "knn", "--weights", "r", "--train", "shapes:60:val", "--test", "shapes:40:test")
+    assert judged.returncode == 0 and path.read_text() != before  # an evaluation refreshes the page
+    opened(browser, path, 1400)
+    headings = [one.text for one in browser.find_elements("css selector", "h2")]
+    assert headings == ["Is it learning?", "What it sees", "How good is it?", "What it cost"]
+    assert len(browser.find_elements("css selector", "figure.picture img")) == 4
+    assert len(browser.find_elements("css selector", "tbody tr")) == 5
+    charts = [one.text for one in browser.find_elements("css selector", "figure.chart figcaption b")]
+    assert charts[:4] == ["Online kNN.", "Effective rank.", "Loss.", "Spectrum of C."]
+    check_quiet(browser, path)
+
+
+def test_a_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    from otherview.config import to_yaml
+    from otherview.recipes.registry import find
+
+    (tmp_path / "config.yaml").write_text(
+        "# otherview pretrain --config config.yaml --data 'a b/'\n" + to_yaml(find("mae_pico_32").make())
+    )
+    text = write_run_page(tmp_path).read_text()
+    assert "the run has just begun" in text and "--data &#39;a b/&#39;" in text
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": null, "spectrum": [null, 0.1], "grad_norm": 2.0}\n')
+    assert "so far:" in write_run_page(tmp_path).read_text()

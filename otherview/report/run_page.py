@@ -116,7 +116,7 @@ def _learning(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
     ]  # fmt: skip
 
 
-def _directions(shares: Sequence[float]) -> dict[str, float]:
+def _directions(shares: Sequence[float | None]) -> dict[str, float | None]:
     return {f"d{rank}": shares[rank - 1] for rank in SHOWN_DIRECTIONS if rank <= len(shares)}
 
 

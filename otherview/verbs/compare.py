@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from otherview.errors import WrongRequest
+from otherview.verbs.reference import PREFIX, resolved
 from otherview.verbs.request import Request, check_picture, check_threads, check_written
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Compare(Request):
     """A table of finished runs; runs that differ in their seed alone are one row. With --study, make the runs first."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders."""
+    """Run folders, and reference:demo for a run that ships with the package."""
     study: str | None = None
     """Make the runs of a study (`otherview compare --study list` lists them); the same command continues and skips what
     is finished."""
@@ -73,7 +74,7 @@ def run(request: Compare) -> dict[str, Any]:
         check_written(request.csv, flag="--csv")
     if request.study and request.folders:
         raise WrongRequest("--study makes its own runs: give either folders or --study")
-    folders = _studied(request) if request.study else dict.fromkeys(request.folders, None)
+    folders = _studied(request) if request.study else {resolved(folder): _shipped(folder) for folder in request.folders}
     if not folders:
         raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")
     from otherview.report.comparison import compare, markdown, table
@@ -94,6 +95,11 @@ def run(request: Compare) -> dict[str, Any]:
 
         draw_comparison(rows, gflops).savefig(request.curves, dpi=150)
     return {"rows": [_as_json(row, gflops[row.name]) for row in rows], "markdown": markdown(rows, gflops)}
+
+
+def _shipped(folder: Path) -> str | None:
+    """The name of a row that is no run of the user's."""
+    return str(folder) if str(folder).startswith(PREFIX) else None
 
 
 def _command(request: Compare) -> str:

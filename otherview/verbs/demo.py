@@ -14,7 +14,9 @@ RECIPE = "siamese_im_demo"
 TRAIN, BANK, TEST = "shapes:50000:train", "shapes:5000:val", "shapes:2000:test"
 WATCH = {"knn_bank": "shapes:2000:train", "knn_test": "shapes:1000:val", "knn_every": 150}
 """What the curve is drawn from; the test images stay unseen until the end."""
-NEIGHBOURS = "Nearest neighbours.\nTest images and what lies nearest in the bank, for the trained and the untrained encoder."
+NEIGHBOURS = (
+    "Nearest neighbours.\nTest images and what lies nearest in the bank, for the trained and the untrained encoder."
+)
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ class Embed(Computing):
     """Features of every image as parquet, npy or safetensors; the same command continues what was stopped."""
 
     weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
+    """A run folder, an encoder file, reference:demo (ships with the package), or random:RECIPE, the untrained control."""
     data: str
     """Images (a data SPEC)."""
     out: Path

@@ -29,7 +29,7 @@ class Export(Request):
     """
 
     weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
+    """A run folder, an encoder file, reference:demo (ships with the package), or random:RECIPE, the untrained control."""
     to: Literal["timm", "huggingface", "onnx", "safetensors"]
     out: Path
     """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""

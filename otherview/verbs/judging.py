@@ -27,7 +27,7 @@ class Judging(Computing):
     """What every evaluation is told."""
 
     weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
+    """A run folder, an encoder file, reference:demo (ships with the package), or random:RECIPE, the untrained control."""
     out: Path | None = None
     """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
     workers: int = 1

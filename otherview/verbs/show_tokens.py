@@ -26,7 +26,7 @@ class ShowTokens(Request):
     """Flags of pictures of tokens."""
 
     weights: str
-    """A run folder, an encoder file, or random:RECIPE for the untrained control."""
+    """A run folder, an encoder file, reference:demo (ships with the package), or random:RECIPE, the untrained control."""
     data: str = "shapes:100@64"
     """Images: a data SPEC."""
     out: Path = Path("tokens.png")

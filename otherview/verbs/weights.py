@@ -1,4 +1,4 @@
-"""The word --weights: a run folder, a file, or random:RECIPE, the untrained control; and what an encoder's card says."""
+"""The word --weights: a run folder, a file, random:RECIPE (the untrained control) or reference:NAME; and what a card says."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.config import RunConfig, config_hash
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
+from otherview.verbs.reference import resolved
 
 if TYPE_CHECKING:
     from otherview.data.levels import Decoding
@@ -23,7 +24,7 @@ def load_encoder(where: str | Path) -> "PretrainedEncoder":
 
     prefix, _, name = str(where).partition(":")
     if prefix != "random":
-        return load_encoder(where)
+        return load_encoder(resolved(where))
     from otherview.nn.encoder import Encoder
 
     config = find(name).make()
@@ -68,9 +69,10 @@ def check_weights(where: "str | Path | Subject") -> None:
     prefix, _, name = str(where).partition(":")
     if prefix == "random":
         find(name)
-    elif not Path(where).expanduser().exists():
+    elif not resolved(where).expanduser().exists():
         raise WrongRequest(
-            f"{where} holds no encoder: give a finished run's folder, an encoder.safetensors, or random:RECIPE"
+            f"{where} holds no encoder: give a finished run's folder, an encoder.safetensors, random:RECIPE or "
+            "reference:demo"
         )
 
 

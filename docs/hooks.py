@@ -1,0 +1,86 @@
+"""Pages that are generated when the site is built: every verb with its help, every setting of a run."""
+
+import ast
+import contextlib
+import importlib
+import inspect
+import io
+import re
+from typing import Any, get_args
+
+from mkdocs.structure.files import File
+from pydantic import BaseModel
+
+from otherview.cli import VERBS, _parse
+from otherview.config import RunConfig
+from otherview.dense.settings import DetectConfig, SegmentConfig
+from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings, SupervisedSettings
+
+RECIPES = {"pretrain": "siamese_im_pico_32", "evaluate detect": "detect_pico", "evaluate segment": "segment_pico"}
+METHODS = (SiameseIMSettings, MAESettings, MoCoV3Settings, SupervisedSettings)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages to those of the folder."""
+    for name, content in (("verbs.md", verbs()), ("settings.md", settings())):
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def verbs() -> str:
+    """The help of every verb as the command line prints it."""
+    parts = ["# Verbs", "", "What `--help` says. Generated from the program."]
+    for verb, (module_name, request_name, what) in VERBS.items():
+        request = getattr(importlib.import_module(f"otherview.verbs.{module_name}"), request_name)
+        recipe = ["--recipe", RECIPES[verb]] if verb in RECIPES else []
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            _parse(request, verb, [*recipe, "--help"])
+        parts += ["", f"## {verb}", "", f"{what}.", "", "```text", ANSI.sub("", printed.getvalue()).strip(), "```"]
+    return "\n".join(parts)
+
+
+def settings() -> str:
+    """Every setting with its default and what its docstring says."""
+    parts = ["# Settings", "", "Every one is a flag of its verb: `--training.warmup 0.1`. Generated from the typed configs."]
+    parts += ["", "## pretrain", "", "Defaults are those of ViT-B/16 as published; a recipe changes some of them."]
+    parts += _table(RunConfig)
+    for method in METHODS:
+        parts += ["", f"## pretrain, method {method.model_fields['name'].default}", *_table(method, "method.")]
+    for verb, kind in (("evaluate detect", DetectConfig), ("evaluate segment", SegmentConfig)):
+        parts += ["", f"## {verb}", *_table(kind)]
+    return "\n".join(parts)
+
+
+def _table(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    lines = ["", "| setting | default | |", "|---|---|---|", *_rows(kind, prefix)]
+    return lines
+
+
+def _rows(kind: type[BaseModel], prefix: str) -> list[str]:
+    words, rows = _docstrings(kind), list[str]()
+    for name, field in kind.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            union = len(get_args(field.annotation)) > 1
+            rows += [] if union else _rows(type(default), f"{prefix}{name}.")
+            continue
+        said = words.get(name, "").replace("|", "\\|").replace("\n", " ")
+        rows.append(f"| `{prefix}{name}` | `{default}` | {re.sub(r'  +', ' ', said)} |")
+    return rows
+
+
+def _docstrings(kind: type[BaseModel]) -> dict[str, str]:
+    """The string under each field of a class and of those it inherits from."""
+    found: dict[str, str] = {}
+    for parent in reversed(kind.__mro__):
+        if not issubclass(parent, BaseModel) or parent is BaseModel:
+            continue
+        body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(parent))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, after in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                assert isinstance(field.target, ast.Name)
+                found[field.target.id] = str(after.value.value)
+    return found

@@ -121,7 +121,7 @@ def test_benches_print_what_is_promised(result_of: Callable[..., dict], words: t
     assert all(found[name] > 0 for name in promised)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_grows_as_the_tokens_do_and_the_twin_s_as_their_square() -> None:
     """Loss and attention: four times the tokens in twice the image, one image, so that nothing hides behind the rest."""
     most: dict[str, list[float]] = {"ours": [], "reference": []}

@@ -33,6 +33,7 @@ def opened(spec: Path) -> tuple[int, str, int, float]:
     return int(count), name, int(memory), float(seconds)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_a_list_of_two_million_lines(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"all.{kind}"
@@ -48,6 +49,7 @@ def test_a_list_of_two_million_lines(tmp_path: Path, kind: str) -> None:
     assert again[3] < 1 and again[3] < seconds / 3  # the index is used again
 
 
+@pytest.mark.soak
 def test_a_folder_of_a_hundred_thousand_files(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"class{number:03}").mkdir()

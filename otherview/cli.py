@@ -56,6 +56,7 @@ VERBS = {
     "show correspondence": ("show", "ShowCorrespondence", "where the patches of one view fall in the other"),
     "show attention": ("show_tokens", "ShowAttention", "what the cls token attends to, head by head"),
     "show components": ("show_tokens", "ShowComponents", "principal components of patch tokens as colours"),
+    "show matches": ("show_tokens", "ShowMatches", "patches of one view and what is most like them in another"),
     "show neighbours": ("show_tokens", "ShowNeighbours", "images beside those that lie nearest to them"),
     "compare": ("compare", "Compare", "several runs in one table; studies that make those runs, and skip what is done"),
     "recipes": ("recipes", "Recipes", "list the recipes; NAME prints its whole config"),

@@ -28,10 +28,9 @@ def cls_attention(encoder: Encoder, images: Float[Tensor, "B C X Y"]) -> Float[T
 def component_colours(tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L 3"]:
     """The first three principal components of all patches of all images, each stretched to [0, 1]: one basis for all.
 
-    The sign of a component is chosen so that its largest weight is positive; 2 % at both ends are cut off.
+    What all images have at a position is taken off first, or the components would tell little else. The sign of a component is chosen so that its largest weight is positive; 2 % at both ends are cut off.
     """
-    flat = tokens.flatten(0, 1).double()
-    centred = flat - flat.mean(dim=0)
+    centred = (tokens - tokens.mean(dim=0)).flatten(0, 1).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     basis = vectors[:, -3:].flip(1)
     basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -92,12 +92,16 @@ def without_position(tokens: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:
     return tokens - tokens.mean(dim=0)
 
 
+def most_similar(seen: Float[Tensor, "I L D"], other: Float[Tensor, "I L D"]) -> Int[Tensor, "I L"]:
+    """For every patch of the other view, which patch of the seen view is most like it (cosine)."""
+    return (F.normalize(other, dim=2) @ F.normalize(seen, dim=2).transpose(1, 2)).argmax(dim=2)
+
+
 def found_places(
     seen: Float[Tensor, "I L D"], other: Float[Tensor, "I L D"], crops: tuple[Crop, Crop], grid: PatchGrid
 ) -> tuple[Bool[Tensor, "I L"], Bool[Tensor, "I L"]]:
     """For every patch of the other view: whether it found its place in the seen view, and whether that shows it at all."""
-    similarity = F.normalize(other, dim=2) @ F.normalize(seen, dim=2).transpose(1, 2)
-    predicted = similarity.argmax(dim=2)
+    predicted = most_similar(seen, other)
     placed = place(crops[1], within=crops[0], grid=grid)
     rows = placed.rows[:, :, None].expand(-1, -1, grid.columns).flatten(1)
     columns = placed.columns[:, None, :].expand(-1, grid.rows, -1).flatten(1)

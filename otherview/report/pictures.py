@@ -108,7 +108,7 @@ def draw_correspondence(pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
     return figure
 
 
-def _marked(grid: PatchGrid) -> list[tuple[int, int]]:
+def marked(grid: PatchGrid) -> list[tuple[int, int]]:
     """A few patches that are followed from one view to the other."""
     rows = np.linspace(0, grid.rows - 1, 4).round().astype(int)
     columns = np.linspace(0, grid.columns - 1, 4).round().astype(int)
@@ -119,11 +119,12 @@ def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
     pixels = pixels_of(view)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
     panel(axes, pixels, "the other view, to be predicted")
-    for number, (u, v) in enumerate(_marked(grid), 1):
-        _dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
+    for number, (u, v) in enumerate(marked(grid), 1):
+        dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
 
 
-def _dot(axes: Axes, x: float, y: float, number: int) -> None:
+def dot(axes: Axes, x: float, y: float, number: int) -> None:
+    """A number in a circle."""
     axes.text(x, y, str(number), ha="center", va="center", fontsize=7, color="white",
               bbox={"boxstyle": "circle,pad=0.15", "facecolor": "black", "edgecolor": "white", "linewidth": 0.6})  # fmt: skip
 
@@ -141,8 +142,8 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
         axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
     for edge in np.concatenate([[x.min() - half[1]], np.sort(x) + half[1]]):
         axes.plot([edge, edge], [y.min() - half[0], y.max() + half[0]], color="white", linewidth=0.4, alpha=0.8)
-    for number, (u, v) in enumerate(_marked(grid), 1):
-        _dot(axes, float(x[v]), float(y[u]), number)
+    for number, (u, v) in enumerate(marked(grid), 1):
+        dot(axes, float(x[v]), float(y[u]), number)
     axes.set_facecolor("0.6")
     axes.set_xlim(min(0, x.min() - half[1]) - 2, max(pixels.shape[1], x.max() + half[1]) + 2)
     axes.set_ylim(max(pixels.shape[0], y.max() + half[0]) + 2, min(0, y.min() - half[0]) - 2)

@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from otherview.report.pictures import panel
+from otherview.geometry import Crop, PatchGrid, place
+from otherview.report.pictures import dot, marked, panel
+from otherview.views.view import ViewPair
 
 
 def draw_components(images: Sequence[np.ndarray], colours: Mapping[str, np.ndarray]) -> Figure:
@@ -15,13 +17,48 @@ def draw_components(images: Sequence[np.ndarray], colours: Mapping[str, np.ndarr
         1 + len(colours), len(images), figsize=(1.5 * len(images), 1.7 * (1 + len(colours))), squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    for place, image in zip(axes[0], images, strict=True):
-        panel(place, image, "")
+    for axis, image in zip(axes[0], images, strict=True):
+        panel(axis, image, "")
     for row, (name, pictures) in zip(axes[1:], colours.items(), strict=True):
-        for place, picture in zip(row, pictures, strict=True):
-            panel(place, picture, "")
+        for axis, picture in zip(row, pictures, strict=True):
+            panel(axis, picture, "")
         row[0].set_ylabel(name, fontsize=8)
     axes[0][0].set_ylabel("image", fontsize=8)
+    return figure
+
+
+def draw_matches(
+    pair: ViewPair, predicted: np.ndarray, right: np.ndarray, shown: np.ndarray, grid: PatchGrid
+) -> Figure:
+    """A row per image: patches of the other view, and in the seen one where each lies (circle) and what is most like it (cross).
+
+    `predicted` [images, patches] are patches of the seen view; `right` and `shown` say which found their place and which the
+    seen view shows at all. A line leads from the place to the match: solid where it is right, dotted where it is not.
+    """
+    count = len(predicted)
+    figure, rows = plt.subplots(count, 2, figsize=(7, 3.6 * count), squeeze=False, layout="constrained")
+    for index, (left, beside) in enumerate(rows):
+        seen, other = (view.pixels[index].numpy().transpose(1, 2, 0) for view in pair)
+        share = right[index].sum() / max(1, shown[index].sum())
+        panel(left, other, "the other view")
+        panel(beside, seen, f"the seen view: {share:.0%} of the patches that both show are found")
+        crops = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
+        within, crop = crops
+        placed = place(crop, within=within, grid=grid)
+        size = seen.shape[0] / grid.rows, seen.shape[1] / grid.columns
+        for number, (u, v) in enumerate(marked(grid), 1):
+            patch = u * grid.columns + v
+            if not shown[index][patch]:
+                continue
+            dot(left, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
+            x, y = (float(placed.columns[v]) + 0.5) * size[1], (float(placed.rows[u]) + 0.5) * size[0]
+            row, column = divmod(int(predicted[index][patch]), grid.columns)
+            end = (column + 0.5) * size[1], (row + 0.5) * size[0]
+            stroke = "-" if right[index][patch] else ":"
+            for colour, width in (("black", 2.6), ("white", 1.2)):
+                beside.plot([x, end[0]], [y, end[1]], stroke, color=colour, linewidth=width)
+                beside.plot(*end, "x", color=colour, markersize=6 if colour == "black" else 4, markeredgewidth=width)
+            dot(beside, x, y, number)
     return figure
 
 
@@ -31,14 +68,12 @@ def draw_attention(images: Sequence[np.ndarray], attention: np.ndarray) -> Figur
     figure, axes = plt.subplots(
         len(images), 1 + heads, figsize=(1.5 * (1 + heads), 1.6 * len(images)), squeeze=False, layout="constrained"
     )
-    for row, image, maps in zip(axes, images, attention, strict=True):
+    for line, (row, image, maps) in enumerate(zip(axes, images, attention, strict=True)):
         panel(row[0], image, "")
-        for number, (place, weights) in enumerate(zip(row[1:], maps, strict=True), start=1):
-            place.imshow(weights, cmap="gray", interpolation="nearest", vmin=0)
-            place.set_xticks([])
-            place.set_yticks([])
-            place.set_title(
-                f"head {number}, up to {weights.max():.3f}" if row is axes[0] else f"up to {weights.max():.3f}",
-                fontsize=7,
-            )
+        for number, (axis, weights) in enumerate(zip(row[1:], maps, strict=True), start=1):
+            axis.imshow(weights, cmap="gray", interpolation="nearest", vmin=0)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            words = f"head {number}, " if line == 0 else ""
+            axis.set_title(f"{words}up to {weights.max():.3f}", fontsize=7)
     return figure

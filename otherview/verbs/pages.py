@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 VIEWS = "What the learner sees.\nTwo crops of one image; the seen view is masked, the other has to be predicted."
 PLACES = "Where the patches fall.\nThe predictor is told only where the other view lies relative to the seen one."
 COMPONENTS = (
-    "What patches share.\nTheir first three principal components as red, green and blue, one basis over many images: "
-    "parts that mean the same should have one colour."
+    "What patches share.\nTheir first three principal components as red, green and blue, one basis over many images, less what "
+    "all have at a position: parts that mean the same should have one colour."
 )
 ATTENTION = "What the cls token attends to.\nIn the last block, head by head; bright is much."
 

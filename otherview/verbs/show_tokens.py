@@ -57,6 +57,20 @@ class ShowComponents(ShowTokens):
 
 
 @dataclass(kw_only=True)
+class ShowMatches(ShowTokens):
+    """Patches of one view and what is most like them in another, against where they truly lie; and the share that is right."""
+
+    out: Path = Path("matches.png")
+    """The picture: *.png or *.svg."""
+    count: int = 3
+    """How many images are shown."""
+    judged: int = 200
+    """How many images the share is taken over."""
+    seed: int = 0
+    """Of the crops."""
+
+
+@dataclass(kw_only=True)
 class ShowNeighbours(Request):
     """Images beside those that lie nearest to them, by a file of `otherview embed` (cosine of mean or cls tokens)."""
 
@@ -86,9 +100,16 @@ def run(request: ShowTokens | ShowNeighbours) -> dict[str, Any]:
     source = open_source(request.data)
     if request.first >= len(source):
         raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
-    figure = _neighbours(request, source) if isinstance(request, ShowNeighbours) else _tokens(request, source)
+    more: dict[str, Any] = {}
+    match request:
+        case ShowNeighbours():
+            figure = _neighbours(request, source)
+        case ShowMatches():
+            figure, more = _matches(request, source)
+        case _:
+            figure = _tokens(request, source)
     figure.savefig(request.out, dpi=150)
-    return {"picture": str(request.out)}
+    return {"picture": str(request.out), **more}
 
 
 def _tokens(request: ShowTokens, source: "Source") -> "Figure":
@@ -99,6 +120,40 @@ def _tokens(request: ShowTokens, source: "Source") -> "Figure":
     if isinstance(request, ShowAttention):
         return attention_figure(loaded, source, indices)
     return components_figure(loaded, source, indices)
+
+
+def _matches(request: ShowMatches, source: "Source") -> "tuple[Figure, dict[str, Any]]":
+    """The picture, and the share of patches that find their place with its standard error."""
+    import torch
+
+    from otherview.evaluation.features import Asked, tokens_of
+    from otherview.evaluation.retrieval import found_places, most_similar, pairs, share_found, without_position
+    from otherview.report.tokens import draw_matches
+    from otherview.verbs.weights import load_subject
+
+    subject = load_subject(request.weights)
+    indices = np.arange(request.first, min(request.first + max(request.judged, request.count), len(source)))
+    if len(indices) < 2:
+        raise WrongRequest(
+            f"--data {request.data} has {len(indices)} image from --first on: matching needs two or more"
+        )
+    asked = Asked(subject.patch_size)
+    batches = list(pairs(source, indices, subject.look, subject.grid, seed=request.seed, workers=0))
+    tokens = [
+        [tokens_of(subject.encoder, view.pixels, subject.look, asked)["patches"] for view in batch] for batch in batches
+    ]
+    seen, other = (without_position(torch.cat(side)) for side in zip(*tokens, strict=True))
+    crops = tuple(
+        type(batches[0][side].crop)(
+            *(torch.cat(parts) for parts in zip(*(batch[side].crop for batch in batches), strict=True))
+        )
+        for side in (0, 1)
+    )
+    right, shown = found_places(seen, other, (crops[0], crops[1]), subject.grid)
+    share, spread, n = share_found(right, shown)
+    count = min(request.count, len(batches[0].seen.pixels))
+    arrays = (part[:count].numpy() for part in (most_similar(seen, other), right, shown))
+    return draw_matches(batches[0], *arrays, grid=subject.grid), {"found": share, "spread": spread, "n": n}
 
 
 def attention_figure(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> "Figure":
@@ -179,5 +234,10 @@ def _neighbours(request: ShowNeighbours, source: "Source") -> "Figure":
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:
-    """Where the picture is."""
-    return [result["picture"]]
+    """Where the picture is, and how many patches were found where that was looked for."""
+    found = (
+        [f"{result['found']:.1%} ± {result['spread']:.1%} of the patches found (n = {result['n']})"]
+        if "found" in result
+        else []
+    )
+    return [result["picture"], *found]

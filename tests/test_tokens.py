@@ -52,7 +52,7 @@ def test_the_pictures_are_drawn(otherview: Callable, result_of: Callable, tmp_pa
     for kind in ("attention", "components", "matches"):
         found = result_of("show", kind, *weights, "--out", f"{kind}.png")
         assert min(Image.open(tmp_path / f"{kind}.png").size) > 300
-        assert kind != "matches" or 0 < found["found"] < 1 and found["n"] > 50
+        assert kind != "matches" or (0 < found["found"] < 1 and found["n"] > 50)
     assert otherview("embed", *weights, "--out", "e.npy").returncode == 0
     near = ("show", "neighbours", "--embedding", "e.npy", "--out", "n.svg")
     assert result_of(*near, "--data", "shapes:60@48")["picture"] == "n.svg"

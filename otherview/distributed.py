@@ -63,6 +63,24 @@ def rows_of_all(values: Tensor) -> Tensor:
     return torch.cat([rows[:count].cpu() for rows, count in zip(gather(padded), counts, strict=True)])
 
 
+def on_first(thing: Any) -> list[Any] | None:
+    """Everyone's Python object in the order of ranks, on rank 0; None elsewhere, where nobody has to hold them all."""
+    if ranks() == 1:
+        return [thing]
+    everyone: list[Any] | None = [None] * ranks() if rank() == 0 else None
+    dist.gather_object(thing, everyone)
+    return everyone
+
+
+def from_first(thing: Any) -> Any:
+    """Rank 0's small Python object, on every rank."""
+    if ranks() == 1:
+        return thing
+    box = [thing]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def gather_objects(thing: Any) -> list[Any]:
     """Everyone's small Python object, in the order of ranks; slow, for rare news only."""
     if ranks() == 1:

@@ -189,3 +189,14 @@ def test_a_killed_probe_ends_as_if_it_had_not_been(tmp_path: Path, result_of: Ca
         for name in ("whole", "killed")
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_head_with_its_norms_folded_gives_the_same_scores() -> None:
+    learner = probe(rates=(0.1, 0.3))
+    own, features = learner.probes["encoder"], 3 + 5 * torch.randn(64, 32)
+    for value in own.heads[1].parameters():  # pyright: ignore
+        torch.nn.init.normal_(value)
+    own(features)  # running statistics
+    learner.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(learner.classifier("encoder", 0.3)(features), own(features)[1], rtol=1e-4, atol=1e-5)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from otherview.data.decode import MOST_PIXELS
 from otherview.data.files import Files, open_folder
 from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.objects import Category, Objects, fault, objects_of, outline_of
@@ -116,8 +117,8 @@ def _index_coco(file: Path, place: Path) -> list[Path]:
                 name = str(image["file_name"] if "file_name" in image else "/".join(image["coco_url"].split("/")[-2:]))
                 if leads_outside(name):
                     raise WrongRequest(f"{file} names an image outside its folder ({name!r}): such files are not read")
+                size = _stated_size(image, file)
                 blob.write(json.dumps(by_image.get(image["id"], [])).encode())
-                size = {side: int(image.get(side) or 0) for side in ("height", "width")}
                 writer.add(name, label=NO_LABEL, image_id=int(image["id"]), annotations_end=blob.tell(), **size)
         (place / CATEGORIES).write_text(json.dumps(_categories(content, by_image)))
     except WrongRequest:
@@ -126,6 +127,17 @@ def _index_coco(file: Path, place: Path) -> list[Path]:
         raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {error!r}") from error
     writer.close()
     return [file]
+
+
+def _stated_size(image: dict[str, Any], file: Path) -> dict[str, int]:
+    """Height and width as the file has them, 0 and 0 where it has none; raises WrongRequest for what is no size."""
+    size = {side: int(image.get(side) or 0) for side in ("height", "width")}
+    height, width = size.values()
+    if (height, width) != (0, 0) and (min(height, width) < 1 or height * width > MOST_PIXELS):
+        raise WrongRequest(
+            f"{file} says that image {image.get('id')!r} has {width}×{height} pixels: that is no image's size"
+        )
+    return size
 
 
 def _categories(content: dict[str, Any], by_image: dict[int, list[dict[str, Any]]]) -> list[Category]:

@@ -21,7 +21,7 @@ from otherview.data.ragged import collate_samples
 from otherview.data.source import Source
 from otherview.dense.detector import Detector, Found
 from otherview.dense.jitter import PADDING, check_size, fitted
-from otherview.distributed import gather_objects, rank, ranks
+from otherview.distributed import on_first, rank, ranks
 from otherview.errors import BrokenImage
 from otherview.evaluation.features import name_once
 from otherview.views.view import normalise
@@ -67,7 +67,7 @@ def detections(
     workers: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Detection], list[int]]:
-    """Detections of all images on all ranks, and the ids of the images that could be read; others are named and left out."""
+    """Detections of all ranks and the ids of the images that could be read, on rank 0; others are named and left out."""
     mine = np.array_split(indices, ranks())[rank()]
     device = next(detector.parameters()).device
     loader = DataLoader(
@@ -88,7 +88,7 @@ def detections(
             read.append(image_id)
             found += in_image(result, size=size, whole=whole, image_id=image_id, category_ids=category_ids)
         advance(len(faults) * ranks())
-    everyone = gather_objects((found, read))
+    everyone = on_first((found, read)) or []
     return [one for part, _ in everyone for one in part], [one for _, part in everyone for one in part]
 
 

@@ -46,7 +46,9 @@ def numbered(labels: np.ndarray, *, zero_is_ignored: bool) -> UInt8[np.ndarray, 
     if labels.max(initial=0) > IGNORED:
         raise BrokenImage(f"its labels reach {labels.max()}: classes go up to {IGNORED - 1}, {IGNORED} counts nowhere")
     labels = labels.astype(np.uint8)
-    return np.where(labels == 0, IGNORED, labels - 1).astype(np.uint8) if zero_is_ignored else labels
+    if not zero_is_ignored:
+        return labels
+    return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - 1).astype(np.uint8)
 
 
 def shown_size(image: Image, config: SegmentConfig) -> tuple[int, int]:
@@ -61,6 +63,8 @@ class PixelViews:
     """Makes a PixelsView: scaled, cut out, mirrored, its colours changed."""
 
     config: SegmentConfig
+    fill: tuple[int, ...] = (128,)
+    """Levels of pixels that show nothing: the mean, which is 0 to the net."""
 
     def __call__(self, image: Image, rng: Random) -> PixelsView:
         config, side = self.config, self.config.size
@@ -74,7 +78,8 @@ class PixelViews:
         if rng.random() < config.flip:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         pixels = recolour(np.ascontiguousarray(pixels), draw_colour(config.colour, rng))
-        square = np.zeros((pixels.shape[2], side, side), np.uint8)
+        square = np.empty((pixels.shape[2], side, side), np.uint8)
+        square[:] = np.reshape(self.fill, (-1, 1, 1))
         truth = np.full((side, side), IGNORED, np.uint8)
         square[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1)
         truth[: labels.shape[0], : labels.shape[1]] = labels

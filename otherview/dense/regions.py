@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes, roi_align
 
 from otherview.dense.federated import Federated
@@ -54,6 +54,31 @@ class Pooler(nn.Module):
         side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=0).sqrt()
         level = STRIDES.index(1.0) + torch.log2(side / (CANONICAL_PATCHES * self.patch_size) + 1e-8)
         return level.floor().clamp(0, POOLED_LEVELS - 1).long()
+
+
+def mask_loss(
+    logits: Float[Tensor, "R K M M"],
+    boxes: list[Tensor],
+    truth: list[Tensor],
+    *,
+    matched: list[Tensor],
+    labels: Int[Tensor, " R"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the masks of positive regions: the truth is cut out of each box with aligned corners.
+
+    `truth` has the masks of each image's objects, `matched` which of them each region shows.
+    """
+    if not len(labels):
+        return logits.sum() * 0
+    side = logits.shape[-1]
+    wanted = []
+    for masks, some, which in zip(truth, boxes, matched, strict=True):
+        regions = torch.cat([which[:, None].to(some.dtype), some], dim=1)
+        wanted.append(
+            roi_align(masks[:, None].to(some.dtype), regions, side, 1.0, sampling_ratio=-1, aligned=True)[:, 0]
+        )
+    chosen = logits[torch.arange(len(labels), device=logits.device), labels]
+    return F.binary_cross_entropy_with_logits(chosen, (torch.cat(wanted) >= 0.5).to(chosen.dtype))
 
 
 class Regions(RoIHeads):
@@ -120,13 +145,13 @@ class Regions(RoIHeads):
         chosen = sides.view(len(known), -1, 4)[objects, known[objects]]
         shown = [boxes[some] for boxes, some in zip(proposals, positive, strict=True)]
         logits = self._masks(features, shown, shapes)
-        truth = [target["masks"] for target in targets], [target["labels"] for target in targets]
+        truth = [target["masks"] for target in targets]
         of_truth = [some[here] for some, here in zip(matched, positive, strict=True)]
         classify = F.cross_entropy if self.federated is None else self.federated
         return {
             "class": classify(scores.float(), known),
             "box": F.l1_loss(chosen.float(), torch.cat(wanted)[objects], reduction="sum") / len(known),
-            "mask": maskrcnn_loss(logits.float(), shown, *truth, of_truth),
+            "mask": mask_loss(logits.float(), shown, truth, matched=of_truth, labels=known[objects]),
         }
 
     def postprocess_detections(

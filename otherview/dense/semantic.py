@@ -74,7 +74,7 @@ def _layer_of(name: str, *, last: int) -> int:
 
 def _spared(name: str, value: Tensor) -> bool:
     """Whether a tensor does not decay: norms, biases, tokens and tables of positions."""
-    return value.ndim <= 1 or name.endswith(("_token", "table"))
+    return value.ndim <= 1 or name.endswith(("_token", "table", "pos_embed"))
 
 
 def _cross_entropy(scores: Float[Tensor, "B K _ _"], labels: Tensor) -> Float[Tensor, ""]:

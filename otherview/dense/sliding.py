@@ -34,6 +34,7 @@ from otherview.views.view import normalise
 class Prediction(NamedTuple):
     """What is said of one image, at its own size."""
 
+    number: int
     name: str
     pixels: np.ndarray
     """uint8 [H, W, C]"""
@@ -43,9 +44,10 @@ class Prediction(NamedTuple):
     """uint8 [H, W]"""
 
     def save(self, folder: Path) -> None:
-        """Write the classes as a picture under the image's name; characters that lead elsewhere are replaced."""
+        """Write the classes as a picture under the image's index and name; characters that lead elsewhere are replaced."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "_", str(Path(self.name).with_suffix(""))).lstrip(".") or "image"
+        stem = re.sub(r"[^\w.-]+", "_", str(Path(self.name).with_suffix("")))
+        stem = f"{self.number:07d}-{stem}"
         atomically(folder / f"{stem}.png", lambda path: Image.fromarray(self.predicted).save(path, format="PNG"))
 
 
@@ -67,9 +69,9 @@ class _Wholes(Dataset[tuple[Any, ...]]):
         try:
             image = picture_of(self.source, index, self.look.decoding)
             truth = classes_of(image, zero_is_ignored=self.config.zero_is_ignored)
-            return name, image.decode(), resized_pixels(image, shown_size(image, self.config)), truth, ""
+            return index, name, image.decode(), resized_pixels(image, shown_size(image, self.config)), truth, ""
         except BrokenImage as error:
-            return name, None, None, None, f"{name}: {error}"
+            return index, name, None, None, None, f"{name}: {error}"
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def predictions(
     )  # fmt: skip
     net.eval()
     device = next(net.parameters()).device
-    for name, pixels, shown, truth, fault in loader:
+    for index, name, pixels, shown, truth, fault in loader:
         if fault:
             name_once(fault)
             yield None
@@ -93,7 +95,8 @@ def predictions(
         image = normalise(planes[None], look.mean, look.std)[0]
         scores = scores_of(net, image, size=config.size, stride=config.stride)
         whole = F.interpolate(scores[None], np.asarray(truth).shape, mode="bilinear", align_corners=False)[0]
-        yield Prediction(name, np.asarray(pixels), np.asarray(truth), whole.argmax(dim=0).to(torch.uint8).cpu().numpy())
+        predicted = whole.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        yield Prediction(index, name, np.asarray(pixels), np.asarray(truth), predicted)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.dense.settings import SegmentConfig
+from otherview.distributed import mean_over_ranks, ranks
 from otherview.evaluation.finetune import drop_paths
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
@@ -78,6 +79,20 @@ def resized(values: Float[Tensor, "B C _ _"], *, like: Tensor) -> Float[Tensor, 
     return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def synchronised(net: "UPerNet", *, cuda: bool) -> "UPerNet":
+    """Batch norms over all ranks where torch has them, which is on CUDA."""
+    if ranks() == 1 or not cuda:
+        return net
+    return nn.SyncBatchNorm.convert_sync_batchnorm(net)  # pyright: ignore[reportReturnType]
+
+
+def share_statistics(net: "UPerNet") -> None:
+    """Running statistics as means over ranks, so that all judge alike where each had its own."""
+    for name, values in net.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            values.copy_(mean_over_ranks(values))
+
+
 class RelativePositions(nn.Module):
     """What attention adds for the offset of two patches, head by head, from zero on; cls has offsets of its own."""
 
@@ -107,6 +122,9 @@ class UPerNet(nn.Module):
         self.taps = config.taps
         self.grid = PatchGrid(*(config.size // encoder.settings.patch_size,) * 2)
         self.backbone = encoder.requires_grad_(True)
+        deepest = max(config.taps)
+        for unused in (encoder.vit.norm, *encoder.vit.blocks[deepest:]):  # every trained weight has a gradient
+            unused.requires_grad_(False)
         drop_paths(encoder, config.drop_path)
         with seeded(seed, "segmentation heads"):
             self.neck = Neck(width)
@@ -118,7 +136,7 @@ class UPerNet(nn.Module):
             )
         self.relative = nn.ModuleList(
             RelativePositions(self.grid, encoder.settings.heads, encoder.prefix)
-            for _ in range(encoder.settings.depth if config.relative_positions else 0)
+            for _ in range(deepest if config.relative_positions else 0)
         )
 
     @property

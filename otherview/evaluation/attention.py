@@ -28,7 +28,8 @@ def cls_attention(encoder: Encoder, images: Float[Tensor, "B C X Y"]) -> Float[T
 def component_colours(tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L 3"]:
     """The first three principal components of all patches of all images, each stretched to [0, 1]: one basis for all.
 
-    What all images have at a position is taken off first, or the components would tell little else. The sign of a component is chosen so that its largest weight is positive; 2 % at both ends are cut off.
+    What all images have at a position is taken off first, or the components would tell little else. The sign of a component
+    is chosen so that its largest weight is positive; 2 % at both ends are cut off.
     """
     centred = (tokens - tokens.mean(dim=0)).flatten(0, 1).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)

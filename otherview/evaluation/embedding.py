@@ -29,8 +29,10 @@ from otherview.nn.encoder import Encoder
 
 Kind = Literal["cls", "mean", "patches"]
 ENDINGS = (".parquet", ".npy", ".safetensors")
-PART = 1000
-"""Images a part."""
+PART, PART_BYTES = 1000, 2**28
+"""Images a part at most, and its bytes."""
+LARGEST_IN_MEMORY = 4 * 2**30
+"""Bytes that a safetensors file may have, since it is made in memory."""
 NAMES = ".names.json"
 """Beside an npy file: the images' names."""
 
@@ -54,17 +56,29 @@ def embed(
     """Compute what is missing, then write the file; returns how many images it has. Those that cannot be read are left out."""
     _open_parts(wanted)
     asked = Asked(patch_size=encoder.settings.patch_size if wanted.kind == "patches" else None)
-    for start in range(0, len(source), PART):
-        indices = np.arange(start, min(start + PART, len(source)))
+    count = part_of(encoder, look, wanted.kind, images=len(source), path=wanted.path)
+    for start in range(0, len(source), count):
+        indices = np.arange(start, min(start + count, len(source)))
         place = wanted.parts / f"{start:012d}.npz"
         if not place.exists():
             found = extract_all({"it": encoder}, source, look, indices=indices, workers=workers, asked=asked)["it"]
             rows = {"features": found.tokens[wanted.kind].numpy(), "indices": indices[found.kept.numpy()]}
             atomically(place, lambda path, rows=rows: _save(path, rows))
         advance(len(indices))
-    count = _join(wanted, source)
+    written = _join(wanted, source)
     shutil.rmtree(wanted.parts)
-    return count
+    return written
+
+
+def part_of(encoder: Encoder, look: Look, kind: Kind, *, images: int, path: Path) -> int:
+    """How many images make a part; raises WrongRequest where a safetensors file would not fit into memory."""
+    patches = (look.size[0] // encoder.settings.patch_size) * (look.size[1] // encoder.settings.patch_size)
+    row = 4 * encoder.settings.width * (patches if kind == "patches" else 1)
+    if path.suffix == ".safetensors" and row * images > LARGEST_IN_MEMORY:
+        raise WrongRequest(
+            f"{path} would take {row * images / 2**30:.0f} GB and is made in memory: write *.npy or *.parquet"
+        )
+    return max(1, min(PART, PART_BYTES // row))
 
 
 def _save(path: Path, rows: Mapping[str, np.ndarray]) -> None:

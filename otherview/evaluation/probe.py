@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.learner import Learner, StepLoss
+from otherview.nn.class_head import ClassHead
 from otherview.nn.initialise import seeded
 from otherview.views.single import LabelledView, LabelledViews
 from otherview.views.view import normalise
@@ -110,6 +111,22 @@ class LinearProbe(Learner):
 
     def figures(self, context: None) -> Mapping[str, Tensor]:
         return {}
+
+    @torch.no_grad()
+    def classifier(self, name: str, rate: float) -> ClassHead:
+        """One head with its norms as a plain layer norm and Linear, that gives the same scores in testing."""
+        probe = self.probes[name]
+        assert isinstance(probe, Probe)
+        batch_norm, linear = probe.norm[1], probe.heads[list(self.rates).index(rate)]
+        assert isinstance(batch_norm, nn.BatchNorm1d) and isinstance(linear, nn.Linear)
+        assert batch_norm.running_mean is not None and batch_norm.running_var is not None
+        head = ClassHead(linear.in_features, linear.out_features)
+        scale = (batch_norm.running_var + batch_norm.eps).rsqrt()
+        last = head[1]
+        assert isinstance(last, nn.Linear)
+        last.weight.copy_(linear.weight * scale)
+        last.bias.copy_(linear.bias - linear.weight @ (batch_norm.running_mean * scale))
+        return head
 
     @torch.no_grad()
     def predict(self, name: str, features: Float[Tensor, "B D"]) -> dict[float, Int[Tensor, " B"]]:

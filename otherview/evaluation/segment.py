@@ -58,6 +58,11 @@ class Segmented(NamedTuple):
         return cls(torch.from_numpy(np.stack(found)).double())
 
     @property
+    def counted(self) -> bool:
+        """Whether any pixel counts."""
+        return len(self.confusion) > 0 and float(self.confusion.sum()) > 0
+
+    @property
     def miou(self) -> float:
         """Mean intersection over union, over the classes that the truth has."""
         return _miou(self.confusion.sum(dim=0))
@@ -71,9 +76,11 @@ class Segmented(NamedTuple):
     def spread(self, figure: Callable[[Float[Tensor, "K K"]], float]) -> float:
         """Standard error over images, by drawing them anew."""
         rng = torch.Generator().manual_seed(0)
-        count = len(self.confusion)
-        drawn = [torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES)]
-        return float(np.std([figure(self.confusion[images].sum(dim=0)) for images in drawn]))
+        count, classes = self.confusion.shape[:2]
+        flat = self.confusion.flatten(1)
+        drawn = (torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES))
+        times = (torch.bincount(images, minlength=count).to(flat.dtype) for images in drawn)
+        return float(np.std([figure((weights @ flat).view(classes, classes)) for weights in times]))
 
     @property
     def spreads(self) -> tuple[float, float]:

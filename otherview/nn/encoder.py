@@ -100,7 +100,7 @@ class Encoder(nn.Module):
     ) -> list[Tokens]:
         """Tokens as each of the blocks `after`, counted from 1, leaves them; `biases` has what a block's attention adds."""
         sequence, found = self.entering(images, None), dict[int, Tokens]()
-        for number, transform in enumerate(self.vit.blocks, start=1):
+        for number, transform in enumerate(self.vit.blocks[: max(after)], start=1):
             sequence = transform(sequence, attn_mask=biases[number - 1]) if biases else transform(sequence)
             found[number] = Tokens(sequence, self.prefix)
         return [found[number] for number in after]

@@ -39,7 +39,7 @@ def panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
     pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=2)
     axes.imshow(pixels, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
     axes.autoscale(False)
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title, fontsize=8, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
 

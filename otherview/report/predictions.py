@@ -72,7 +72,18 @@ def _objects(
                 Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width)
             )
         style = {"facecolor": "black", "pad": 0.6, "linewidth": 0, "alpha": 0.7}
-        axes.text(left, top, name, ha="left", va="bottom", color="white", fontsize=5, bbox=style, clip_on=True)
+        axes.text(
+            left,
+            top,
+            name,
+            ha="left",
+            va="bottom",
+            color="white",
+            fontsize=5,
+            bbox=style,
+            clip_on=True,
+            parse_math=False,
+        )
 
 
 def draw_pixels(images: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str]) -> Figure:

@@ -8,6 +8,7 @@ What was run, is it learning, what it sees, how good it is, what it cost.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def write_run_page(folder: Path) -> Path:
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a line that is being written, or was cut off
+            found.append(json.loads(line))
+    return found
 
 
 def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -3,18 +3,21 @@
 from functools import partial
 
 from timm.models.vision_transformer import Block
+from timm.models.vision_transformer_sam import Block as WindowedBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from otherview.training.settings import TrainingSettings
 
+BLOCKS = Block, WindowedBlock
 
-def trained_blocks(learner: nn.Module) -> list[Block]:
+
+def trained_blocks(learner: nn.Module) -> list[nn.Module]:
     """The blocks that take a gradient; the target's do not."""
     return [
         module
         for module in learner.modules()
-        if isinstance(module, Block) and any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, BLOCKS) and any(parameter.requires_grad for parameter in module.parameters())
     ]
 
 
@@ -22,7 +25,7 @@ def prepare_blocks(learner: nn.Module, settings: TrainingSettings) -> None:
     """Compile blocks and recompute their activations in the backward pass, where asked for; names stay as they are."""
     if settings.compile:
         for module in learner.modules():
-            if isinstance(module, Block):
+            if isinstance(module, BLOCKS):
                 module.compile()
     if settings.gradient_checkpointing:
         for block in trained_blocks(learner):

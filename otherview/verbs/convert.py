@@ -62,13 +62,15 @@ def run(request: Convert) -> dict[str, Any]:
     else:
         content, more = read_file(Path(request.source)), {}
     check_written(request.out, flag="--out")
+    known = more.pop("heads", None)
     found = converted(
-        content, origin, branch=request.branch, heads=request.heads or more.pop("heads", None), partial=request.partial, **more
+        content, origin, branch=request.branch, heads=request.heads or known, partial=request.partial, **more
     )  # fmt: skip
+    worst = _difference(content, found, request)
     save_encoder(request.out, found.encoder, found.card)
     return {
         "loaded": len(found.loaded), "of": len(found.loaded) + len(found.left), "left": dict(Counter(found.left.values())),
-        "difference": _difference(content, found, request), "licence": found.card.licence_of_starting_weights,
+        "difference": worst, "licence": found.card.licence_of_starting_weights,
         "encoder": found.card.encoder.model_dump(mode="json"), "out": str(request.out),
     }  # fmt: skip
 
@@ -116,7 +118,7 @@ def _difference(content: "dict[str, Any]", found: "Converted", request: Convert)
 
 def show(result: dict[str, Any]) -> Sequence[str]:
     """How many tensors were taken, why the others were not, and the licence."""
-    if "non-commercial" in result["licence"]:
+    if result["licence"].lower() != "apache-2.0":
         print(f"mind the licence: {result['licence']}", file=sys.stderr)
     had = result["encoder"]
     return [

@@ -65,6 +65,8 @@ def check_request(request: DenseRequest, config: "DetectConfig | SegmentConfig")
     unit = config.training.accumulation * launched_ranks()
     if config.batch % unit:
         raise WrongRequest(f"--batch {config.batch} must be a multiple of {unit}: micro-batches of every process")
+    if config.training.trackers:
+        raise WrongRequest("training.trackers are for pretrain: the figures of a fit are in its metrics.jsonl")
     if request.pictures < 0:
         raise WrongRequest(f"--pictures {request.pictures} must be 0 or more")
 
@@ -107,8 +109,8 @@ def fit_one(name: str, learner: "Learner", fitting: Fitting) -> Path:
 
     request, config = fitting.request, fitting.config
     steps = min(config.steps, SHORTENED_STEPS) if shortened() else config.steps
-    training = config.training.model_copy(update={"workers": request.workers})
-    images, batch = len(fitting.source), min(config.batch, len(fitting.source) // 2 * 2 or 1)
+    training = config.training.model_copy(update={"workers": max(request.workers, config.training.workers)})
+    images, batch = len(fitting.source), config.batch
     fit = Fit(
         folder=(request.out or Path(request.weights))
         / (fitting.protocol if name == "encoder" else f"{fitting.protocol}_{name}"),

@@ -65,12 +65,15 @@ def detect(weights: str | Path, *, train: str, test: str, config: DetectConfig, 
     _check_categories(*sides)
     for side in sides:
         _say_faults(side)
+    judged = chosen(sources[1], request.test_images)
+    if not any(sides[1].kinds(int(index)) for index in judged):
+        raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
     loaded = load_both(request, config)
     job = _Job(
         request=request,
         learned=_learned_from(sources[0], sides[0], request),
         test=sources[1],
-        judged=chosen(sources[1], request.test_images),
+        judged=judged,
         categories=sides[0].categories,
         truth=sides[1].truth(),
     )
@@ -142,6 +145,7 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
     from otherview.dense.detections import detections
     from otherview.dense.detector import Detector
     from otherview.dense.jitter import JitteredObjects
+    from otherview.distributed import from_first
     from otherview.evaluation.content import weights_content
     from otherview.training.console import RunProgress
     from otherview.training.schedule import falling, peak_rate
@@ -163,14 +167,22 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
             detector, job.test, job.judged, card.look, side=config.size, workers=request.workers,
             category_ids=[kind.id for kind in job.categories], advance=progress.advance,
         )  # fmt: skip
+    scores: list[Score] = []
     if launched_rank() == 0:
-        _keep(folder, found, detector, job)
-    return ap_scores(job.truth, found, image_ids=read, name=f"detect_{name}")
+        scores = ap_scores(job.truth, found, image_ids=read, name=f"detect_{name}")
+        _keep(folder, found, detector, job, read=read)
+    scores = [Score(*score) for score in from_first([tuple(score) for score in scores])]
+    if not scores:
+        raise RuntimeError(f"no image of {request.test} that shows an object could be read: there is nothing to find")
+    return scores
 
 
-def _keep(folder: Path, found: "Sequence[Detection]", detector: "Detector", job: _Job) -> None:
+def _keep(
+    folder: Path, found: "Sequence[Detection]", detector: "Detector", job: _Job, *, read: "Sequence[int]"
+) -> None:
     """Predictions, the model and pictures beside the checkpoints."""
     from otherview.atomic import write_atomically
+    from otherview.data.objects import placed_in
     from otherview.report.predictions import draw_objects
     from otherview.weights.states import save_state
 
@@ -179,9 +191,11 @@ def _keep(folder: Path, found: "Sequence[Detection]", detector: "Detector", job:
     save_state(
         folder / "detector.safetensors", detector, about={"recipe": job.request.config.recipe, "classes": classes}
     )
-    if shown := job.request.pictures:
+    known = set(read)
+    shown = [index for index in job.judged.tolist() if placed_in(job.test, index) in known][: job.request.pictures]
+    if shown:
         names = {kind.id: kind.name for kind in job.categories}
-        figure = draw_objects(job.test, job.judged[:shown], found, names)
+        figure = draw_objects(job.test, np.array(shown), found, names)
         figure.savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
 
 

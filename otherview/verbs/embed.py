@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from otherview.errors import WrongRequest
+from otherview.training.launch import launched_ranks
 from otherview.verbs.judging import SHORTENED_IMAGES, compute_on
 from otherview.verbs.request import Computing, check_written, shortened
 from otherview.verbs.weights import check_weights
@@ -46,6 +47,8 @@ def run(request: Embed) -> dict[str, Any]:
 
     source = open_source(request.data)
     check_written(request.out, flag="--out")
+    if launched_ranks() > 1:
+        raise WrongRequest("otherview embed is one process: start it without torchrun or srun")
     compute_on(request)
     from otherview.evaluation.content import weights_content
     from otherview.evaluation.embedding import Embedding, embed

@@ -113,6 +113,7 @@ def fitted(
     """Train from the last checkpoint, or from the start, to the end; the learner is changed in place."""
     from otherview.data.loader import SampleMaker, make_loader
     from otherview.distributed import rank, ranks
+    from otherview.training.blocks import prepare_blocks
     from otherview.training.loop import train
     from otherview.training.run import Run
     from otherview.training.stop import stop_requests
@@ -121,6 +122,7 @@ def fitted(
     chosen = resolve_device(fit.device)
     accelerator = make_accelerator(chosen, fit.settings, fit.folder)
     set_threads(fit.threads)
+    prepare_blocks(learner, fit.settings)
     plan = replace(fit.plan, ranks=ranks(), rank=rank())
     maker = SampleMaker(fit.source, learner.views, plan.seed, fit.decoding)
     if rank() == 0:

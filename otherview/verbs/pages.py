@@ -1,7 +1,8 @@
 """The run's page while it trains: pictures at the start and at the end, report.html refreshed in between."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,17 @@ def refresh_page(folder: Path) -> None:
         return
     from otherview.report.run_page import write_run_page
 
-    try:
+    with _said():
         write_run_page(folder)
-    except OSError as error:
-        print(f"report.html cannot be written: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """A full disk or an image that cannot be read costs a picture or a page, never the run: it is said."""
+    try:
+        yield
+    except (OSError, ValueError, BrokenImage) as error:
+        print(f"a picture or the page is left out: {error}", file=sys.stderr)
 
 
 def draw_first_pictures(folder: Path, config: RunConfig, source: "Source") -> None:
@@ -59,13 +67,11 @@ def draw_first_pictures(folder: Path, config: RunConfig, source: "Source") -> No
     from otherview.verbs.show import ShowViews, grid_of, pairs_of
 
     request = ShowViews(config=config, data=str(folder), count=4)
-    try:
+    with _said():
         images, pairs = pairs_of(request, source)
-    except BrokenImage:
-        return  # training names it
-    grid = grid_of(config)
-    keep(folder, "1-views", pictures.draw_views(images, pairs, grid), VIEWS)
-    keep(folder, "2-places", pictures.draw_correspondence(pairs[:2], grid), PLACES)
+        grid = grid_of(config)
+        keep(folder, "1-views", pictures.draw_views(images, pairs, grid), VIEWS)
+        keep(folder, "2-places", pictures.draw_correspondence(pairs[:2], grid), PLACES)
 
 
 def draw_last_pictures(folder: Path, source: "Source") -> None:
@@ -73,15 +79,15 @@ def draw_last_pictures(folder: Path, source: "Source") -> None:
     from otherview.verbs.show_tokens import attention_figure, components_figure
     from otherview.weights.pretrained import load_encoder
 
+    if launched_rank() > 0:
+        return
     loaded = load_encoder(folder)
-    if launched_rank() > 0 or loaded.card.encoder.channels != 3:
+    if loaded.card.encoder.channels != 3:
         return
     indices = np.arange(min(6, len(source)))
-    try:
+    with _said():
         keep(folder, "3-components", components_figure(loaded, source, indices), COMPONENTS)
         keep(folder, "4-attention", attention_figure(loaded, source, indices[:3]), ATTENTION)
-    except BrokenImage:
-        return
 
 
 def _has(folder: Path, name: str) -> bool:

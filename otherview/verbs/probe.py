@@ -5,6 +5,7 @@ otherview evaluate probe --weights DIR --train SPEC --test SPEC
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ def probe(weights: "str | Path | Subject", *, train: str, test: str, **options: 
     sides = read_contents(sides, workers=request.workers, allow_shared=request.allow_shared)
     learner, batch = _train(subject, sides[0], request)
     found = _judge(learner, sides[1], subject=subject, request=request)
+    if isinstance(weights, str | Path) and launched_rank() == 0:
+        _keep(learner, weights, sides[0].names, request)
     about = {
         "train": train, "test": test, "train_images": len(sides[0].indices), "epochs": request.epochs, "batch": batch,
         "rates": request.rates, "shown": request.shown, "probe_seed": request.seed,
@@ -125,6 +128,18 @@ def _train(subject: "Subject", side: "Side", request: ProbeRequest) -> "tuple[Li
     )  # fmt: skip
     fitted(learner, fit, make_optimiser=make_lars)
     return learner, batch
+
+
+def _keep(learner: "LinearProbe", weights: str | Path, names: "Sequence[str]", request: ProbeRequest) -> None:
+    """A classifier for every encoder and rate, which `evaluate robustness` takes."""
+    from otherview.verbs.weights import load_encoder
+    from otherview.weights.classifier import save_classifier
+
+    card, folder = load_encoder(weights).card, (request.out or Path(weights)) / "probe"
+    for name, encoder in learner.frozen.items():
+        for rate in request.rates:
+            path = folder / f"{'classifier' if name == 'encoder' else name}-{rate:g}.safetensors"
+            save_classifier(path, encoder, learner.classifier(name, rate), card, list(names))  # pyright: ignore
 
 
 def _judge(

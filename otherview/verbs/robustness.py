@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Robustness(Judging):
     """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
 
-    --weights is a run folder with a finetune/ in it, or a classifier.safetensors.
+    --weights is a run folder with a finetune/ in it, or a classifier.safetensors; a probe's is probe/classifier-RATE.safetensors.
     """
 
     test: str
@@ -100,6 +100,13 @@ def _corruptions(request: Robustness) -> tuple[str, ...]:
     return request.corruptions
 
 
+def _untrained(path: Path) -> Path:
+    """Where the classifier of the untrained encoder lies, if there is one: beside a probe's, or in a folder beside."""
+    if path.name.startswith("classifier-"):
+        return path.with_name(path.name.replace("classifier-", "untrained-", 1))
+    return path.parent.with_name("finetune_untrained") / "classifier.safetensors"
+
+
 def _classifiers(request: Robustness, device: "torch.device") -> "dict[str, Classifier]":
     """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
     from otherview.weights.classifier import load_classifier
@@ -110,7 +117,7 @@ def _classifiers(request: Robustness, device: "torch.device") -> "dict[str, Clas
         raise WrongRequest(
             f"{request.weights} holds no classifier: run `otherview evaluate finetune`, or give its classifier.safetensors"
         )
-    beside = paths["encoder"].parent.with_name("finetune_untrained") / "classifier.safetensors"
+    beside = _untrained(paths["encoder"])
     if beside.is_file():
         paths["untrained"] = beside
     if request.baseline not in (None, "alexnet"):

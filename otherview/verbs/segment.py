@@ -15,7 +15,7 @@ import tyro
 from otherview.dense.settings import SegmentConfig
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.scores import Score, Scores
-from otherview.training.launch import launched_rank
+from otherview.training.launch import launched_rank, launched_ranks
 from otherview.verbs.dense_fit import DenseRequest, Fitting, about_fit, check_request, chosen, fit_one, load_both
 from otherview.verbs.judging import finish, options_of, show_scores
 from otherview.verbs.request import resolve_device
@@ -24,6 +24,7 @@ from otherview.verbs.weights import known_of
 if TYPE_CHECKING:
     from otherview.data.source import Source
     from otherview.dense.upernet import UPerNet
+    from otherview.evaluation.segment import Segmented
     from otherview.nn.encoder import Encoder
     from otherview.weights.pretrained import Card
 
@@ -62,6 +63,8 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
     request = SegmentRequest(weights=str(weights), train=train, test=test, config=config, **options)
     began = time.monotonic()
     check_request(request, config)
+    if config.batch < 2 * config.training.accumulation * launched_ranks():
+        raise WrongRequest(f"--batch {config.batch} gives a process one image a time: batch norm needs two or more")
     from otherview.data.objects import check_pixels
     from otherview.data.source import Selected
     from otherview.data.spec import open_source
@@ -71,22 +74,40 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
         check_pixels(source, spec)
     loaded = load_both(request, config)
     learned = Selected(sources[0], chosen(sources[0], request.train_images))
+    judged = chosen(sources[1], request.test_images)
+    classes = _classes(learned, Selected(sources[1], judged), request)
     job = _Job(
         request=request,
         learned=learned,
         test=sources[1],
-        judged=chosen(sources[1], request.test_images),
-        classes=request.classes or _classes(learned, config),
+        judged=judged,
+        classes=classes,
     )
-    if job.classes < 2:
-        raise WrongRequest(f"--train {train} has one class only: segmentation needs two or more")
     found = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
     about = {**about_fit(request, config, learned), "classes": job.classes}
     return finish(request, found, known=known_of(loaded["encoder"].card), about=about, began=began)
 
 
-def _classes(source: "Source", config: SegmentConfig) -> int:
-    """One more than the largest class of all labels; takes a pass over the labels."""
+def _classes(learned: "Source", judged: "Source", request: SegmentRequest) -> int:
+    """How many classes there are; raises WrongRequest where labels and --classes do not fit each other."""
+    from otherview.evaluation.segment import IGNORED
+
+    if request.classes is not None and not 2 <= request.classes <= IGNORED:
+        raise WrongRequest(f"--classes {request.classes} must lie between 2 and {IGNORED}")
+    most = {flag: _largest(side, request) for flag, side in (("--train", learned), ("--test", judged))}
+    classes = request.classes or most["--train"] + 1
+    if classes < 2:
+        raise WrongRequest(f"--train {request.train} has one class only: segmentation needs two or more")
+    for flag, largest in most.items():
+        if largest >= classes:
+            raise WrongRequest(
+                f"{flag} has labels of class {largest}, where there are {classes}: give --classes {largest + 1}"
+            )
+    return classes
+
+
+def _largest(source: "Source", request: SegmentRequest) -> int:
+    """The largest class of all labels; takes a pass over them."""
     from otherview.data.objects import pixels_named
     from otherview.dense.pixels import numbered
     from otherview.evaluation.features import name_once
@@ -97,19 +118,19 @@ def _classes(source: "Source", config: SegmentConfig) -> int:
     with RunProgress(total=len(source), title="counting classes", speak=launched_rank() == 0) as progress:
         for index in range(len(source)):
             try:
-                labels = numbered(pixels_named(source, index), zero_is_ignored=config.zero_is_ignored)
+                labels = numbered(pixels_named(source, index), zero_is_ignored=request.config.zero_is_ignored)
                 most = max(most, int(labels[labels != IGNORED].astype(int).max(initial=-1)))
             except BrokenImage as error:
                 name_once(f"{source.name(index)}: {error}")
             progress.advance(1)
-    return most + 1
+    return most
 
 
 def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Score]:
     """Fit one encoder, keep and judge what it says of the test images."""
     from otherview.dense.pixels import PixelViews
     from otherview.dense.semantic import Segment
-    from otherview.dense.upernet import UPerNet
+    from otherview.dense.upernet import UPerNet, share_statistics, synchronised
     from otherview.evaluation.content import weights_content
     from otherview.training.schedule import peak_rate, polynomial
 
@@ -117,18 +138,23 @@ def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[S
     warmup = config.warmup_steps / config.steps
     fitting = Fitting(
         request=request, config=config, source=job.learned, protocol="segment", card=card,
-        content=weights_content(encoder),
+        content=f"{weights_content(encoder)}, {job.classes} classes",
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
         * polynomial(progress, warmup=warmup, power=config.power),
     )  # fmt: skip
-    net = UPerNet(encoder, config, classes=job.classes, seed=request.seed)
-    folder = fit_one(name, Segment(net, PixelViews(config), card.look, config, seed=request.seed), fitting)
+    net = synchronised(
+        UPerNet(encoder, config, classes=job.classes, seed=request.seed),
+        cuda=resolve_device(request.device).type == "cuda",
+    )
+    views = PixelViews(config, tuple(round(255 * level) for level in card.mean))
+    folder = fit_one(name, Segment(net, views, card.look, config, seed=request.seed), fitting)
+    share_statistics(net)
     return _judge(f"segment_{name}", net.to(resolve_device(request.device)), card, folder, job)
 
 
 def _judge(name: str, net: "UPerNet", card: "Card", folder: Path, job: _Job) -> list[Score]:
     from otherview.dense.sliding import predictions
-    from otherview.distributed import gather_objects
+    from otherview.distributed import from_first, on_first
     from otherview.evaluation.segment import Segmented, pixel_confusion
     from otherview.report.predictions import draw_pixels
     from otherview.training.console import RunProgress
@@ -144,12 +170,26 @@ def _judge(name: str, net: "UPerNet", card: "Card", folder: Path, job: _Job) -> 
             confusion.append(pixel_confusion(one.truth, one.predicted, classes=job.classes))
             if len(drawn) < job.request.pictures:
                 drawn.append((one.name, one.pixels, one.truth, one.predicted))
-    result = Segmented.of([image for part in gather_objects(confusion) for image in part])
-    if launched_rank() == 0:
+    everyone = on_first(confusion)
+    scores: list[Score] = []
+    if everyone is not None:
+        found = [image for part in everyone for image in part]
+        scores = _scores(name, Segmented.of(found) if found else None)
         save_state(folder / "segmenter.safetensors", net, about={"recipe": config.recipe, "classes": job.classes})
         if drawn:
             names = _names(job.test, config)
             draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
+    scores = [Score(*score) for score in from_first([tuple(score) for score in scores])]
+    if not scores:
+        raise RuntimeError(
+            f"no image of {job.request.test} with pixels that count could be read: there is nothing to judge"
+        )
+    return scores
+
+
+def _scores(name: str, result: "Segmented | None") -> list[Score]:
+    if result is None or not result.counted:
+        return []
     n, spreads = len(result.confusion), result.spreads
     return [
         Score(f"{name}_miou", result.miou, "mIoU", n, spreads[0]),

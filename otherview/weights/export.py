@@ -163,7 +163,8 @@ def needed(package: str) -> Any:
 
 
 def _licence(card: Card) -> str:
-    return "other" if "non-commercial" in card.licence_of_starting_weights else "apache-2.0"
+    words = card.licence_of_starting_weights
+    return "apache-2.0" if words.startswith("none:") or words.lower() == "apache-2.0" else "other"
 
 
 def write_card(folder: Path, card: Card, *, to: str, worst: float, size: Size, words: str) -> None:

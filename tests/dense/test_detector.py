@@ -21,7 +21,7 @@ from otherview.dense.federated import Federated, repeat_factors, repeated
 from otherview.dense.jitter import JitteredObjects
 from otherview.dense.proposals import Anchors, make_proposals
 from otherview.dense.pyramid import STRIDES
-from otherview.dense.regions import CANONICAL_PATCHES, Pooler
+from otherview.dense.regions import CANONICAL_PATCHES, Pooler, mask_loss
 from otherview.dense.settings import BoxSettings, DetectConfig, WindowSettings
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
@@ -212,3 +212,20 @@ def test_schedules() -> None:
     assert [polynomial(p, warmup=0.1, power=1.0) for p in (0.0, 0.05, 0.1, 0.5, 1.0)] == pytest.approx(
         [1e-6, 0.5 * 0.95, 0.9, 0.5, 0], abs=1e-5
     )
+
+
+def test_the_truth_of_a_mask_is_cut_with_aligned_corners() -> None:
+    """A mask that fills its box is inside everywhere; one that fills the left half, in the left half."""
+    truth = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    truth[0, 4:16, 4:10] = 1
+    logits = torch.zeros(1, 2, 28, 28)
+    logits[0, 1, :, :14], logits[0, 1, :, 14:] = 50, -50
+    boxes, first, label = [torch.tensor([[4.0, 4.0, 16.0, 16.0]])], [torch.tensor([0])], torch.tensor([1])
+    assert float(mask_loss(logits, boxes, [truth], matched=first, labels=label)) < 1e-6
+    filled = [torch.tensor([[4.0, 4.0, 10.0, 16.0]])]
+    whole = mask_loss(torch.full((1, 2, 28, 28), 50.0), filled, [truth], matched=first, labels=label)
+    assert float(whole) == pytest.approx(50 * 4 / 28**2)  # bilinear: the four corners are less than half inside
+    nothing = mask_loss(
+        torch.zeros(0, 2, 28, 28), [torch.zeros(0, 4)], [truth], matched=[first[0][:0]], labels=label[:0]
+    )
+    assert float(nothing) == 0

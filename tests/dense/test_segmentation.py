@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -117,7 +120,7 @@ def test_windows_are_averaged() -> None:
 def test_labels_by_their_rules() -> None:
     levels = np.array([[0, 1], [2, 255]], np.uint8)
     assert numbered(levels, zero_is_ignored=False).tolist() == [[0, 1], [2, 255]]
-    assert numbered(levels, zero_is_ignored=True).tolist() == [[255, 0], [1, 254]]
+    assert numbered(levels, zero_is_ignored=True).tolist() == [[255, 0], [1, 255]]
     with pytest.raises(BrokenImage, match="reach 300"):
         numbered(np.array([[300]], np.uint16), zero_is_ignored=False)
     with pytest.raises(BrokenImage, match="reach class 7, where there are 5"):
@@ -183,9 +186,9 @@ def test_sizes_of_images_that_are_judged() -> None:
 def test_names_of_predictions_stay_in_their_folder(tmp_path: Path) -> None:
     blank = np.zeros((2, 2), np.uint8)
     for name in ("../../up.jpg", "/abs/olute.png", "deep/a.jpg", "...", "shapes:test[3]"):
-        Prediction(name, blank, blank, blank).save(tmp_path / "p")
+        Prediction(7, name, blank, blank, blank).save(tmp_path / "p")
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [
-        "_.._up.png", "_abs_olute.png", "deep_a.png", "image.png", "shapes_test_3_.png",
+        "0000007-....png", "0000007-.._.._up.png", "0000007-_abs_olute.png", "0000007-deep_a.png", "0000007-shapes_test_3_.png",
     ]  # fmt: skip
     assert not list(tmp_path.glob("*.png"))
 
@@ -256,3 +259,68 @@ def test_images_that_say_nothing_of_places_are_refused(otherview: Callable, tmp_
         )
         done = otherview("evaluate", verb, "--recipe", f"{verb}_pico", *words)
         assert done.returncode == 2 and said in done.stderr
+
+
+def test_every_weight_learns_whatever_the_encoder_has_at_its_end() -> None:
+    """A final norm that nobody uses, blocks that nobody looks at: frozen, or processes wait for their gradients."""
+    settings = TINY.model_copy(update={"final_norm": True})
+    net = UPerNet(Encoder(settings), config(taps=(1, 2, 2, 3)), classes=3, seed=0).train()
+    main, side = net(torch.randn(2, 3, 64, 64))
+    assert side is not None
+    (main.sum() + side.sum()).backward()
+    assert [name for name, value in net.named_parameters() if value.requires_grad and value.grad is None] == []
+    assert len(net.relative) == 3 and not any(value.requires_grad for value in net.backbone.vit.blocks[3].parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["detect", "segment"])
+def test_two_processes_fit_and_one_of_them_writes_ranks(verb: str, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "otherview")
+    words = (
+        "evaluate",
+        verb,
+        "--recipe",
+        f"{verb}_pico",
+        "--weights",
+        "random:mae_pico_32",
+        "--batch",
+        "4",
+        "--no-control",
+    )
+    data = (
+        "--train",
+        "shapes:24@64",
+        "--test",
+        "shapes:13:test@64",
+        "--out",
+        str(tmp_path),
+        "--json",
+        "--threads",
+        "1",
+    )
+    environment = {**os.environ, "OTHERVIEW_SHORTEN": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, *words, *data]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"][0]["n"] == 13  # every test image once, whichever process saw it
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
+    if verb == "segment":
+        assert len(list((tmp_path / "segment/predictions").glob("*.png"))) == 13
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(("--classes", "300"), "--classes 300"), (("--classes", "5"), "give --classes 9")]
+)
+def test_labels_and_classes_have_to_fit(otherview: Callable, words: tuple[str, ...], said: str) -> None:
+    rest = (
+        "--weights",
+        "random:siamese_im_pico_32",
+        "--train",
+        "shapes:90@64",
+        "--test",
+        "shapes:9:test@64",
+        "--out",
+        "o",
+    )
+    done = otherview("evaluate", "segment", "--recipe", "segment_pico", *rest, *words)
+    assert done.returncode == 2 and said in done.stderr, done.stderr

@@ -17,6 +17,7 @@ from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare, markdown, table
+from otherview.report.comparison_page import write_comparison_page
 
 
 def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_pico_32", steps: int = 100) -> Path:
@@ -82,10 +83,29 @@ def test_the_verb_writes_table_csv_and_curves(tmp_path: Path, otherview: Callabl
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 100) for seed in range(2)]
+    folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
+    write_comparison_page(
+        tmp_path / "c.html",
+        compare(folders),
+        {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25},
+        command="otherview compare",
+    )
+    text = (tmp_path / "c.html").read_text()
+    assert "siamese_im_pico_32 leads mae_pico_32 by 0.105 in knn_encoder_mean on t (spread 0.010)" in text
+    assert "<td>0.505 ± 0.007</td>" in text and text.count("<tr>") == 3
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert [chart["x"] for chart in data] == ["thousand images", "PFLOP", "minutes"]
+    assert data[0]["series"][0]["points"][-1] == [6.4, pytest.approx(0.505)]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ((), "nothing to compare"),
+        (("x", "--report", "c.txt"), "must end in .html"),
+        (("reference:nothing",), "no run that ships"),
         (("nowhere",), "holds no finished run"),
         (("--study", "compare_pic"), "did you mean compare_pico"),
         (("--study", "compare_pico"), "--study needs --data SPEC"),

@@ -301,3 +301,23 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
     assert without.returncode == 2 and "other settings" in without.stderr
     smaller = otherview(*words[:-4], "--out", "s", "--encoder.width", "64", "--init", "w.safetensors")
     assert smaller.returncode == 2 and "--encoder.width 128" in smaller.stderr
+
+
+def test_the_encoder_that_ships_is_small_whole_and_knows_its_outlines(tmp_path: Path) -> None:
+    from otherview.evaluation.knn import accuracy, knn_sweep
+    from otherview.verbs.reference import resolved
+    from otherview.verbs.weights import load_encoder as load_any
+
+    folder = resolved("reference:demo")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3 * 2**20
+    loaded = load_any("reference:demo")
+    assert loaded.card.recipe == "siamese_im_demo" and next(loaded.encoder.parameters()).dtype == torch.float32
+    from otherview.data.source import labels_of
+    from otherview.data.spec import open_source
+    from otherview.evaluation.features import extract
+
+    bank, queries = open_source("shapes:600:val"), open_source("shapes:200:test")
+    tokens = [extract(loaded.encoder, side, loaded.card.look).tokens["mean"] for side in (bank, queries)]
+    labels = [torch.from_numpy(labels_of(side, "")) for side in (bank, queries)]
+    (found,) = knn_sweep(tokens[0], labels[0], tokens[1], ks=(20,), temperatures=(0.07,)).values()
+    assert accuracy(found, labels[1]) > 0.45  # untrained .3

@@ -92,8 +92,6 @@ def pretrain(  # noqa: PLR0913 (the flags of the verb)
     adopt_slurm()
     config.check()
     out = Path(out)
-    if shortened():
-        config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     source = open_source(data)
     start = None
     if init is not None:
@@ -101,6 +99,8 @@ def pretrain(  # noqa: PLR0913 (the flags of the verb)
     config = with_classes(config, source, data)
     if time_budget:
         config = within_budget(config, source, budget=time_budget, out=out, fresh=fresh, device=device, threads=threads)
+    if shortened():
+        config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     steps = config.steps_for(len(source))
     check_threads(threads)
     plan = StepPlan(len(source), config.batch, steps, config.seed, accumulation=config.training.accumulation)

@@ -15,10 +15,11 @@ from otherview.verbs.budget import within_budget
 from otherview.verbs.pages import Page, draw_first_pictures, draw_last_pictures, refresh_page
 from otherview.verbs.request import Computing, DeviceName, check_threads, shortened
 from otherview.verbs.run_folder import only_writer, prepare_folder, summary_of, write_summary
-from otherview.verbs.starting import starting
+from otherview.verbs.starting import Start, starting
 
 if TYPE_CHECKING:
     from otherview.data.plan import StepPlan
+    from otherview.data.source import Source
     from otherview.training.run import Run, Summary
 
 
@@ -106,23 +107,26 @@ def pretrain(  # noqa: PLR0913 (the flags of the verb)
     plan = StepPlan(len(source), config.batch, steps, config.seed, accumulation=config.training.accumulation)
     watch = open_watched(knn_bank, knn_test)
     state, said = prepare_folder(out, config, data=data, fresh=fresh)
-    for line in [
-        *said,
-        *(start.said if start else ()),
-        *config.warnings(),
-        *_first_lines(config, plan, data=data, out=out),
-    ]:
+    told = [*said, *(start.said if start else ()), *config.warnings(), *_first_lines(config, plan, data=data, out=out)]
+    for line in told:
         _say(line)
     if state == "finished" and (summary := summary_of(out)):
         _say(f"this run is finished: {summary['verdict']}")
         return summary
     parts = assemble(config, source, plan, out=out, device=device, threads=threads, watch=watch, knn_every=knn_every)
-    if start:
-        start.into(parts.learner)
+    return _trained(config, parts, source, start, data=data, out=out)
+
+
+def _trained(
+    config: RunConfig, parts: "Run", source: "Source", start: "Start | None", *, data: str, out: Path
+) -> dict[str, Any]:
+    """Train, write encoders, summary and page; returns the summary."""
     from otherview.training.loop import train
     from otherview.training.stop import stop_requests
 
-    parts.observers = [*parts.observers, Page(out, every=max(50, steps // PAGES))]
+    if start:
+        start.into(parts.learner)
+    parts.observers = [*parts.observers, Page(out, every=max(50, parts.steps // PAGES))]
     with only_writer(out), stop_requests() as parts.asked_to_stop:
         draw_first_pictures(out, config, source)
         ended = train(parts)

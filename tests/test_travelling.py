@@ -171,6 +171,7 @@ class _Bad:
         return os.system, ("touch executed",)
 
 
+@pytest.mark.slow
 def test_hostile_and_broken_files_are_answered_in_one_line(otherview: Callable, tmp_path: Path) -> None:
     content, heads, _ = official(cases("siamese_im")[0], "siamese_im")
     state = content["model"]

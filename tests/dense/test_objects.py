@@ -100,6 +100,7 @@ def images(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_no_fault_of_a_file_ends_a_run(otherview: Callable, tmp_path: Path) -> None:
     """A missing image, one of another size than stated, an empty one, and each fault of an annotation: named, run goes on."""
     folder = images(tmp_path / "pics")

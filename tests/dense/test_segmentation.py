@@ -218,6 +218,7 @@ def test_the_verbs_fit_judge_and_keep(otherview: Callable, tmp_path: Path, verb:
     assert (refused.returncode == 2 and "layer_decay 0.7" in refused.stderr) or "layer_decay 0.65" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -244,6 +245,7 @@ def test_wrong_requests(otherview: Callable, words: tuple[str, ...], said: str) 
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_images_that_say_nothing_of_places_are_refused(otherview: Callable, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     for verb, said in (("detect", "does not say what is where"), ("segment", "has no pixel labels")):

@@ -310,6 +310,7 @@ def test_two_processes_fit_and_one_of_them_writes_ranks(verb: str, tmp_path: Pat
         assert len(list((tmp_path / "segment/predictions").glob("*.png"))) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"), [(("--classes", "300"), "--classes 300"), (("--classes", "5"), "give --classes 9")]
 )

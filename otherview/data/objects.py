@@ -62,7 +62,7 @@ class Placing(Protocol):
         ...
 
     def truth(self) -> dict[str, Any]:
-        """Everything in COCO's form, crowds and what was left out included."""
+        """What is judged by, in COCO's form: crowds included, annotations that are left out by rule not."""
         ...
 
 

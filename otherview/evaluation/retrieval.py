@@ -71,7 +71,7 @@ def retrieve(
             seen, other = (tokens_of(module, view.pixels, look, asked)["patches"].float().cpu() for view in batch)
             tokens[name].append((seen, other))
         advance(len(batch.seen.pixels))
-    joined = _joined([seen for seen, _ in crops]), _joined([other for _, other in crops])
+    joined = joined_crops([seen for seen, _ in crops]), joined_crops([other for _, other in crops])
     return {
         name: found_places(
             without_position(torch.cat([seen for seen, _ in both])),
@@ -83,7 +83,8 @@ def retrieve(
     }
 
 
-def _joined(crops: list[Crop]) -> Crop:
+def joined_crops(crops: list[Crop]) -> Crop:
+    """The crops of several batches as those of one."""
     return Crop(*(torch.cat(sides) for sides in zip(*crops, strict=True)))  # pyright: ignore[reportArgumentType,reportCallIssue]
 
 

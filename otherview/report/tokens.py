@@ -42,8 +42,7 @@ def draw_matches(
         share = right[index].sum() / max(1, shown[index].sum())
         panel(left, other, "the other view")
         panel(beside, seen, f"the seen view: {share:.0%} of the patches that both show are found")
-        crops = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
-        within, crop = crops
+        within, crop = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
         placed = place(crop, within=within, grid=grid)
         size = seen.shape[0] / grid.rows, seen.shape[1] / grid.columns
         for number, (u, v) in enumerate(marked(grid), 1):

@@ -127,7 +127,14 @@ def _matches(request: ShowMatches, source: "Source") -> "tuple[Figure, dict[str,
     import torch
 
     from otherview.evaluation.features import Asked, tokens_of
-    from otherview.evaluation.retrieval import found_places, most_similar, pairs, share_found, without_position
+    from otherview.evaluation.retrieval import (
+        found_places,
+        joined_crops,
+        most_similar,
+        pairs,
+        share_found,
+        without_position,
+    )
     from otherview.report.tokens import draw_matches
     from otherview.verbs.weights import load_subject
 
@@ -143,13 +150,8 @@ def _matches(request: ShowMatches, source: "Source") -> "tuple[Figure, dict[str,
         [tokens_of(subject.encoder, view.pixels, subject.look, asked)["patches"] for view in batch] for batch in batches
     ]
     seen, other = (without_position(torch.cat(side)) for side in zip(*tokens, strict=True))
-    crops = tuple(
-        type(batches[0][side].crop)(
-            *(torch.cat(parts) for parts in zip(*(batch[side].crop for batch in batches), strict=True))
-        )
-        for side in (0, 1)
-    )
-    right, shown = found_places(seen, other, (crops[0], crops[1]), subject.grid)
+    crops = joined_crops([batch.seen.crop for batch in batches]), joined_crops([batch.other.crop for batch in batches])
+    right, shown = found_places(seen, other, crops, subject.grid)
     share, spread, n = share_found(right, shown)
     count = min(request.count, len(batches[0].seen.pixels))
     arrays = (part[:count].numpy() for part in (most_similar(seen, other), right, shown))

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from otherview.config import RunConfig
 from otherview.errors import BrokenImage
 from otherview.methods.settings import MoCoV3Settings, SiameseIMSettings
@@ -76,6 +74,8 @@ def draw_first_pictures(folder: Path, config: RunConfig, source: "Source") -> No
 
 def draw_last_pictures(folder: Path, source: "Source") -> None:
     """What the trained encoder makes of the first images."""
+    import numpy as np
+
     from otherview.verbs.show_tokens import attention_figure, components_figure
     from otherview.weights.pretrained import load_encoder
 

@@ -183,7 +183,8 @@ def test_demo_shortened(result_of: Callable, tmp_path: Path) -> None:
     result = result_of("demo", "--out", "demo", OTHERVIEW_SHORTEN="1")
     assert result["knn"].keys() == {"trained", "untrained", "pixels"}
     page = (tmp_path / result["report"]).read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5  # views, places, components, attention, neighbours
+    assert page.count('class="plot"') >= 4  # the curves are no pictures any more
     assert "http://" not in page and "https://" not in page
 
 

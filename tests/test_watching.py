@@ -88,7 +88,7 @@ def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, t
     ):
         flags[flags.index(name) + 1] = str(value)
     flags += ["--training.log-every", "20", "--training.stop-on-collapse", "--out", str(tmp_path / "run")]
-    done = otherview(*flags, timeout=600, OTHERVIEW_TYPECHECK="0")
+    done = otherview(*flags, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "collapsing since step" in done.stderr.splitlines()[-1]
     told = [entry["verdict"] for entry in read_journal(tmp_path / "run/metrics.jsonl") if "verdict" in entry]
@@ -100,7 +100,7 @@ def test_a_run_made_to_starve_says_what_to_do(result_of: Callable[..., dict], tm
     """Drawing large images in the training process takes longer than a small model's steps."""
     flags = list(SMALL)
     flags[flags.index("shapes:200")] = "shapes:200@768"
-    found = result_of(*flags, "--training.workers", "0", "--out", tmp_path / "run", OTHERVIEW_TYPECHECK="0")
+    found = result_of(*flags, "--training.workers", "0", "--out", tmp_path / "run")
     assert found["waited_for_data_share"] > 0.3
     assert "data-bound" in found["verdict"] and "training.workers" in found["verdict"]
 
@@ -151,9 +151,8 @@ def test_tensorboard_has_what_the_journal_has(otherview: Callable, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--training.gradient-checkpointing", "--training.compile"])
 def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: Path, flag: str) -> None:
-    environment = {"OTHERVIEW_TYPECHECK": "0"} if "compile" in flag else {}
     for name, extra in (("plain", ()), ("option", (flag,))):
-        done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600, **environment)
+        done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600)
         assert done.returncode == 0, done.stderr
     one, two = (
         [entry["loss"] for entry in read_journal(tmp_path / name / "metrics.jsonl")] for name in ("plain", "option")

@@ -45,15 +45,15 @@ def detect_pico() -> DetectConfig:
         recipe="detect_pico",
         size=64,
         jitter=(0.75, 1.5),
-        batch=16,
-        steps=1000,
+        batch=8,
+        steps=400,
         warmup_steps=50,
         windows=WindowSettings(window=8, global_blocks=(1, 3), drop_path=0.0),
         boxes=BoxSettings(
             channels=32, hidden=128, box_convolutions=1, mask_convolutions=2, proposals_before=(200, 100),
             proposals=100, anchors_sampled=64, regions_sampled=48, detections=50,
         ),
-        training=_small(rate=5e-4, batch=16, clip_norm=1.0),
+        training=_small(rate=2e-3, batch=8, clip_norm=1.0),
     )  # fmt: skip
 
 
@@ -85,10 +85,10 @@ def segment_pico() -> SegmentConfig:
         channels=64,
         auxiliary_channels=32,
         drop_path=0.0,
-        batch=16,
-        steps=1000,
+        batch=8,
+        steps=200,
         warmup_steps=50,
-        training=_small(rate=5e-4, batch=16, clip_norm=None),
+        training=_small(rate=2e-3, batch=8, clip_norm=None),
     )
 
 

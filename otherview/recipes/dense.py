@@ -38,8 +38,8 @@ def detect_pico() -> DetectConfig:
     """Small heads on 64-pixel images for an encoder of four blocks, as siamese_im_pico_32 makes them.
 
     command   otherview evaluate detect --recipe detect_pico --weights DIR --train shapes:2000@64 --test shapes:500:test@64
-    cost      about 2 s a step on one busy CPU thread; with --batch 8 --steps 300: 4 minutes
-    expected  after those 300 steps box AP .185 (untrained .171; three seeds, docs/results.md)
+    cost      5 minutes on one busy CPU thread, as long again for the untrained encoder beside it
+    expected  drawn shapes: box AP .544 (untrained .528; three seeds, docs/results.md)
     """
     return DetectConfig(
         recipe="detect_pico",
@@ -72,8 +72,8 @@ def segment_pico() -> SegmentConfig:
     """A small head on 64-pixel images for an encoder of four blocks, as siamese_im_pico_32 makes them.
 
     command   otherview evaluate segment --recipe segment_pico --weights DIR --train shapes:2000@64 --test shapes:500:test@64
-    cost      about 2 s a step on one busy CPU thread; with --batch 8 --steps 300: 4 minutes
-    expected  after those 300 steps mIoU .355 (untrained .253; three seeds, docs/results.md)
+    cost      4 minutes on one busy CPU thread, as long again for the untrained encoder beside it
+    expected  drawn shapes: mIoU .426 (untrained .299; three seeds, docs/results.md)
     """
     return SegmentConfig(
         recipe="segment_pico",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare, markdown, table
 from otherview.report.comparison_page import write_comparison_page
+from otherview.verbs.study import Plan, tasks_of
 
 
 def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_pico_32", steps: int = 100) -> Path:
@@ -125,6 +127,21 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
             config.check()
             assert config.steps == 2500, name
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
+
+
+def test_a_study_at_another_size_keeps_the_patches(tmp_path: Path) -> None:
+    plan = Plan(
+        data="x", test="y", out=tmp_path, rows=(), seeds=(1,), equal="images", steps=9, size=64, measures=("knn",),
+        allow_shared=False, at_once=1, threads=1,
+    )  # fmt: skip
+    tasks = tasks_of(find_study("compare_pico"), plan)
+    assert len(tasks) == 4
+    for task in tasks:
+        task.config.check()
+        assert (task.config.encoder.image_size, task.config.encoder.patch_size) == ((64, 64), 8)
+        assert task.config.steps == 9
+    with pytest.raises(WrongRequest, match="--size 60 does not divide into 8 patches"):
+        tasks_of(find_study("compare_pico"), replace(plan, size=60))
 
 
 @pytest.mark.slow

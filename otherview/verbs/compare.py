@@ -42,6 +42,8 @@ class Compare(Request):
     """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
     steps: int | None = None
     """With --study: optimiser steps of the first row; default: the study's."""
+    size: int | None = None
+    """With --study: side of the images in pixels, patches growing with it so that there are as many; default: the study's."""
     measures: tuple[Measure, ...] = get_args(Measure)
     """With --study: how its runs are judged."""
     allow_shared: bool = False
@@ -130,7 +132,7 @@ def _studied(request: Compare) -> dict[Path, str]:
         labels_of(open_source(spec), spec)
     plan = Plan(
         data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=request.seeds,
-        equal=request.equal, steps=request.steps, measures=request.measures, allow_shared=request.allow_shared,
+        equal=request.equal, steps=request.steps, size=request.size, measures=request.measures, allow_shared=request.allow_shared,
         at_once=request.at_once, threads=request.threads,
     )  # fmt: skip
     return run_study(study, plan)

@@ -37,6 +37,8 @@ class Plan:
     seeds: tuple[int, ...]
     equal: str
     steps: int | None
+    size: int | None
+    """Side of the images in pixels; patches grow with it, so that there are as many of them."""
     measures: tuple[str, ...]
     """Verbs of `evaluate` that judge a run."""
     allow_shared: bool
@@ -113,7 +115,9 @@ def tasks_of(study: Study, plan: Plan) -> list[Task]:
 
 def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
     """The rows with equal steps, or with as many as the first row's compute pays for."""
-    configs = {row: c.model_copy(update={"steps": plan.steps or c.steps}) for row, c in configs.items()}
+    configs = {
+        row: _sized(c, plan.size).model_copy(update={"steps": plan.steps or c.steps}) for row, c in configs.items()
+    }
     if plan.equal == "images":
         return configs
     from otherview.bench.flops import flops_per_image
@@ -123,6 +127,18 @@ def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
     return {
         row: c.model_copy(update={"steps": max(1, round(budget / flops_per_image(c)))}) for row, c in configs.items()
     }
+
+
+def _sized(config: RunConfig, size: int | None) -> RunConfig:
+    """The config for square images of another side with as many patches."""
+    patch = config.encoder.patch_size
+    across = max(config.encoder.image_size) // patch
+    if size is None:
+        return config
+    if size < across or size % across:
+        raise WrongRequest(f"--size {size} does not divide into {across} patches: give a multiple of {across}")
+    sized = {"image_size": (size, size), "patch_size": size // across}
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update=sized)})
 
 
 def run_study(study: Study, plan: Plan) -> dict[Path, str]:

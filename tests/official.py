@@ -1,5 +1,6 @@
 """Golden cases: which there are, the official names beside ours, and how near gradients have to be."""
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -46,6 +47,19 @@ def unbuilt_cases() -> list[Path]:
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     settings = path.with_suffix(".json")
     return dict(np.load(path)), {**DEFAULTS, **(json.loads(settings.read_text()) if settings.exists() else {})}
+
+
+def official(path: Path, kind: str) -> tuple[dict[str, Any], int, Any]:
+    """A checkpoint as the official programs write it, from a golden case; its heads and its arrays."""
+    arrays, settings = load(path)
+    state = {
+        k.removeprefix("state/"): torch.from_numpy(np.asarray(v)) for k, v in arrays.items() if k.startswith("state/")
+    }
+    arguments = argparse.Namespace(blr=1e-4, epochs=np.float64(1600))
+    content = {"model": state, "epoch": 3, "args": arguments}
+    if kind == "moco_v3":
+        content = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "arch": "vit_tiny"}
+    return content, next(settings[name] for name in ("num_heads", "heads", "encoder_heads") if name in settings), arrays
 
 
 def crops(arrays: dict[str, np.ndarray], prefix: str = "") -> tuple[Crop, Crop]:

@@ -1,6 +1,5 @@
 """Encoders that come and go: official names, timm, transformers, ONNX; hostile files; what is embedded."""
 
-import argparse
 import json
 import os
 import pickle
@@ -25,24 +24,11 @@ from otherview.weights.export import to_huggingface, to_timm
 from otherview.weights.onnx import to_onnx
 from otherview.weights.pretrained import Card, load_encoder, save_encoder
 from otherview.weights.unpickle import read_file
-from tests.official import by_stem, cases, load
+from tests.official import by_stem, cases, official
 
 KINDS = {"siamese_im": "official-siamese-im", "mae": "mae", "moco_v3": "moco-v3"}
 NAMES = json.loads((Path(__file__).parent / "data/official_checkpoint_names.json").read_text())
 RANDOM = "random:siamese_im_pico_32"
-
-
-def official(path: Path, kind: str) -> tuple[dict[str, Any], int, Any]:
-    """A checkpoint as the official programs write it, from a golden case; its heads and its arrays."""
-    arrays, settings = load(path)
-    state = {
-        k.removeprefix("state/"): torch.from_numpy(np.asarray(v)) for k, v in arrays.items() if k.startswith("state/")
-    }
-    arguments = argparse.Namespace(blr=1e-4, epochs=np.float64(1600))
-    content = {"model": state, "epoch": 3, "args": arguments}
-    if kind == "moco_v3":
-        content = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "arch": "vit_tiny"}
-    return content, next(settings[name] for name in ("num_heads", "heads", "encoder_heads") if name in settings), arrays
 
 
 @by_stem("siamese_im")

@@ -86,8 +86,8 @@ def siamese_im_demo() -> RunConfig:
     brightness would be what varies most and is learned first (docs/log.md).
 
     command   otherview demo
-    cost      5 minutes 50 seconds on two CPU cores, evaluation and report included
-    expected  kNN .666 and .692 with the seeds 0 and 1 (untrained .324 and .239, raw pixels .254)
+    cost      312 seconds on two idle CPU cores, evaluation and report included
+    expected  kNN .672 and .687 with the seeds 0 and 1 (untrained .323 and .239, raw pixels .254)
     """
     views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": PLAIN, "other_colour": PLAIN})
     pico = siamese_im_pico_32()

@@ -13,6 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.processes import as_a_user
+
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("here")
 
@@ -39,7 +41,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def otherview(tmp_path: Path) -> Run:
-    """The real command line in a real process, as a user has it: without the checks of shapes, which cost half of its time."""
+    """The real command line in a real process, as a user has it."""
 
     def run(*words: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -48,7 +50,7 @@ def otherview(tmp_path: Path) -> Run:
             text=True,
             timeout=timeout,
             cwd=tmp_path,
-            env={**os.environ, "OTHERVIEW_TYPECHECK": "0", **environment},
+            env=as_a_user(**environment),
         )
 
     return run

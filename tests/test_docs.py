@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from otherview.cli import VERBS, _parse, _verb
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from tests.official import cases, official
+from tests.test_sources import shard, written
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,9 +97,11 @@ def newcomer(tmp_path: Path) -> Path:
             written(tmp_path / f"labelled/{side}/class{label}/{index}.png", content)
             written(tmp_path / f"photos/{side}{index}.png", content)
         rows = [{"image": {"bytes": content, "path": None}, "label": label} for content, label in images]
-        written(tmp_path / f"cifar10/{side}.parquet", b"")
+        (tmp_path / "cifar10").mkdir(exist_ok=True)
         parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / f"cifar10/{side}.parquet")
-        shard(tmp_path / f"imagenette128/{'val' if side == 'test' else side}-000.tar", images)
+        members = {f"{index}.png": content for index, (content, _) in enumerate(images)}
+        members |= {f"{index}.cls": str(label).encode() for index, (_, label) in enumerate(images)}
+        shard(tmp_path / f"imagenette128/{'val' if side == 'test' else side}-000.tar", members)
     objects(tmp_path, [content for content, _ in shown["train"][:8]])
     (tmp_path / "arrays").mkdir()
     for index in range(3):
@@ -117,21 +119,6 @@ def added(words: list[str]) -> list[str]:
         if words[0] == "convert" and kind.replace("_", "-") in words[2]:
             return ["--heads", str(official(cases(kind)[0], kind)[1])]
     return ["--batch", "2"] if words[:2] == ["bench", "step"] else []
-
-
-def written(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def shard(path: Path, images: list[tuple[bytes, int]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for index, (content, label) in enumerate(images):
-            for name, value in ((f"{index}.png", content), (f"{index}.cls", str(label).encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(value)
-                archive.addfile(entry, io.BytesIO(value))
 
 
 def objects(folder: Path, images: list[bytes]) -> None:

@@ -1,6 +1,5 @@
 """Fine-tuning: the layers' rates against timm's, draws that repeat, the classifier that travels, and the verb."""
 
-import os
 import random
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 from otherview.views.single import LabelledView, LabelledViews, SingleView
 from otherview.views.view import View, normalise
 from otherview.weights.classifier import load_classifier, save_classifier
+from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, heads=2)
 VIEW = SingleView(ViewSettings(seen_colour=PLAIN, mask=MaskSettings(kind="none")), (32, 32), PatchGrid(4, 4))
@@ -175,8 +175,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     assert names == [f"finetune_{name}{top}" for name in ("encoder", "untrained") for top in ("", "_top5")]
     assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
-    environment = {**os.environ, "OTHERVIEW_TYPECHECK": "0"}  # its checks draw from Python's generator, as timm does
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
     while process.poll() is None and not (tmp_path / "killed/finetune/checkpoints/last.pt").exists():
         pass
     process.kill()

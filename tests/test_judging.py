@@ -1,8 +1,6 @@
 """What the verbs of evaluation share: classes without gaps, images apart, requests answered before any work."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from otherview.evaluation.knn import knn_predict
 from otherview.verbs.evaluate import few_shot, finetune, knn, probe, retrieval
 from otherview.verbs.fitting import check_fit, default_batch, labels_content
 from otherview.verbs.judging import Evaluate, open_sides, read_contents
+from tests.test_sources import shard
 
 WEIGHTS = "random:siamese_im_pico_32"
 
@@ -25,20 +24,15 @@ def sides(train: str, test: str, **options: Any) -> Any:
     return open_sides(train, test, Evaluate(weights=WEIGHTS, train=train, test=test, **options))
 
 
-def shard(path: Path, labels: list[int]) -> str:
+def numbered(path: Path, labels: list[int]) -> str:
     """A shard whose classes are numbers."""
     source = open_source(f"shapes:{len(labels)}")
-    with tarfile.open(path, "w") as file:
-        for index, label in enumerate(labels):
-            for name, data in ((f"{index:04d}.png", source.read(index)), (f"{index:04d}.cls", str(label).encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                file.addfile(entry, io.BytesIO(data))
-    return str(path)
+    members = {f"{index:04d}.png": source.read(index) for index in range(len(labels))}
+    return str(shard(path, members | {f"{index:04d}.cls": str(label).encode() for index, label in enumerate(labels)}))
 
 
 def test_classes_are_numbered_without_gaps(tmp_path: Path) -> None:
-    train, test = shard(tmp_path / "a.tar", [0, 37_000, 0, 259_000]), shard(tmp_path / "b.tar", [259_000, 0])
+    train, test = numbered(tmp_path / "a.tar", [0, 37_000, 0, 259_000]), numbered(tmp_path / "b.tar", [259_000, 0])
     one, two = sides(train, test)
     assert one.labels.tolist() == [0, 1, 0, 2] and two.labels.tolist() == [2, 0]
     assert list(one.names) == ["0", "37000", "259000"]

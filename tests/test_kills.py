@@ -13,10 +13,11 @@ import pytest
 from otherview.errors import WrongRequest
 from otherview.training.journal import read_journal
 from otherview.verbs.run_folder import only_writer
+from tests.processes import as_a_user
 from tests.test_training import SMALL, identical
 
 STEPS = 60
-QUICK = {**os.environ, "OTHERVIEW_TYPECHECK": "0"}
+QUICK = as_a_user()
 COMMAND = (*SMALL[:-4], "--threads", "1", "--device", "cpu", "--steps", str(STEPS), "--training.save-every", "1")
 
 

@@ -24,6 +24,7 @@ from otherview.views.crop import one_try_crop
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 from otherview.views.single import LabelledView, LabelledViews, SingleView
 from otherview.views.view import View
+from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(16, 16), patch_size=8, width=32, depth=1, heads=2)
 VIEWS = ViewSettings(seen_colour=PLAIN, mask=MaskSettings(kind="none"))
@@ -177,7 +178,7 @@ def test_a_killed_probe_ends_as_if_it_had_not_been(tmp_path: Path, result_of: Ca
     words = [*WORDS, "--epochs", "12", "--shown", "1", "--threads", "1", "--device", "cpu", "--out"]
     whole = result_of(*words, tmp_path / "whole")
     command = [sys.executable, "-m", "otherview", *map(str, words), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
     while process.poll() is None and not (tmp_path / "killed/probe/checkpoints/last.pt").exists():
         pass
     process.kill()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from otherview.training.journal import read_journal
 from otherview.training.launch import first_host, from_slurm
+from tests.processes import as_a_user
 from tests.ranks import in_ranks, training_of_rank
 from tests.test_training import SMALL
 
@@ -73,7 +74,7 @@ def torchrun(out: Path, *flags: str) -> list[str]:
     return [*launcher, "-m", "otherview", *SMALL, *flags, "--out", str(out)]
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OTHERVIEW_TYPECHECK": "0"}
+ENVIRONMENT = as_a_user(OMP_NUM_THREADS="1")
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def encoded(value: int, kind: str = "PNG") -> bytes:
 
 
 def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -51,6 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shard(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)

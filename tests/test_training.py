@@ -72,7 +72,7 @@ def test_a_killed_run_continues_bit_for_bit_kill(undisturbed: Path, tmp_path: Pa
     """SIGKILL as soon as a checkpoint is there, the same command again: identical weights and journal."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "otherview", *SMALL, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
     patience = time.monotonic() + 120
     while not (out / "checkpoints/last.pt").exists() and time.monotonic() < patience:
         time.sleep(0.01)
@@ -156,7 +156,7 @@ def test_accumulation_needs_the_memory_of_one_micro_batch(tmp_path: Path) -> Non
             "--steps", "2", "--batch", str(batch), "--training.accumulation", str(accumulation), "--threads", "2",
             "--training.workers", "0", "--device", "cpu", "--out", str(tmp_path / name),
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
         _, status, used = os.wait4(process.pid, 0)
         assert status == 0
         most[name] = used.ru_maxrss / 1024
@@ -253,6 +253,7 @@ def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> No
     script = """
 import resource
 from otherview.training.memory import keep_pages
+from tests.processes import as_a_user
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

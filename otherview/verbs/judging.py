@@ -83,11 +83,11 @@ def check_shown(shown: float) -> None:
         raise WrongRequest(f"--shown {shown:g} must be above 0 and up to 1")
 
 
-def images_used(count: int | None) -> int | None:
-    """So many images of a side, or fewer where a shortened run is asked for; raises WrongRequest for none."""
+def images_used(count: int | None, *, few: int = SHORTENED_IMAGES) -> int | None:
+    """So many images of a side, or `few` at most where a shortened run is asked for; raises WrongRequest for none."""
     if count is not None and count < 1:
         raise WrongRequest(f"--train-images or --test-images {count} is too few: give 1 or more, or leave it out")
-    return min(count or SHORTENED_IMAGES, SHORTENED_IMAGES) if shortened() else count
+    return min(count or few, few) if shortened() else count
 
 
 def open_sides(train: str, test: str, options: Evaluate) -> "tuple[Side, Side]":

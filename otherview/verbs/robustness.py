@@ -15,7 +15,6 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores, accuracy_score
 from otherview.training.launch import launched_rank
 from otherview.verbs.judging import Judging, check_shown, compute_on, finish, images_used, options_of, show_scores
-from otherview.verbs.request import shortened
 from otherview.verbs.weights import known_of
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ def _open(spec: str, request: Robustness, *, classes: Sequence[str]) -> "Side":
     source = open_source(spec)
     labels = labels_of(source, spec)
     names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
-    indices = first_of(source, SHORTENED_IMAGES if shortened() else images_used(request.test_images))
+    indices = first_of(source, images_used(request.test_images, few=SHORTENED_IMAGES))
     truth = same_numbers(labels[indices], of=names, like=classes)
     return Side(source, indices, torch.from_numpy(truth), classes)
 

@@ -131,10 +131,9 @@ def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
 
 def _sized(config: RunConfig, size: int | None) -> RunConfig:
     """The config for square images of another side with as many patches."""
-    patch = config.encoder.patch_size
-    across = max(config.encoder.image_size) // patch
     if size is None:
         return config
+    across = max(config.encoder.image_size) // config.encoder.patch_size
     if size < across or size % across:
         raise WrongRequest(f"--size {size} does not divide into {across} patches: give a multiple of {across}")
     sized = {"image_size": (size, size), "patch_size": size // across}

@@ -21,6 +21,7 @@ from otherview.training.checkpoint import environment, load_checkpoint, save_che
 from otherview.training.journal import Journal, read_journal
 from otherview.training.schedule import warmup_cosine
 from otherview.training.verdict import verdict
+from tests.processes import as_a_user
 
 SMALL = (
     "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--steps", "14",
@@ -253,7 +254,6 @@ def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> No
     script = """
 import resource
 from otherview.training.memory import keep_pages
-from tests.processes import as_a_user
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

@@ -8,6 +8,8 @@ from otherview.training.settings import TrainingSettings
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 
 NOTHING_HIDDEN = MaskSettings(kind="none")
+CALM = {"lr_per_256": 2e-3}
+"""Half of siamese_im_pico_32's rate: what the trials of MAE and supervised training asked for (docs/log.md)."""
 
 
 def mae_vit_b16() -> RunConfig:
@@ -56,7 +58,9 @@ def mae_pico_32() -> RunConfig:
     encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
     views = pico.views.model_copy(update={"seen_colour": PLAIN, "mask": MaskSettings(kind="random", hidden=48)})
     method = MAESettings(decoder_width=128, decoder_depth=2, decoder_heads=4)
-    return pico.model_copy(update={"recipe": "mae_pico_32", "encoder": encoder, "views": views, "method": method})
+    training = pico.training.model_copy(update=CALM)
+    changed = {"encoder": encoder, "views": views, "method": method, "training": training}
+    return pico.model_copy(update={"recipe": "mae_pico_32"} | changed)
 
 
 def moco_v3_pico_32() -> RunConfig:
@@ -83,10 +87,9 @@ def supervised_pico_32() -> RunConfig:
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})
     views = pico.views.model_copy(update={"mask": NOTHING_HIDDEN})
-    method = SupervisedSettings()
-    return pico.model_copy(
-        update={"recipe": "supervised_pico_32", "encoder": encoder, "views": views, "method": method}
-    )
+    training = pico.training.model_copy(update=CALM)
+    changed = {"encoder": encoder, "views": views, "method": SupervisedSettings(), "training": training}
+    return pico.model_copy(update={"recipe": "supervised_pico_32"} | changed)
 
 
 RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, supervised_pico_32)

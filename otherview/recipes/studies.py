@@ -70,7 +70,7 @@ SAME, PIXELS = {"other_crop": "seen"}, {"target": "pixels"}
 NO_COLOUR = {"seen_colour": PLAIN, "other_colour": PLAIN}
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
-    _trials(siamese_im_pico_32, zero_start={"method": {"predictor_start": "zero"}}),
+    _trials(siamese_im_pico_32, a_third_hidden={"views": _mask(hidden=21)}),
     _trials(mae_pico_32, half_hidden={"views": {"mask": MaskSettings(kind="random", hidden=32)}}),
     _trials(moco_v3_pico_32, slower_target={"method": {"momentum": 0.996}}),
     _trials(supervised_pico_32, no_colour={"views": {"seen_colour": PLAIN}}),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tyro
 
 from otherview.config import to_yaml
 from otherview.errors import WrongRequest
@@ -19,6 +21,7 @@ from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare, markdown, table
 from otherview.report.comparison_page import write_comparison_page
+from otherview.verbs.compare import Compare, _command
 from otherview.verbs.study import Plan, tasks_of
 
 
@@ -102,6 +105,18 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
     assert data[0]["series"][0]["points"][-1] == [6.4, pytest.approx(0.505)]
 
 
+def test_the_command_on_the_page_makes_the_same_comparison() -> None:
+    asked = Compare(
+        study="ablate_pico_mask", data="c/train-*.tar", test="t", out=Path("runs/a b"), rows=("as it is",), seeds=(3,),
+        equal="compute", steps=9, size=64, measures=("knn",), allow_shared=True, report=Path("page.html"),
+    )  # fmt: skip
+    words = shlex.split(_command(asked))
+    assert words[:2] == ["otherview", "compare"] and "page.html" not in words
+    again = tyro.cli(Compare, args=words[2:])
+    assert again == replace(asked, report=None)
+    assert _command(Compare(folders=(Path("a"), Path("b")))) == "otherview compare a b"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -129,11 +144,29 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
 
 
-def test_a_study_at_another_size_keeps_the_patches(tmp_path: Path) -> None:
-    plan = Plan(
-        data="x", test="y", out=tmp_path, rows=(), seeds=(1,), equal="images", steps=9, size=64, measures=("knn",),
+def planned(out: Path) -> Plan:
+    return Plan(
+        data="x", test="y", out=out, rows=(), seeds=(1,), equal="images", steps=9, size=None, measures=("knn",),
         allow_shared=False, at_once=1, threads=1,
     )  # fmt: skip
+
+
+def test_studies_share_a_folder_and_its_common_row_but_no_other_settings(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    masks, losses = (tasks_of(find_study(f"ablate_pico_{name}"), plan) for name in ("mask", "loss"))
+    assert masks[0].folder == losses[0].folder and masks[0].config == losses[0].config
+    assert len({task.folder for task in masks + losses}) == len(masks) + len(losses) - 1
+    masks[0].folder.mkdir()
+    (masks[0].folder / "config.yaml").write_text(to_yaml(masks[0].config))
+    tasks_of(find_study("ablate_pico_loss"), plan)
+    with pytest.raises(WrongRequest, match="as-it-is/seed-1 holds a run with other settings"):
+        tasks_of(find_study("tune_pico_mae"), plan)
+    with pytest.raises(WrongRequest, match='holds runs on {"data": "x"'):
+        tasks_of(find_study("ablate_pico_loss"), replace(plan, data="z"))
+
+
+def test_a_study_at_another_size_keeps_the_patches(tmp_path: Path) -> None:
+    plan = replace(planned(tmp_path), size=64)
     tasks = tasks_of(find_study("compare_pico"), plan)
     assert len(tasks) == 4
     for task in tasks:

@@ -1,6 +1,8 @@
 """Several runs in one table: mean and spread over seeds, images, compute and time; and studies that make those runs."""
 
 import csv
+import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +107,16 @@ def _shipped(folder: Path) -> str | None:
 
 
 def _command(request: Compare) -> str:
-    if request.study:
-        return (
-            f"otherview compare --study {request.study} --data {request.data} --test {request.test} --out {request.out}"
-        )
-    return f"otherview compare {' '.join(map(str, request.folders))}"
+    """The command that makes this comparison again: what differs from the defaults, but for what it writes and prints."""
+    words = ["otherview", "compare", *map(str, request.folders)]
+    for field in dataclasses.fields(request):
+        value = getattr(request, field.name)
+        if field.name in ("folders", "csv", "report", "curves", "json", "debug") or value == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if value is not True:
+            words.extend(map(str, value) if isinstance(value, tuple) else [str(value)])
+    return shlex.join(words)
 
 
 def _studied(request: Compare) -> dict[Path, str]:

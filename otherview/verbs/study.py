@@ -88,13 +88,16 @@ Running = dict[Task, tuple[Iterator[list[str]], "subprocess.Popen[bytes]"]]
 def tasks_of(study: Study, plan: Plan) -> list[Task]:
     """All rows with all seeds, seeds outermost, so that whole tables fill one after another; configs are written out.
 
-    Raises WrongRequest where a folder holds another study, a run on other data or one with other settings.
+    Studies may share a folder, and rows that they have in common. Raises WrongRequest where it holds runs on other data
+    or a run with other settings.
     """
     identity = plan.out / "study.json"
-    about = json.dumps({"study": study.name, "data": plan.data, "test": plan.test})
+    about = json.dumps({"data": plan.data, "test": plan.test})
     plan.out.mkdir(parents=True, exist_ok=True)
     if identity.exists() and identity.read_text(encoding="utf-8") != about:
-        raise WrongRequest(f"--out {plan.out} holds {identity.read_text(encoding='utf-8')}: give another folder")
+        raise WrongRequest(
+            f"--out {plan.out} holds runs on {identity.read_text(encoding='utf-8')}: give another folder"
+        )
     write_atomically(identity, about.encode())
     configs = _equal(study.rows(), plan)
     if unknown := set(plan.rows) - set(configs):

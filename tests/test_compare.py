@@ -161,7 +161,7 @@ def test_studies_share_a_folder_and_its_common_row_but_no_other_settings(tmp_pat
     tasks_of(find_study("ablate_pico_loss"), plan)
     with pytest.raises(WrongRequest, match="as-it-is/seed-1 holds a run with other settings"):
         tasks_of(find_study("tune_pico_mae"), plan)
-    with pytest.raises(WrongRequest, match='holds runs on {"data": "x"'):
+    with pytest.raises(WrongRequest, match="holds runs on"):
         tasks_of(find_study("ablate_pico_loss"), replace(plan, data="z"))
 
 

@@ -5,6 +5,7 @@ study.rows()["mae"]              # a RunConfig
 """
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_pico_32, supervised_pico_32
-from otherview.recipes.siamese_im import siamese_im_pico_32
+from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_pico_32
 from otherview.views.settings import PLAIN, MaskSettings
 
 STEPS = 2500
@@ -28,33 +29,41 @@ class Study:
     rows: Callable[[], dict[str, RunConfig]]
 
 
+def _pico(make: Callable[[], RunConfig] = siamese_im_pico_32) -> RunConfig:
+    return make().model_copy(update={"steps": STEPS})
+
+
 def _compare() -> dict[str, RunConfig]:
     made = (siamese_im_pico_32, mae_pico_32, moco_v3_pico_32, supervised_pico_32)
-    return {make.__name__.removesuffix("_pico_32"): make().model_copy(update={"steps": STEPS}) for make in made}
+    return {make.__name__.removesuffix("_pico_32"): _pico(make) for make in made}
 
 
 Change = Mapping[str, Mapping[str, Any]]
 """Settings by room: {"views": {"other_crop": "seen"}}."""
 
 
-def _ablation(make: Callable[[], RunConfig] = siamese_im_pico_32, **rows: Change) -> Callable[[], dict[str, RunConfig]]:
-    """A recipe as it is, and rows that change some of its settings."""
+def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> Callable[[], dict[str, RunConfig]]:
+    """A recipe as it is, and rows that change some of its settings; what changes nothing in this recipe is no row."""
 
     def configs() -> dict[str, RunConfig]:
-        pico = make().model_copy(update={"steps": STEPS})
-        return {"as it is": pico} | {name.replace("_", " "): _changed(pico, change) for name, change in rows.items()}
+        rows = {"as it is": make()}
+        for name, change in changes.items():
+            if (config := _changed(make(), change)) not in rows.values():
+                rows[name] = config
+        return rows
 
     return configs
 
 
-def _trials(make: Callable[[], RunConfig], **own: Change) -> Study:
+def _trials(make: Callable[[], RunConfig], own: Mapping[str, Change]) -> Study:
     """The trials that every method gets before it is compared: the rate, and one setting of its own."""
     rate = make().training.lr_per_256
     rates = {
-        name: {"training": {"lr_per_256": rate * by}} for name, by in (("half_the_rate", 0.5), ("twice_the_rate", 2))
+        name: {"training": {"lr_per_256": rate * by}} for name, by in (("half the rate", 0.5), ("twice the rate", 2))
     }
     name = make.__name__.removesuffix("_pico_32")
-    return Study(f"tune_pico_{name}", "which settings compare_pico should have", _ablation(make, **rates, **own))
+    rows = _ablation(functools.partial(_pico, make), {**rates, **own})
+    return Study(f"tune_pico_{name}", "which settings compare_pico should have", rows)
 
 
 def _changed(config: RunConfig, change: Change) -> RunConfig:
@@ -68,83 +77,85 @@ def _mask(**settings: Any) -> dict[str, MaskSettings]:
 
 SAME, PIXELS = {"other_crop": "seen"}, {"target": "pixels"}
 NO_COLOUR = {"seen_colour": PLAIN, "other_colour": PLAIN}
+ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
+    "views": (
+        "do different views and colours matter, and for which target",
+        {
+            "same crop": {"views": SAME},
+            "no colour": {"views": NO_COLOUR},
+            "same crop no colour": {"views": SAME | NO_COLOUR},
+            "pixels": {"method": PIXELS},
+            "pixels same crop": {"method": PIXELS, "views": SAME},
+            "pixels same crop no colour": {"method": PIXELS, "views": SAME | NO_COLOUR},
+        },
+    ),
+    "mask": (
+        "what hiding patches of the seen view gives",
+        {
+            "nothing hidden": {"views": {"mask": NOTHING_HIDDEN}},
+            "single patches": {"views": _mask(kind="random")},
+            "uniform blocks": {"views": _mask(kind="uniform")},
+            "a third hidden": {"views": _mask(hidden=21)},
+            "four fifths hidden": {"views": _mask(hidden=51)},
+        },
+    ),
+    "loss": (
+        "dense, global or both, and what UniGrad costs against InfoNCE",
+        {
+            "global alone": {"method": {"loss": "global"}},
+            "global and dense": {"method": {"loss": "global_dense"}},
+            "info nce": {"method": {"loss": "info_nce"}},
+            "overlap only": {"method": {"overlap_only": True}},
+        },
+    ),
+    "told": (
+        "what the predictor has to know of the other view",
+        {
+            "place alone": {"method": {"relation": "without_scale"}},
+            "nothing told": {"method": {"relation": "untold"}},
+            "colours too": {"method": {"tell_colour": True}},
+        },
+    ),
+    "heads": (
+        "norms and depths of projector and predictor",
+        {
+            "layer norm": {"method": {"projector_norm": "layer", "predictor_norm": "layer"}},
+            "projector a linear": {"method": {"projector_depth": 0}},
+            "predictor one block": {"method": {"predictor_depth": 1}},
+            "predictor four blocks": {"method": {"predictor_depth": 4}},
+        },
+    ),
+    "target": (
+        "momentum and patch embedding",
+        {
+            "constant momentum": {"method": {"momentum_schedule": "constant"}},
+            "no momentum": {"method": {"momentum_schedule": "none"}},
+            "trained patch embedding": {"encoder": {"train_patch_embedding": True}},
+        },
+    ),
+    "masks": (
+        "several masks for one pass of the target, fewer questions, registers: what came after",
+        {
+            "two masks": {"views": _mask(count=2)},
+            "four masks": {"views": _mask(count=4)},
+            "a quarter asked": {"views": {"asked": 0.25}},
+            "four masks a quarter asked": {"views": {"asked": 0.25} | _mask(count=4)},
+            "registers": {"encoder": {"registers": 4}},
+        },
+    ),
+}
+"""By topic: the question, and what each row changes."""
+
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
-    _trials(siamese_im_pico_32, a_third_hidden={"views": _mask(hidden=21)}),
-    _trials(mae_pico_32, half_hidden={"views": {"mask": MaskSettings(kind="random", hidden=32)}}),
-    _trials(moco_v3_pico_32, slower_target={"method": {"momentum": 0.996}}),
-    _trials(supervised_pico_32, no_colour={"views": {"seen_colour": PLAIN}}),
-    Study(
-        "ablate_pico_views",
-        "do different views and colours matter, and for which target",
-        _ablation(
-            same_crop={"views": SAME},
-            no_colour={"views": NO_COLOUR},
-            same_crop_no_colour={"views": SAME | NO_COLOUR},
-            pixels={"method": PIXELS},
-            pixels_same_crop={"method": PIXELS, "views": SAME},
-            pixels_same_crop_no_colour={"method": PIXELS, "views": SAME | NO_COLOUR},
-        ),
-    ),
-    Study(
-        "ablate_pico_mask",
-        "what hiding patches of the seen view gives",
-        _ablation(
-            nothing_hidden={"views": {"mask": NOTHING_HIDDEN}},
-            single_patches={"views": _mask(kind="random")},
-            uniform_blocks={"views": _mask(kind="uniform")},
-            a_third_hidden={"views": _mask(hidden=21)},
-            four_fifths_hidden={"views": _mask(hidden=51)},
-        ),
-    ),
-    Study(
-        "ablate_pico_loss",
-        "dense, global or both, and what UniGrad costs against InfoNCE",
-        _ablation(
-            global_alone={"method": {"loss": "global"}},
-            global_and_dense={"method": {"loss": "global_dense"}},
-            info_nce={"method": {"loss": "info_nce"}},
-            overlap_only={"method": {"overlap_only": True}},
-        ),
-    ),
-    Study(
-        "ablate_pico_told",
-        "what the predictor has to know of the other view",
-        _ablation(
-            place_alone={"method": {"relation": "without_scale"}},
-            nothing={"method": {"relation": "untold"}},
-            colours_too={"method": {"tell_colour": True}},
-        ),
-    ),
-    Study(
-        "ablate_pico_heads",
-        "norms and depths of projector and predictor",
-        _ablation(
-            layer_norm={"method": {"projector_norm": "layer", "predictor_norm": "layer"}},
-            projector_a_linear={"method": {"projector_depth": 0}},
-            predictor_one_block={"method": {"predictor_depth": 1}},
-            predictor_four_blocks={"method": {"predictor_depth": 4}},
-        ),
-    ),
-    Study(
-        "ablate_pico_target",
-        "momentum and patch embedding",
-        _ablation(
-            constant_momentum={"method": {"momentum_schedule": "constant"}},
-            no_momentum={"method": {"momentum_schedule": "none"}},
-            trained_patch_embedding={"encoder": {"train_patch_embedding": True}},
-        ),
-    ),
-    Study(
-        "ablate_pico_masks",
-        "several masks for one pass of the target, fewer questions, registers: what came after",
-        _ablation(
-            two_masks={"views": _mask(count=2)},
-            four_masks={"views": _mask(count=4)},
-            a_quarter_asked={"views": {"asked": 0.25}},
-            four_masks_a_quarter_asked={"views": {"asked": 0.25} | _mask(count=4)},
-            registers={"encoder": {"registers": 4}},
-        ),
+    _trials(siamese_im_pico_32, {"a third hidden": {"views": _mask(hidden=21)}}),
+    _trials(mae_pico_32, {"half hidden": {"views": {"mask": MaskSettings(kind="random", hidden=32)}}}),
+    _trials(moco_v3_pico_32, {"slower target": {"method": {"momentum": 0.996}}}),
+    _trials(supervised_pico_32, {"no colour": {"views": {"seen_colour": PLAIN}}}),
+    *(
+        Study(f"ablate_{images}_{topic}", question, _ablation(make, rows))
+        for images, make in (("pico", _pico), ("drawn", siamese_im_demo))
+        for topic, (question, rows) in ABLATIONS.items()
     ),
 )
 

@@ -142,6 +142,10 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
             config.check()
             assert config.steps == (600 if "drawn" in study.name else 2500), name
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
+    masks = find_study("ablate_pico_masks").rows()
+    first = masks["as it is"].views
+    changed = {"count": 4}
+    assert masks["four masks"].views == first.model_copy(update={"mask": first.mask.model_copy(update=changed)})
 
 
 def planned(out: Path) -> Plan:

@@ -8,12 +8,14 @@ import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_pico_32, supervised_pico_32
-from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_pico_32
+from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
 
 STEPS = 2500
@@ -29,17 +31,23 @@ class Study:
     rows: Callable[[], dict[str, RunConfig]]
 
 
-def _pico(make: Callable[[], RunConfig] = siamese_im_pico_32) -> RunConfig:
-    return make().model_copy(update={"steps": STEPS})
+METHODS: dict[str, Callable[[], RunConfig]] = {
+    "siamese_im": siamese_im_quick_32,
+    "mae": mae_pico_32,
+    "moco_v3": moco_v3_pico_32,
+    "supervised": supervised_pico_32,
+}
+Settings = TypeVar("Settings", bound=BaseModel)
+Change = Mapping[str, Mapping[str, Any]]
+"""Settings by room: {"views": {"other_crop": "seen"}}."""
+
+
+def _pico(method: str) -> RunConfig:
+    return METHODS[method]().model_copy(update={"steps": STEPS})
 
 
 def _compare() -> dict[str, RunConfig]:
-    made = (siamese_im_pico_32, mae_pico_32, moco_v3_pico_32, supervised_pico_32)
-    return {make.__name__.removesuffix("_pico_32"): _pico(make) for make in made}
-
-
-Change = Mapping[str, Mapping[str, Any]]
-"""Settings by room: {"views": {"other_crop": "seen"}}."""
+    return {method: _pico(method) for method in METHODS}
 
 
 def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> Callable[[], dict[str, RunConfig]]:
@@ -55,27 +63,26 @@ def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> C
     return configs
 
 
-def _trials(make: Callable[[], RunConfig], own: Mapping[str, Change]) -> Study:
+def _trials(method: str, own: Mapping[str, Change]) -> Study:
     """The trials that every method gets before it is compared: the rate, and one setting of its own."""
-    rate = make().training.lr_per_256
+    rate = METHODS[method]().training.lr_per_256
     rates = {
         name: {"training": {"lr_per_256": rate * by}} for name, by in (("half the rate", 0.5), ("twice the rate", 2))
     }
-    name = make.__name__.removesuffix("_pico_32")
-    rows = _ablation(functools.partial(_pico, make), {**rates, **own})
-    return Study(f"tune_pico_{name}", "which settings compare_pico should have", rows)
+    rows = _ablation(functools.partial(_pico, method), {**rates, **own})
+    return Study(f"tune_pico_{method}", "which settings compare_pico should have", rows)
 
 
-def _changed(config: RunConfig, change: Change) -> RunConfig:
-    rooms = {room: getattr(config, room).model_copy(update=dict(settings)) for room, settings in change.items()}
-    return config.model_copy(update=rooms)
+def _changed(config: Settings, change: Mapping[str, Any]) -> Settings:
+    """The settings with some exchanged; a mapping exchanges some of a room's."""
+    exchanged = {
+        name: _changed(getattr(config, name), value) if isinstance(value, Mapping) else value
+        for name, value in change.items()
+    }
+    return config.model_copy(update=exchanged)
 
 
-def _mask(**settings: Any) -> dict[str, MaskSettings]:
-    return {"mask": siamese_im_pico_32().views.mask.model_copy(update=settings)}
-
-
-SAME, PIXELS = {"other_crop": "seen"}, {"target": "pixels"}
+SAME, PIXELS, ALL_ASKED = {"other_crop": "seen"}, {"target": "pixels"}, {"asked": 1.0}
 NO_COLOUR = {"seen_colour": PLAIN, "other_colour": PLAIN}
 ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
     "views": (
@@ -93,17 +100,18 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
         "what hiding patches of the seen view gives",
         {
             "nothing hidden": {"views": {"mask": NOTHING_HIDDEN}},
-            "single patches": {"views": _mask(kind="random")},
-            "uniform blocks": {"views": _mask(kind="uniform")},
-            "a third hidden": {"views": _mask(hidden=21)},
-            "four fifths hidden": {"views": _mask(hidden=51)},
+            "single patches": {"views": {"mask": {"kind": "random"}}},
+            "uniform blocks": {"views": {"mask": {"kind": "uniform"}}},
+            "a third hidden": {"views": {"mask": {"hidden": 21}}},
+            "three fifths hidden": {"views": {"mask": {"hidden": 38}}},
+            "four fifths hidden": {"views": {"mask": {"hidden": 51}}},
         },
     ),
     "loss": (
         "dense, global or both, and what UniGrad costs against InfoNCE",
         {
-            "global alone": {"method": {"loss": "global"}},
-            "global and dense": {"method": {"loss": "global_dense"}},
+            "global alone": {"method": {"loss": "global"}, "views": ALL_ASKED},
+            "global and dense": {"method": {"loss": "global_dense"}, "views": ALL_ASKED},
             "info nce": {"method": {"loss": "info_nce"}},
             "overlap only": {"method": {"overlap_only": True}},
         },
@@ -129,6 +137,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
         "momentum and patch embedding",
         {
             "constant momentum": {"method": {"momentum_schedule": "constant"}},
+            "cosine momentum": {"method": {"momentum_schedule": "cosine"}},
             "no momentum": {"method": {"momentum_schedule": "none"}},
             "trained patch embedding": {"encoder": {"train_patch_embedding": True}},
         },
@@ -136,10 +145,11 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
     "masks": (
         "several masks for one pass of the target, fewer questions, registers: what came after",
         {
-            "two masks": {"views": _mask(count=2)},
-            "four masks": {"views": _mask(count=4)},
+            "two masks": {"views": {"mask": {"count": 2}}},
+            "four masks": {"views": {"mask": {"count": 4}}},
             "a quarter asked": {"views": {"asked": 0.25}},
-            "four masks a quarter asked": {"views": {"asked": 0.25} | _mask(count=4)},
+            "all asked": {"views": ALL_ASKED},
+            "four masks a quarter asked": {"views": {"asked": 0.25, "mask": {"count": 4}}},
             "registers": {"encoder": {"registers": 4}},
         },
     ),
@@ -148,13 +158,13 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
-    _trials(siamese_im_pico_32, {"a third hidden": {"views": _mask(hidden=21)}}),
-    _trials(mae_pico_32, {"half hidden": {"views": {"mask": MaskSettings(kind="random", hidden=32)}}}),
-    _trials(moco_v3_pico_32, {"slower target": {"method": {"momentum": 0.996}}}),
-    _trials(supervised_pico_32, {"no colour": {"views": {"seen_colour": PLAIN}}}),
+    _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"hidden": 38}}}}),
+    _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", hidden=32)}}}),
+    _trials("moco_v3", {"slower target": {"method": {"momentum": 0.996}}}),
+    _trials("supervised", {"no colour": {"views": {"seen_colour": PLAIN}}}),
     *(
         Study(f"ablate_{images}_{topic}", question, _ablation(make, rows))
-        for images, make in (("pico", _pico), ("drawn", siamese_im_demo))
+        for images, make in (("pico", siamese_im_quick_32), ("drawn", siamese_im_demo))
         for topic, (question, rows) in ABLATIONS.items()
     ),
 )

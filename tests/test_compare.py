@@ -61,6 +61,30 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     assert [line["value"] for line in table(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})] == [*values, 0.4]
 
 
+def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
+    folders = [
+        finished(tmp_path / "a", seed=0, knn=0.5),
+        finished(tmp_path / "b", seed=0, knn=0.4, recipe="supervised_pico_32"),
+    ]
+    for folder, untrained in zip(folders, (0.25, 0.125), strict=True):
+        score = {"unit": "accuracy", "n": 400, "spread": 0.01}
+        shown = {"knn_untrained_mean": untrained, "knn_pixels": 0.375}
+        control = [{"name": name, "value": value, **score} for name, value in shown.items()]
+        scores = [{"name": f"knn_encoder_{token}", "value": 0.5, **score} for token in ("mean", "cls")]
+        line = {"scores": scores, "control": control, "test": "t"}
+        (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
+    lines = markdown(compare(folders), {"siamese_im_pico_32": 0.5, "supervised_pico_32": 0.25})
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][-2:] == ["knn mean", "knn cls"]
+    assert [(line[0], *line[-2:]) for line in cells[2:]] == [
+        ("siamese_im_pico_32", "0.500 ± 0.010", "0.500 ± 0.010"),
+        ("siamese_im_pico_32: untrained", "0.250 ± 0.010", ""),
+        ("siamese_im_pico_32: raw pixels", "0.375 ± 0.010", ""),
+        ("supervised_pico_32", "0.500 ± 0.010", "0.500 ± 0.010"),
+        ("supervised_pico_32: untrained", "0.125 ± 0.010", ""),
+    ]
+
+
 def test_other_settings_are_another_row(tmp_path: Path) -> None:
     folders = [finished(tmp_path / str(steps), seed=0, knn=0.5, steps=steps) for steps in (100, 200)]
     names = [f"siamese_im_pico_32 ({folder})" for folder in folders]

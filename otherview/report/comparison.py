@@ -110,31 +110,54 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
+"""What stands beside a score, by the word in its name, and what its line is called."""
+
+
 def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
     """A table that can be pasted: mean ± standard deviation over seeds, of one seed the spread of its evaluation.
 
-    `gflops` is per image, by row name.
+    Below a row stand its controls, each once: rows that share an encoder share the untrained one, and all share the
+    pixels. `gflops` is per image, by row name.
     """
-    columns = list(dict.fromkeys(score for row in rows for score in row.scores))
+    columns = list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
     head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", *_short(columns)]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = [head, ["---"] * len(head)]
+    known: set[tuple[str, ...]] = set()
     for row in rows:
         run = row.runs[0]
         minutes = statistics.fmean(one.seconds for one in row.runs) / 60
-        cells = [
-            row.name, str(len(row.runs)), f"{run.images:,}", f"{gflops[row.name]:.3g}",
-            f"{gflops[row.name] * run.images / 1e6:.3g}", f"{minutes:.0f}",
-            *(f"{row.mean(c):.3f} ± {row.spread(c):.3f}" if c in row.scores else "" for c in columns),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        facts = [f"{run.images:,}", f"{gflops[row.name]:.3g}", f"{gflops[row.name] * run.images / 1e6:.3g}"]
+        lines.append([row.name, str(len(row.runs)), *facts, f"{minutes:.0f}", *_cells(row, columns)])
+        for control, words in CONTROLS.items():
+            named = {_judged(score, columns): score for score in row.scores if _control_of(score) == control}
+            cells = _cells(row, [named.get(column, "") for column in columns])
+            if any(cells) and tuple(cells) not in known:
+                known.add(tuple(cells))
+                lines.append([f"{row.name}: {words}", str(len(row.runs)), "", "", "", "", *cells])
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _cells(row: Row, scores: Sequence[str]) -> list[str]:
+    return [f"{row.mean(score):.3f} ± {row.spread(score):.3f}" if score in row.scores else "" for score in scores]
+
+
+def _control_of(score: str) -> str | None:
+    return next((word for word in CONTROLS if word in score.split(" ")[0].split("_")), None)
+
+
+def _judged(score: str, columns: Sequence[str]) -> str:
+    """The encoder's score that a control stands beside; pixels have no tokens, so they stand beside the mean token."""
+    control = _control_of(score) or ""
+    names = [score.replace(control, subject, 1) for subject in ("encoder", "encoder_mean")]
+    return next((name for name in names if name in columns), names[0])
 
 
 def _short(columns: Sequence[str]) -> list[str]:
-    """Column titles, without the test SPEC where it tells nothing apart."""
+    """Column titles, without the test SPEC where it tells nothing apart, and without the word that all have."""
     bare = [column.split(" on ")[0] for column in columns]
     return [
-        (name if bare.count(name) == 1 else column).replace("_", " ")
+        (name if bare.count(name) == 1 else column).replace("_encoder", "", 1).replace("_", " ")
         for name, column in zip(bare, columns, strict=True)
     ]
 

@@ -90,8 +90,9 @@ class Monitor:
             return f"learning: {knn}{directions}"
         if self.low_since is not None and (final or self.collapsing):
             return (
-                f"collapsing since step {self.low_since}: {knn}{directions}; raise method.negative_weight so that "
-                "negative_weight · head_width is near 15, or train for more steps"
+                f"collapsing since step {self.low_since}: {knn}{directions}; keep method.negative_weight · "
+                "method.head_width near 15, warm up for 300 steps or more, and train for more steps or, in a short run, with "
+                "method.momentum_schedule constant"
             )
         if self.low_since is not None:
             return f"too early to say: {knn}{directions}, as at the start of every run"

@@ -87,8 +87,8 @@ def siamese_im_quick_32() -> RunConfig:
     of less than some 300 steps (docs/log.md).
 
     command   otherview pretrain --recipe siamese_im_quick_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      27 minutes on one CPU thread with the other core busy (80 images/s)
+    expected  CIFAR-10 kNN .466 (bank 50,000, test 10,000; untrained .323, raw pixels .454; one seed)
     """
     pico = siamese_im_pico_32()
     views = pico.views.model_copy(update={"mask": MaskSettings(hidden=21, minimum_block=4)})

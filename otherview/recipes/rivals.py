@@ -58,9 +58,8 @@ def mae_pico_32() -> RunConfig:
     encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
     views = pico.views.model_copy(update={"seen_colour": PLAIN, "mask": MaskSettings(kind="random", hidden=48)})
     method = MAESettings(decoder_width=128, decoder_depth=2, decoder_heads=4)
-    training = pico.training.model_copy(update=CALM)
-    changed = {"encoder": encoder, "views": views, "method": method, "training": training}
-    return pico.model_copy(update={"recipe": "mae_pico_32"} | changed)
+    changed = {"recipe": "mae_pico_32", "encoder": encoder, "views": views, "method": method}
+    return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 
 
 def moco_v3_pico_32() -> RunConfig:
@@ -87,9 +86,8 @@ def supervised_pico_32() -> RunConfig:
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})
     views = pico.views.model_copy(update={"mask": NOTHING_HIDDEN})
-    training = pico.training.model_copy(update=CALM)
-    changed = {"encoder": encoder, "views": views, "method": SupervisedSettings(), "training": training}
-    return pico.model_copy(update={"recipe": "supervised_pico_32"} | changed)
+    changed = {"recipe": "supervised_pico_32", "encoder": encoder, "views": views, "method": SupervisedSettings()}
+    return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 
 
 RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, supervised_pico_32)

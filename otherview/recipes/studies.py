@@ -5,7 +5,6 @@ study.rows()["mae"]              # a RunConfig
 """
 
 import difflib
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,9 +16,6 @@ from otherview.errors import WrongRequest
 from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_pico_32, supervised_pico_32
 from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
-
-STEPS = 2000
-"""Of every row: about 30 minutes on one CPU thread for Siamese Image Modeling."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +38,10 @@ Change = Mapping[str, Mapping[str, Any]]
 """Settings by room: {"views": {"other_crop": "seen"}}."""
 
 
-def _pico(method: str) -> RunConfig:
-    return METHODS[method]().model_copy(update={"steps": STEPS})
-
-
 def _compare() -> dict[str, RunConfig]:
-    return {method: _pico(method) for method in METHODS}
+    """Every method with the steps of the first."""
+    steps = siamese_im_quick_32().steps
+    return {method: make().model_copy(update={"steps": steps}) for method, make in METHODS.items()}
 
 
 def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> Callable[[], dict[str, RunConfig]]:
@@ -65,11 +59,11 @@ def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> C
 
 def _trials(method: str, own: Mapping[str, Change]) -> Study:
     """The trials that every method gets before it is compared: the rate, and one setting of its own."""
-    rate = METHODS[method]().training.lr_per_256
+    rate = _compare()[method].training.lr_per_256
     rates = {
         name: {"training": {"lr_per_256": rate * by}} for name, by in (("half the rate", 0.5), ("twice the rate", 2))
     }
-    rows = _ablation(functools.partial(_pico, method), {**rates, **own})
+    rows = _ablation(lambda: _compare()[method], {**rates, **own})
     return Study(f"tune_pico_{method}", "which settings compare_pico should have", rows)
 
 

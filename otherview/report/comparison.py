@@ -130,7 +130,7 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
         facts = [f"{run.images:,}", f"{gflops[row.name]:.3g}", f"{gflops[row.name] * run.images / 1e6:.3g}"]
         lines.append([row.name, str(len(row.runs)), *facts, f"{minutes:.0f}", *_cells(row, columns)])
         for control, words in CONTROLS.items():
-            named = {_judged(score, columns): score for score in row.scores if _control_of(score) == control}
+            named = {_judged(score, control, columns): score for score in row.scores if _control_of(score) == control}
             cells = _cells(row, [named.get(column, "") for column in columns])
             if any(cells) and tuple(cells) not in known:
                 known.add(tuple(cells))
@@ -146,9 +146,8 @@ def _control_of(score: str) -> str | None:
     return next((word for word in CONTROLS if word in score.split(" ")[0].split("_")), None)
 
 
-def _judged(score: str, columns: Sequence[str]) -> str:
+def _judged(score: str, control: str, columns: Sequence[str]) -> str:
     """The encoder's score that a control stands beside; pixels have no tokens, so they stand beside the mean token."""
-    control = _control_of(score) or ""
     names = [score.replace(control, subject, 1) for subject in ("encoder", "encoder_mean")]
     return next((name for name in names if name in columns), names[0])
 

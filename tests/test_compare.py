@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,13 @@ def test_studies_share_a_folder_and_its_common_row_but_no_other_settings(tmp_pat
         tasks_of(find_study("tune_pico_mae"), plan)
     with pytest.raises(WrongRequest, match="holds runs on"):
         tasks_of(find_study("ablate_pico_loss"), replace(plan, data="z"))
+
+
+def test_studies_that_start_at_the_same_moment_share_a_folder(tmp_path: Path) -> None:
+    plans = [planned(tmp_path / str(number)) for number in range(20) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda plan: tasks_of(find_study("compare_pico"), plan), plans))
+    assert {len(tasks) for tasks in found} == {4} and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_study_at_another_size_keeps_the_patches(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from otherview.evaluation import cache as caching
 from otherview.evaluation.cache import FeatureCache
 from otherview.evaluation.content import digests_of, refuse_shared, weights_content
 from otherview.evaluation.features import Asked, Features, extract_all
+from otherview.evaluation.frozen import Protocol, Seen, Side, judge
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from tests.ranks import features_of_rank, in_ranks
@@ -140,6 +142,36 @@ def test_the_cache_never_answers_for_something_else(tmp_path: Path, monkeypatch:
     look_up(cache, foreign, folder)
     look_up(cache, foreign, folder)
     assert len(passes) == before + 3  # nobody knows what such a module does
+
+
+def test_a_classifiers_answers_on_raw_pixels_are_kept_for_that_question_alone(tmp_path: Path) -> None:
+    cache, asked = FeatureCache(tmp_path / "cache"), list[int]()
+
+    def classify(bank: Tensor, labels: Tensor, queries: Tensor) -> dict[str, Tensor]:
+        asked.append(bank.shape[1])
+        return {"": labels[torch.cdist(queries, bank).argmin(dim=1)], " (k 5)": labels[: len(queries)]}
+
+    def found(seed: int = 0, *, k: int = 1, label: int = 0, count: int = 12, shown: float = 1.0) -> dict[str, Tensor]:
+        source, other = open_source(f"shapes:{count}"), open_source("shapes:6:test")
+        labels = torch.arange(count) % 3
+        labels[0] = label
+        sides = Side(source, np.arange(count), labels), Side(other, np.arange(6), torch.arange(6) % 3)
+        sides = tuple(replace(side, contents=digests_of(side.source, side.indices, workers=0)) for side in sides)
+        seen = Seen(LOOK._replace(shown=shown), Asked(), cache, workers=0)
+        modules = {"encoder": Encoder(SMALL, seed=seed), "pixels": None}
+        asked.clear()
+        return judge(modules, sides, seen, Protocol("nearest", {"k": k}, classify))[0]
+
+    first = found()
+    assert asked == [32, 32, 3072]
+    again = found(seed=1)
+    assert asked == [32, 32] and list(first) == list(again)
+    assert all(torch.equal(first[name], again[name]) for name in ("pixels", "pixels (k 5)"))
+    assert not torch.equal(first["encoder_mean"], again["encoder_mean"])
+    others: list[dict[str, Any]] = [{"k": 2}, {"label": 1}, {"count": 11}, {"shown": 0.875}]
+    for other in others:
+        found(**other)
+        assert asked == [32, 32, 3072], other
 
 
 def test_old_entries_make_room_and_large_ones_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,13 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from otherview.atomic import alone_in
 from otherview.errors import WrongRequest
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may build the same index, the later one stays
-    fcntl = None
 
 NO_LABEL = -1
 FORMAT = 4
@@ -163,7 +158,7 @@ def cached(kind: str, path: Path, build: Build) -> Path:
         return good
     try:
         place.mkdir(exist_ok=True)
-        with _alone(place):
+        with alone_in(place):
             return _good_one(place) or _built(place, build)
     except PermissionError as error:
         raise WrongRequest(
@@ -191,15 +186,6 @@ def _built(place: Path, build: Build) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One process at a time, where the system can lock files."""
-    with (place / "lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _state(path: Path | str, *, began: int | None = None) -> tuple[int, int]:

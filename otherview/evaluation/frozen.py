@@ -1,13 +1,16 @@
 """Frozen features judged by a classifier, always next to the untrained control and to raw pixels.
 
-judge(subjects_of(subject, images=60_000), (train, test), Seen(look), classify=…)     # {"encoder_mean": …, "pixels": …}, truth
+judge(subjects_of(subject, images=60_000), (train, test), Seen(look), Protocol("knn", {"k": 20}, classify))
+# {"encoder_mean": …, "pixels": …}, truth
 """
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -50,6 +53,16 @@ class Known(NamedTuple):
     labels: Int[Tensor, "N *pixels"]
     kept: Int[Tensor, " N"]
     """Places in the side's list of images."""
+
+
+class Protocol(NamedTuple):
+    """A classifier of frozen features with the name and settings that stand in the results."""
+
+    name: str
+    settings: dict[str, Any]
+    classify: Classify
+    least_images: int = 1
+    """To learn from."""
 
 
 class Seen(NamedTuple):
@@ -111,8 +124,8 @@ def judge(
     subjects: Mapping[str, nn.Module | None],
     sides: tuple[Side, Side],
     seen: Seen,
+    protocol: Protocol,
     *,
-    classify: Classify,
     advance: Advance = lambda _: None,
 ) -> tuple[dict[str, Int[Tensor, " Q"]], Int[Tensor, " Q"]]:
     """Predicted classes by subject (encoder_mean, encoder_cls, untrained_mean, untrained_cls, pixels), and the true ones.
@@ -120,10 +133,16 @@ def judge(
     Where the classifier has several settings, their words follow: 'encoder_mean (k 5)'.
     """
     train, test = features_of(subjects, sides, seen, advance=advance)
-    found = {
-        label_of(subject, kind) + words: predicted
-        for subject, tokens in train.tokens.items()
-        for kind, bank in tokens.items()
-        for words, predicted in classify(bank, train.labels, test.tokens[subject][kind]).items()
-    }
+    labels = blake2b(train.labels.numpy().tobytes()).hexdigest()
+    question = f"{protocol.name} {protocol.settings} {len(sides[0].contents)} {labels}"
+    contents = [*sides[0].contents, *sides[1].contents]
+    found: dict[str, Int[Tensor, " Q"]] = {}
+    for subject, tokens in train.tokens.items():
+        for kind, bank in tokens.items():
+            answer = partial(protocol.classify, bank, train.labels, test.tokens[subject][kind])
+            pixels = subjects[subject] is None
+            answers = (
+                seen.cache.answers(question, seen.look, seen.asked, contents, answer=answer) if pixels else answer()
+            )
+            found |= {label_of(subject, kind) + words: predicted for words, predicted in answers.items()}
     return found, test.labels

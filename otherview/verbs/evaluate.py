@@ -37,7 +37,7 @@ from otherview.verbs.segment import segment
 from otherview.verbs.weights import check_weights, load_subject
 
 if TYPE_CHECKING:
-    from otherview.evaluation.frozen import Classify
+    from otherview.evaluation.frozen import Protocol
     from otherview.evaluation.subject import Subject
 
 __all__ = [
@@ -72,17 +72,6 @@ class Linear(Classified):
     """Half of this times the squared weights is added to the mean cross-entropy; features are standardised."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A classifier of frozen features with the name and settings that stand in the results."""
-
-    name: str
-    settings: dict[str, Any]
-    classify: "Classify"
-    least_images: int = 1
-    """To learn from."""
-
-
 def run(request: Classified) -> dict[str, Any]:
     """The verb."""
     return (knn if isinstance(request, Knn) else linear)(request.weights, **options_of(request)).as_json()
@@ -114,6 +103,8 @@ def knn(
         found = knn_sweep(bank, labels, queries, ks=ks, temperatures=temperatures)
         return {f" (k {k}, temperature {t:g})" if several else "": predicted for (k, t), predicted in found.items()}
 
+    from otherview.evaluation.frozen import Protocol
+
     request = Classified(weights=str(weights), train=train, test=test, **options)
     settings = {"k": ks, "temperature": temperatures} if several else {"k": ks[0], "temperature": temperatures[0]}
     return _evaluate(weights, request, protocol=Protocol("knn", settings, classify, least_images=max(ks)))
@@ -127,11 +118,13 @@ def linear(weights: "str | Path | Subject", *, train: str, test: str, strength: 
 
         return {"": fit_logistic(features, labels, strength=strength).predict(queries)}
 
+    from otherview.evaluation.frozen import Protocol
+
     request = Classified(weights=str(weights), train=train, test=test, **options)
     return _evaluate(weights, request, protocol=Protocol("linear", {"strength": strength}, classify))
 
 
-def _evaluate(weights: "str | Path | Subject", request: Classified, *, protocol: Protocol) -> Scores:
+def _evaluate(weights: "str | Path | Subject", request: Classified, *, protocol: "Protocol") -> Scores:
     """Judge an encoder by a protocol next to its controls; writes one line of results.jsonl."""
     check_weights(weights)
     if request.confusion:
@@ -154,9 +147,7 @@ def _evaluate(weights: "str | Path | Subject", request: Classified, *, protocol:
     images = sum(len(side.indices) for side in sides)
     seen = Seen(judged.look, Asked(block=request.block), cache_of(request), request.workers)
     with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
-        predicted, truth = judge(
-            subjects_of(judged, images=images), sides, seen, classify=protocol.classify, advance=progress.advance
-        )
+        predicted, truth = judge(subjects_of(judged, images=images), sides, seen, protocol, advance=progress.advance)
     if request.confusion and launched_rank() == 0:
         from otherview.evaluation.tables import write_confusion
 

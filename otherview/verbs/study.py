@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from otherview.atomic import write_atomically
+from otherview.atomic import alone_in, write_atomically
 from otherview.config import RunConfig, to_yaml
 from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.studies import Study
@@ -91,9 +91,14 @@ def tasks_of(study: Study, plan: Plan) -> list[Task]:
     Studies may share a folder, and rows that they have in common. Raises WrongRequest where it holds runs on other data
     or a run with other settings.
     """
+    plan.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(plan.out):
+        return _tasks_of(study, plan)
+
+
+def _tasks_of(study: Study, plan: Plan) -> list[Task]:
     identity = plan.out / "study.json"
     about = json.dumps({"data": plan.data, "test": plan.test})
-    plan.out.mkdir(parents=True, exist_ok=True)
     if identity.exists() and identity.read_text(encoding="utf-8") != about:
         raise WrongRequest(
             f"--out {plan.out} holds runs on {identity.read_text(encoding='utf-8')}: give another folder"

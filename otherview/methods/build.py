@@ -71,7 +71,7 @@ def build_moco_v3(method: MoCoV3Settings, *, encoder: EncoderSettings, views: Vi
         projector=projector,
         predictor=predictor,
         views=PairViews(views, encoder.image_size, PatchGrid(*encoder.grid)),
-        momentum=partial(cosine_momentum, start=method.momentum),
+        momentum=_momentum(method),
         temperature=method.temperature,
     )
 
@@ -125,7 +125,7 @@ def build_siamese_im(
     )
 
 
-def _momentum(method: SiameseIMSettings) -> Callable[[float], float]:
+def _momentum(method: SiameseIMSettings | MoCoV3Settings) -> Callable[[float], float]:
     match method.momentum_schedule:
         case "cosine":
             return partial(cosine_momentum, start=method.momentum)

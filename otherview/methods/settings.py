@@ -117,7 +117,9 @@ class MoCoV3Settings(_Method):
     """Of queries and keys."""
     temperature: float = Field(default=0.2, gt=0)
     momentum: float = Field(default=0.99, ge=0, le=1)
-    """The target's momentum at the start; it rises to 1 along half a cosine."""
+    """The target's momentum at the start."""
+    momentum_schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine: it rises to 1 along half a cosine; constant: it stays."""
 
 
 class SupervisedSettings(_Method):

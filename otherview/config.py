@@ -70,6 +70,12 @@ class RunConfig(BaseModel):
         for name, value, neutral in (("mask.count", views.mask.count, 1), ("asked", views.asked, 1.0)):
             if value != neutral and not isinstance(method, SiameseIMSettings):
                 raise WrongRequest(f"views.{name} {value} is for siamese_im: with {method.name} it is {neutral}")
+        if method.name == "mae" and not views.mask.hidden_of(self.encoder.grid[0] * self.encoder.grid[1]):
+            raise WrongRequest("views.mask hides nothing, and hidden patches are what mae predicts: hide some")
+        if method.name in ("moco_v3", "supervised") and views.mask.kind != "none":
+            raise WrongRequest(
+                f"views.mask.kind {views.mask.kind} is not for {method.name}, which sees all patches: none"
+            )
         if views.other_crop == "seen" and method.name in ("mae", "supervised"):
             raise WrongRequest(f"views.other_crop seen means nothing to {method.name}, which looks at one view")
         if views.asked < 1 and isinstance(method, SiameseIMSettings) and method.loss in ("global", "global_dense"):

@@ -33,6 +33,8 @@ def wrong(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (("--data", "shapes:99", "--views.mask.hidden", "70"), ["hidden 70", "8×8", "0 … 63"]),
         (("--data", "shapes:99", "--views.mask.hidden", "-1"), ["hidden -1", "0 … 63"]),
         (("--data", "shapes:99", "--views.mask.hidden", "64"), ["hidden 64", "at least one patch"]),
+        (("--data", "shapes:99", "--recipe", "mae_pico_32", "--views.mask.kind", "none"), ["hides nothing", "mae"]),
+        (("--data", "shapes:99", "--recipe", "moco_v3_pico_32", "--views.mask.kind", "random"), ["moco_v3", "random"]),
         (("--data", "shapes:99", "--batch", "128"), ["128", "99", "largest batch that fits is 99"]),
         (("--data", "shapes:99", "--encoder.heads", "3"), ["heads 3", "width 128"]),
         (("--data", "shapes:99", "--knn-bank", "shapes:9"), ["--knn-test"]),

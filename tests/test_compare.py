@@ -22,6 +22,7 @@ from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare, markdown, table
 from otherview.report.comparison_page import write_comparison_page
+from otherview.report.curves import curve_of
 from otherview.verbs.compare import Compare, _command
 from otherview.verbs.study import Plan, tasks_of
 
@@ -38,7 +39,12 @@ def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_p
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     score = {"unit": "accuracy", "n": 400, "spread": 0.01}
     old, new = (
-        {"scores": [{"name": "knn_encoder_mean", "value": value, **score}], "control": [], "test": "t"}
+        {
+            "scores": [{"name": "knn_encoder_mean", "value": value, **score}],
+            "control": [],
+            "test": "t",
+            "weights": str(folder),
+        }
         for value in (0.1, knn)
     )
     (folder / "results.jsonl").write_text(json.dumps(old) + "\n" + json.dumps(new) + "\n")
@@ -124,10 +130,38 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
     )
     text = (tmp_path / "c.html").read_text()
     assert "siamese_im_pico_32 leads mae_pico_32 by 0.105 in knn_encoder_mean on t (spread 0.010)" in text
+    assert "than chance" not in text.split('id="data">')[0]
     assert "<td>0.505 ± 0.007</td>" in text and text.count("<tr>") == 3
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert [chart["x"] for chart in data] == ["thousand images", "PFLOP", "minutes"]
     assert data[0]["series"][0]["points"][-1] == [6.4, pytest.approx(0.505)]
+
+
+def test_two_seeds_that_agree_by_chance_make_no_clear_lead(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 10_000) for seed in range(2)]
+    folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_pico_32") for seed in range(2)]
+    gflops = {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25}
+    write_comparison_page(tmp_path / "c.html", compare(folders), gflops, command="otherview compare")
+    assert "by 0.001 in knn_encoder_mean on t (spread 0.010): not more than chance may do" in (
+        tmp_path / "c.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a", seed=0, knn=0.4, recipe="moco_v3_pico_32")
+    lines = [{"step": step, "knn_mean": 0.1, "knn_cls": 0.3} for step in (0, 50)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = compare([folder])
+    assert curve_of(row.runs[0], 2.0) == ([0.0, 2.0], [0.3, 0.3])
+
+
+def test_what_was_found_of_another_encoder_is_not_the_runs(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a", seed=0, knn=0.4)
+    line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+    line["scores"][0]["value"] = 0.9
+    with (folder / "results.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"weights": str(folder / "target.safetensors")}) + "\n")
+    assert compare([folder])[0].mean(KNN) == 0.4
 
 
 def test_the_command_on_the_page_makes_the_same_comparison() -> None:
@@ -188,10 +222,36 @@ def test_studies_share_a_folder_and_its_common_row_but_no_other_settings(tmp_pat
     masks[0].folder.mkdir()
     (masks[0].folder / "config.yaml").write_text(to_yaml(masks[0].config))
     tasks_of(find_study("ablate_pico_loss"), plan)
-    with pytest.raises(WrongRequest, match="as-it-is/seed-1 holds a run with other settings"):
+    with pytest.raises(WrongRequest, match=r"as-it-is/seed-1/config\.yaml is of a run with other settings"):
         tasks_of(find_study("tune_pico_mae"), plan)
+    with pytest.raises(WrongRequest, match=r"two-masks/seed-1\.yaml is of a run with other settings"):
+        waiting = replace(plan, rows=("two masks",))
+        tasks_of(find_study("ablate_pico_masks"), waiting)
+        tasks_of(find_study("ablate_pico_masks"), replace(waiting, steps=10))
     with pytest.raises(WrongRequest, match="holds runs on"):
         tasks_of(find_study("ablate_pico_loss"), replace(plan, data="z"))
+
+
+def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -> None:
+    plan = replace(
+        planned(tmp_path), measures=("knn", "linear", "few-shot", "linear-segment"), test="shapes:1000:test@32"
+    )
+    task = tasks_of(find_study("compare_pico"), plan)[0]
+    task.folder.mkdir()
+    (task.folder / "summary.json").write_text("{}")
+    own = {"train": plan.data, "test": plan.test}
+    drawn = {"train": "shapes:2000@32", "test": "shapes:1000:test@32"}
+
+    def left(*lines: tuple[str, dict[str, str]]) -> list[str]:
+        written = [json.dumps({"scores": [{"name": name}], **about}) + "\n" for name, about in lines]
+        (task.folder / "results.jsonl").write_text("".join(written))
+        return [command[4] for command in task.commands(plan)]
+
+    assert left() == list(plan.measures)
+    assert left(("knn_encoder_mean (block 1)", own), ("few_shot_encoder_mean (5 shots)", own)) == list(plan.measures)
+    assert left(("knn_encoder_mean", own | {"train": "z"})) == list(plan.measures)
+    assert left(("linear_segment_encoder_miou", drawn)) == ["knn", "linear", "few-shot"]
+    assert left(("linear_encoder_mean", own), ("few_shot_encoder_mean (1 %)", own)) == ["knn", "linear-segment"]
 
 
 def test_studies_that_start_at_the_same_moment_share_a_folder(tmp_path: Path) -> None:

@@ -53,6 +53,37 @@ def test_the_linear_measure_is_scikit_learns() -> None:
     assert accuracy(ours, truth) > 0.8
 
 
+def test_the_linear_measure_is_at_its_optimum_where_features_are_alike() -> None:
+    """As those of an untrained encoder are: without round coordinates 200 iterations end far above."""
+    from sklearn.linear_model import LogisticRegression
+
+    (features, labels), strength = clouds(3000, 60, 5, seed=0), 1e-4
+    mixed = features @ torch.randn(60, 60, generator=torch.Generator().manual_seed(5))
+    axes = torch.linalg.svd(mixed, full_matrices=False).Vh
+    flat = mixed @ axes.T * torch.logspace(0, -3, 60) @ torch.linalg.qr(torch.randn(60, 60))[0]
+    ours = fit_logistic(flat, labels, strength=strength)
+    inputs = ((flat - ours.shift) / ours.scale).double()
+    theirs = LogisticRegression(C=1 / (strength * 3000), solver="newton-cholesky", tol=1e-10, max_iter=500).fit(
+        inputs.numpy(), labels.numpy()
+    )
+
+    def objective(weight: torch.Tensor, bias: torch.Tensor) -> float:
+        logits = inputs @ weight.double() + bias.double()
+        return float(
+            torch.nn.functional.cross_entropy(logits, labels) + 0.5 * strength * weight.double().square().sum()
+        )
+
+    best = objective(torch.from_numpy(theirs.coef_.T), torch.from_numpy(theirs.intercept_))
+    assert objective(ours.weight, ours.bias) == pytest.approx(best, rel=1e-5)
+
+
+def test_a_head_that_is_not_at_its_optimum_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    fit_logistic(*clouds(300, 10, 3, seed=0), iterations=2)
+    assert "not at its optimum after 2 iterations" in capsys.readouterr().err
+    fit_logistic(*clouds(300, 10, 3, seed=0))
+    assert not capsys.readouterr().err
+
+
 def test_raw_pixels_are_left_out_where_they_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

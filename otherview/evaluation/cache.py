@@ -35,6 +35,8 @@ Answers = dict[str, torch.Tensor]
 """Predicted classes, by setting of the classifier."""
 FORMAT = 1
 """Raised when features change for the same weights and images, so that old entries are not read."""
+ANSWERS_FORMAT = 1
+"""Raised when a classifier answers otherwise for the same features and settings."""
 LARGEST = 20 * 2**30
 """Bytes of all entries; never more than half of what the disk has left."""
 
@@ -83,20 +85,20 @@ class FeatureCache:
         self, question: str, look: Look, asked: Asked, contents: Sequence[str], *, answer: Callable[[], Answers]
     ) -> Answers:
         """`answer()`, or what it was before; `question` tells everything but raw pixels that it depends on."""
-        place = self._place(None, look, asked, [question, *contents])
+        place = self._place(None, look, asked, [f"{ANSWERS_FORMAT} {question}", *contents])
         if place is None:
             return answer()
         file = place / "answers.npz"
         if file.is_file():
             os.utime(place)
             with np.load(file, allow_pickle=False) as known:
-                return {name: torch.from_numpy(known[name]) for name in known.files}
+                return dict(zip(known["names"].tolist(), map(torch.from_numpy, known["predicted"]), strict=True))
         found = answer()
         place.mkdir(parents=True, exist_ok=True)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as opened:  # given a name, NumPy would add its own ending
-                np.savez(opened, **{name: values.numpy() for name, values in found.items()})
+                np.savez(opened, names=list(found), predicted=[values.numpy() for values in found.values()])
 
         atomically(file, write)
         return found

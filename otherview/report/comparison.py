@@ -34,6 +34,11 @@ class Finished(NamedTuple):
     curve: list[dict[str, Any]]
     """The journal's lines with an online kNN."""
 
+    @property
+    def token(self) -> str:
+        """The method's feature (specification 2): MoCo-v3's is the cls token, the others' the mean of the patches'."""
+        return "cls" if self.config.method.name == "moco_v3" else "mean"
+
 
 class Row(NamedTuple):
     """Runs that differ in their seed alone."""
@@ -48,6 +53,10 @@ class Row(NamedTuple):
         """The standard deviation over seeds; of a single run, what its evaluation gave (over test images, or over draws)."""
         values = [run.scores[score] for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else self.runs[0].errors[score]
+
+    def doubt(self, score: str) -> float:
+        """The spread, and no less than one evaluation's: few seeds may agree by chance."""
+        return max(self.spread(score), *(run.errors[score] for run in self.runs))
 
     @property
     def scores(self) -> list[str]:
@@ -88,6 +97,7 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
     found = {
         f"{score['name']} on {line['test']}": score
         for line in _lines(folder / "results.jsonl")
+        if Path(line.get("weights", "")).suffix != ".safetensors"  # another encoder's, written here by --out
         for score in (*line["scores"], *line["control"])
     }
     return Finished(

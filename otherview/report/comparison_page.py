@@ -46,7 +46,7 @@ def _verdict(rows: Sequence[Row]) -> str:
     score = shared[0]
     first, second = sorted(rows, key=lambda row: row.mean(score), reverse=True)[:2]
     gap = first.mean(score) - second.mean(score)
-    spread = max(first.spread(score), second.spread(score))
+    spread = max(first.doubt(score), second.doubt(score))
     clear = "" if gap > 2 * spread else ": not more than chance may do"
     return f"{first.name} leads {second.name} by {gap:.3f} in {score} (spread {spread:.3f}){clear}"
 
@@ -54,10 +54,10 @@ def _verdict(rows: Sequence[Row]) -> str:
 def _chart(rows: Sequence[Row], unit: str, whole: Whole) -> Chart:
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        curves = [curve_of(run.curve, whole(row, run)) for run in row.runs if run.curve]
+        curves = [curve_of(run, whole(row, run)) for run in row.runs if run.curve]
         if curves and len({len(y) for _, y in curves}) == 1:
             x, y = (
                 [statistics.fmean(values) for values in zip(*axis, strict=True)] for axis in zip(*curves, strict=True)
             )
             series[row.name] = list(zip(x, y, strict=True))
-    return Chart(f"Against {unit}.", "Online kNN of the mean token, the mean over seeds.", unit, series)
+    return Chart(f"Against {unit}.", "Online kNN of the mean token (MoCo-v3: cls), the mean over seeds.", unit, series)

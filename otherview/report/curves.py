@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from otherview.report.comparison import Row
+from otherview.report.comparison import Finished, Row
 
 STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
 
@@ -70,7 +70,7 @@ def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
     for axes, (unit, whole) in zip(panels, units, strict=True):
         for which, row in enumerate(rows):
-            curves = [curve_of(run.curve, whole(row, run)) for run in row.runs if run.curve]
+            curves = [curve_of(run, whole(row, run)) for run in row.runs if run.curve]
             style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
             for x, y in curves:
                 axes.plot(x, y, alpha=0.3, **style)
@@ -78,12 +78,12 @@ def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
                 axes.plot(*np.mean(curves, axis=0), label=row.name, **style)
         axes.set_xlabel(unit, fontsize=8)
         axes.tick_params(labelsize=7)
-    panels[0].set_ylabel("online kNN, mean token", fontsize=8)
+    panels[0].set_ylabel("online kNN, mean token (MoCo-v3: cls)", fontsize=8)
     panels[0].legend(fontsize=7)
     return figure
 
 
-def curve_of(lines: Sequence[Mapping[str, Any]], whole: float) -> tuple[list[float], list[float]]:
-    """Points of a run's curve: the share of its images that had been seen, times the whole; and the kNN."""
-    last = lines[-1]["step"]
-    return [whole * line["step"] / last for line in lines], [line["knn_mean"] for line in lines]
+def curve_of(run: Finished, whole: float) -> tuple[list[float], list[float]]:
+    """Points of a run's curve: the share of its images that had been seen, times the whole; and the kNN of its feature."""
+    last = run.curve[-1]["step"]
+    return [whole * line["step"] / last for line in run.curve], [line[f"knn_{run.token}"] for line in run.curve]

@@ -157,6 +157,8 @@ def finish(
     `found` has the scores of "encoder" and, after it, of what stands beside; `known` is what the weights say of themselves.
     """
     weights = Path(request.weights)
+    unusual = _unusual(request, about)
+    found = {name: [score._replace(name=score.name + unusual) for score in scores] for name, scores in found.items()}
     named = {name: getattr(request, name) for name in ("allow_shared", "block") if getattr(request, name, None)}
     asked = {"weights": str(weights), **about, **named, "device": str(resolve_device(request.device))}
     control = [score for name, scores in found.items() if name != "encoder" for score in scores]
@@ -166,6 +168,21 @@ def finish(
         append_result(folder, result)
         refresh_page(folder)
     return result
+
+
+USUAL = {"k": 20, "temperature": 0.07, "strength": 1e-4}
+
+
+def _unusual(request: Judging, about: Mapping[str, Any]) -> str:
+    """Words for what a protocol has otherwise than by default, so that scores of one name are of one protocol."""
+    words = [
+        f"{name.replace('_', ' ')} {value:,}"
+        for name in ("block", "train_images", "test_images")
+        if (value := getattr(request, name, None)) is not None
+    ]
+    changed = {name: about[name] for name, usual in USUAL.items() if about.get(name, usual) != usual}
+    words += [f"{name} {value:g}" for name, value in changed.items() if not isinstance(value, tuple)]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def show_scores(result: dict[str, Any]) -> list[str]:

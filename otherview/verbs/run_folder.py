@@ -47,11 +47,11 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
     return ("finished" if summary_of(out) else "started"), said
 
 
-def settings_that_differ(out: Path, config: RunConfig) -> list[str]:
-    """What a run in this folder, if there is one, has otherwise; classes that were taken from the data are no difference."""
-    if not (out / "config.yaml").exists():
+def settings_that_differ(path: Path, config: RunConfig) -> list[str]:
+    """What the run of this file, if there is one, has otherwise; classes that were taken from the data are no difference."""
+    if not path.exists():
         return []
-    before = load_config(out / "config.yaml")
+    before = load_config(path)
     asked, had = config.method, before.method
     if isinstance(asked, SupervisedSettings) and isinstance(had, SupervisedSettings) and asked.classes is None:
         before = before.model_copy(update={"method": had.model_copy(update={"classes": None})})

@@ -24,6 +24,16 @@ DRAWN = 2000, 1000
 """Drawn images whose pixels a linear head learns to name and is judged on: the dense measure, whatever the data."""
 
 
+MEASURES = {
+    "knn": "knn_encoder_mean",
+    "linear": "linear_encoder_mean",
+    "few-shot": "few_shot_encoder_mean (1 %)",
+    "linear-segment": "linear_segment_encoder_miou",
+    "retrieval": "retrieval_encoder",
+}
+"""Verbs of `evaluate` that a study may ask, by the first score of their default protocol."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How a study is run."""
@@ -58,10 +68,9 @@ class Task:
     def commands(self, plan: Plan) -> Iterator[list[str]]:
         """What is left to do: pre-training, which knows by itself where it stopped, then what has no result yet."""
         program, threads = [sys.executable, "-m", "otherview"], ["--threads", str(plan.threads)]
-        config = self.folder.parent / f"{self.folder.name}.yaml"
         watch = ["--knn-bank", plan.data, "--knn-test", plan.test, "--knn-every", str(max(1, self.steps // 6))]
         if not (self.folder / "summary.json").exists():
-            words = ["--config", str(config), "--data", plan.data, "--out", str(self.folder), *watch]
+            words = ["--config", str(self.planned), "--data", plan.data, "--out", str(self.folder), *watch]
             yield [*program, "pretrain", *words, *threads]
         found, labelled = self.folder / "results.jsonl", (plan.data, plan.test)
         size = max(self.config.encoder.image_size)
@@ -69,12 +78,17 @@ class Task:
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind in plan.measures:
             train, test = drawn if kind == "linear-segment" else labelled
-            name = kind.replace("-", "_")
-            if not any(line["test"] == test and line["scores"][0]["name"].startswith(name) for line in judged):
-                asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])
+            asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])
+            wanted = MEASURES[kind], test, train if asked else None
+            if not any((line["scores"][0]["name"], line["test"], line.get("train")) == wanted for line in judged):
                 words = ["--weights", str(self.folder), *asked, "--test", test]
                 words += ["--allow-shared"] if plan.allow_shared and asked else []
                 yield [*program, "evaluate", kind, *words, *threads]
+
+    @property
+    def planned(self) -> Path:
+        """The file of its config, beside its folder."""
+        return self.folder.with_name(f"{self.folder.name}.yaml")
 
     @property
     def steps(self) -> int:
@@ -114,10 +128,11 @@ def _tasks_of(study: Study, plan: Plan) -> list[Task]:
         if not plan.rows or row in plan.rows
     ]
     for task in found:
-        if changed := settings_that_differ(task.folder, task.config):
-            raise WrongRequest(f"{task.folder} holds a run with other settings ({changed[0]}): give another --out")
+        for known in (task.folder / "config.yaml", task.planned):  # begun, or planned by a study that waits
+            if changed := settings_that_differ(known, task.config):
+                raise WrongRequest(f"{known} is of a run with other settings ({changed[0]}): give another --out")
         task.folder.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(task.folder.with_name(f"{task.folder.name}.yaml"), to_yaml(task.config).encode())
+        write_atomically(task.planned, to_yaml(task.config).encode())
     return found
 
 

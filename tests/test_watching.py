@@ -12,10 +12,11 @@ import torch
 from otherview.config import load_config
 from otherview.errors import WrongRequest
 from otherview.losses.unigrad import correlation, dead_channels, unigrad
+from otherview.recipes.registry import find
 from otherview.training.checkpoint import load_checkpoint, save_checkpoint
 from otherview.training.journal import read_journal
 from otherview.training.verdict import EARLY_STEPS, Monitor
-from otherview.verbs.budget import seconds_of
+from otherview.verbs.budget import in_steps, seconds_of
 from tests.test_training import SMALL
 
 
@@ -165,6 +166,16 @@ def test_times() -> None:
     for wrong in ("30", "m", "0s", "-1h", "1 h"):
         with pytest.raises(WrongRequest, match="time-budget"):
             seconds_of(wrong)
+
+
+def test_a_shorter_run_warms_up_in_as_many_steps() -> None:
+    quick = find("siamese_im_quick_32").make()
+    warm_ups = {steps: in_steps(quick, steps).training.warmup * steps for steps in (400, 1650, 3300, 6600)}
+    assert warm_ups == pytest.approx({400: 200, 1650: 330, 3300: 330, 6600: 660})
+    calm = quick.model_copy(update={"training": quick.training.model_copy(update={"warmup": 0.7})})
+    assert in_steps(calm, 400).training.warmup == 0.7
+    paper = find("siamese_im_vit_b16").make()  # in epochs
+    assert in_steps(paper, 400) == paper.model_copy(update={"steps": 400})
 
 
 @pytest.mark.slow

@@ -29,12 +29,12 @@ def seconds_of(budget: str) -> float:
 def within_budget(
     config: RunConfig, source: "Source", *, budget: str, out: Path, fresh: bool, device: DeviceName, threads: int | None
 ) -> RunConfig:
-    """The config with the steps that fit into the budget, or those of the run that `out` holds already."""
+    """The config in the steps that fit into the budget, or those of the run that `out` holds already."""
     seconds = seconds_of(budget)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise WrongRequest("--time-budget measures one process: with several ranks give --steps (see --dry-run)")
     if (out / "config.yaml").exists() and not fresh:
-        return config.model_copy(update={"steps": load_config(out / "config.yaml").steps})
+        return in_steps(config, load_config(out / "config.yaml").steps or 1)
     from otherview.verbs.dry_run import seconds_per_step
 
     pace = seconds_per_step(config, source, device=device, threads=threads, count=MEASURED_STEPS)
@@ -43,4 +43,15 @@ def within_budget(
         raise WrongRequest(
             f"--time-budget {budget} is shorter than one step ({pace:.1f} s): give more, or a smaller --batch"
         )
-    return config.model_copy(update={"steps": steps})
+    return in_steps(config, steps)
+
+
+def in_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The config with so many steps; where they are fewer than its own, the warm-up keeps its steps, up to half of them.
+
+    Targets stay on a plateau where the rate climbs too fast, however long the run is (docs/log.md).
+    """
+    warmup = config.training.warmup
+    if config.steps and steps < config.steps:
+        warmup = max(warmup, min(warmup * config.steps / steps, 0.5))
+    return config.model_copy(update={"steps": steps, "training": config.training.model_copy(update={"warmup": warmup})})

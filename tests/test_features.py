@@ -193,6 +193,18 @@ def test_old_entries_make_room_and_large_ones_are_not_kept(tmp_path: Path, monke
     assert passes == [1] and large[""].tokens["mean"].shape == (40, 32)
 
 
+def test_what_another_process_fills_stays_and_what_a_killed_one_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tmp-filled", "tmp-left"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mean.npy").write_bytes(b"x" * 1000)
+    os.utime(tmp_path / "tmp-left", (0, 0))
+    monkeypatch.setattr(caching, "LARGEST", 10)
+    look_up(FeatureCache(tmp_path), {"": Encoder(SMALL)}, "shapes:2")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tmp-filled"]
+
+
 def test_digests_tell_images_apart(tmp_path: Path) -> None:
     folder = broken_folder(tmp_path / "images", 6, (3,))
     source = open_source(folder)

@@ -13,6 +13,7 @@ and keep nothing. What a classifier makes of raw pixels is the same beside every
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ FORMAT = 1
 """Raised when features change for the same weights and images, so that old entries are not read."""
 ANSWERS_FORMAT = 1
 """Raised when a classifier answers otherwise for the same features and settings."""
+UNFINISHED = "tmp-"
+ABANDONED = 86_400.0
+"""Seconds after which nobody fills an unfinished entry any more."""
 LARGEST = 20 * 2**30
 """Bytes of all entries; never more than half of what the disk has left."""
 
@@ -126,13 +130,16 @@ class FeatureCache:
         return min(LARGEST, shutil.disk_usage(self.folder).free // 2)
 
     def _make_room(self) -> None:
-        """Remove what was not asked for the longest, until the rest is small enough."""
+        """Remove what a killed process left, and what was not asked for the longest until the rest is small enough."""
         if self.folder is None or not self.folder.is_dir():
             return
         room = self._room()
         for entry in sorted(self.folder.iterdir(), key=_age, reverse=True):
+            unfinished = entry.name.startswith(UNFINISHED)
+            if unfinished and time.time() - _age(entry) < ABANDONED:
+                continue  # another process fills it
             room -= _size(entry)
-            if room < 0:
+            if room < 0 or unfinished:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -149,7 +156,7 @@ def _size(entry: Path) -> int:
 
 
 def _begin(place: Path) -> Path:
-    return Path(tempfile.mkdtemp(dir=place.parent, prefix="tmp-"))
+    return Path(tempfile.mkdtemp(dir=place.parent, prefix=UNFINISHED))
 
 
 def _finish(folder: Path, place: Path | None, features: Features) -> None:

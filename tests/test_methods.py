@@ -17,6 +17,7 @@ from otherview.learner import Learner
 from otherview.losses.contrastive import info_nce
 from otherview.losses.reconstruction import hidden_mean_square, normalise_patches, patchify
 from otherview.methods.build import build
+from otherview.methods.moco_v3 import MoCoV3
 from otherview.recipes.registry import find
 from otherview.seeding import sample_rng
 from otherview.views.settings import MaskSettings
@@ -101,6 +102,17 @@ def test_a_step_of_every_method_and_part(recipe: str, part: str | None) -> None:
         assert (parameter.grad is not None) == parameter.requires_grad == learns, name
     grouped = [p for group in learner.parameter_groups(0.05) for p in group["params"]]
     assert {id(p) for p in grouped} == {id(p) for p in learner.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(("recipe", "step"), [("moco_v3_quick_32", 0.01), ("moco_v3_pico_32", 0.005)])
+def test_moco_v3s_target_keeps_its_momentum_or_slows_down(recipe: str, step: float) -> None:
+    learner, batch = learner_and_batch(recipe)
+    assert isinstance(learner, MoCoV3)
+    before = learner.target.encoder.vit.cls_token.clone()
+    learner.online.encoder.vit.cls_token.data.add_(1.0)
+    learner.prepare([batch], 0.5)
+    moved = learner.target.encoder.vit.cls_token - before
+    assert torch.allclose(moved, torch.full_like(moved, step), atol=1e-6)
 
 
 def test_the_weights_of_every_method_follow_from_the_seed() -> None:

@@ -76,6 +76,20 @@ def moco_v3_pico_32() -> RunConfig:
     return pico.model_copy(update={"recipe": "moco_v3_pico_32", "encoder": encoder, "views": views, "method": method})
 
 
+def moco_v3_quick_32() -> RunConfig:
+    """moco_v3_pico_32 for a short run: a warm-up and a target as siamese_im_quick_32 has them, which it gains from too.
+
+    command   otherview pretrain --recipe moco_v3_quick_32 --data cifar10/train.parquet --out DIR
+    cost      not measured yet
+    expected  not measured yet
+    """
+    pico = moco_v3_pico_32()
+    method = pico.method.model_copy(update={"momentum_schedule": "constant"})
+    training = pico.training.model_copy(update={"warmup": 0.15})
+    changed = {"recipe": "moco_v3_quick_32", "steps": 1650, "method": method, "training": training}
+    return pico.model_copy(update=changed)
+
+
 def supervised_pico_32() -> RunConfig:
     """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_pico_32.
 
@@ -90,4 +104,4 @@ def supervised_pico_32() -> RunConfig:
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 
 
-RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, supervised_pico_32)
+RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, moco_v3_quick_32, supervised_pico_32)

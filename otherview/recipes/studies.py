@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
-from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_pico_32, supervised_pico_32
+from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_quick_32, supervised_pico_32
 from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
 
@@ -30,7 +30,7 @@ class Study:
 METHODS: dict[str, Callable[[], RunConfig]] = {
     "siamese_im": siamese_im_quick_32,
     "mae": mae_pico_32,
-    "moco_v3": moco_v3_pico_32,
+    "moco_v3": moco_v3_quick_32,
     "supervised": supervised_pico_32,
 }
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -161,7 +161,7 @@ STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
     _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"hidden": 38}}}}),
     _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", hidden=32)}}}),
-    _trials("moco_v3", {"slower target": {"method": {"momentum": 0.996}}}),
+    _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),
     _trials("supervised", {"no colour": {"views": {"seen_colour": PLAIN}}}),
     *(
         Study(f"ablate_{images}_{topic}", question, _ablation(make, rows))

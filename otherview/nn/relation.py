@@ -26,7 +26,7 @@ def relative(seen: Crop, other: Crop, grid: PatchGrid) -> Placement:
 
 
 def without_scale(seen: Crop, other: Crop, grid: PatchGrid) -> Placement:
-    """The patches' places alone; their size is not said."""
+    """The patches' places alone. Their size is not said, though the places of all of them together tell it."""
     placement = place(other, within=seen, grid=grid)
     one = torch.ones_like(placement.row_scale)
     return placement._replace(row_scale=one, column_scale=one)

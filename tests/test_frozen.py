@@ -77,6 +77,16 @@ def test_the_linear_measure_is_at_its_optimum_where_features_are_alike() -> None
     assert objective(ours.weight, ours.bias) == pytest.approx(best, rel=1e-5)
 
 
+def test_the_linear_measure_is_scikit_learns_where_images_are_few() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    (features, labels), strength = clouds(60, 200, 4, seed=0), 1e-2
+    ours = fit_logistic(features, labels, strength=strength)
+    inputs = ((features - ours.shift) / ours.scale).double()
+    theirs = LogisticRegression(C=1 / (strength * 60), tol=1e-10, max_iter=5000).fit(inputs.numpy(), labels.numpy())
+    torch.testing.assert_close(ours.weight.double(), torch.from_numpy(theirs.coef_.T), atol=2e-3, rtol=0)
+
+
 def test_a_head_that_is_not_at_its_optimum_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     fit_logistic(*clouds(300, 10, 3, seed=0), iterations=2)
     assert "not at its optimum after 2 iterations" in capsys.readouterr().err

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import torch
 
+from otherview import evaluate
 from otherview.data.source import Relabelled
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation.few_shot import draw_listed
 from otherview.evaluation.knn import knn_predict
+from otherview.evaluation.scores import Scores
 from otherview.verbs.evaluate import few_shot, finetune, knn, probe, retrieval
 from otherview.verbs.fitting import check_fit, default_batch, labels_content
 from otherview.verbs.judging import Evaluate, open_sides, read_contents
+from otherview.verbs.study import MEASURES
 from tests.test_sources import shard
 
 WEIGHTS = "random:siamese_im_pico_32"
@@ -133,3 +136,25 @@ def test_images_that_cannot_be_read_are_no_side(tmp_path: Path) -> None:
     for train, test, flag in ((good, tmp_path / "broken", "--test"), (tmp_path / "broken", good, "--train")):
         with pytest.raises(WrongRequest, match=f"none of the images of {flag} can be read"):
             knn(WEIGHTS, train=str(train), test=str(test), k=1, workers=0, out=tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_scores_name_says_what_its_protocol_has_otherwise() -> None:
+    sides: dict[str, Any] = {"train": "shapes:40", "test": "shapes:20:test", "cache": False}
+    weights = "random:siamese_im_pico_32"
+
+    def first(scores: Scores) -> str:
+        return scores.scores[0].name
+
+    assert first(evaluate.knn(weights, **sides)) == MEASURES["knn"]
+    assert first(evaluate.linear(weights, **sides)) == MEASURES["linear"]
+    assert first(evaluate.few_shot(weights, **sides, shares=(0.5,))) == "few_shot_encoder_mean (50 %)"
+    assert first(evaluate.linear_segment(weights, **sides)) == MEASURES["linear-segment"]
+    assert first(evaluate.retrieval(weights, test="shapes:20:test")) == MEASURES["retrieval"]
+    assert first(evaluate.knn(weights, **sides, k=3, block=1)) == "knn_encoder_mean (block 1, k 3)"
+    assert first(evaluate.linear(weights, **sides, train_images=30, strength=0.01)) == (
+        "linear_encoder_mean (train images 30, strength 0.01)"
+    )
+    assert (
+        first(evaluate.retrieval(weights, test="shapes:20:test", test_images=5)) == "retrieval_encoder (test images 5)"
+    )

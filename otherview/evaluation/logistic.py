@@ -3,7 +3,7 @@
 Features are standardised by the training set; mean cross-entropy + (strength / 2)·‖W‖² has one optimum, and L-BFGS goes
 there in coordinates in which the objective is nearly round: along the principal axes of the features, each divided by
 its spread. In the features' own, some encoders' heads would still be hundreds of iterations away and others not.
-Axes: N images, D width, K classes.
+Axes: N images, D width, R the smaller of the two, K classes.
 """
 
 import sys
@@ -48,20 +48,25 @@ def fit_logistic(
         weight, bias = parameters[:-1], parameters[-1]
         return F.cross_entropy(inputs @ weight + bias, labels) + (penalties * weight.square()).sum()
 
-    start = torch.zeros(features.shape[1] + 1, classes)
+    start = torch.zeros(len(lengths) + 1, classes)
     fitted = minimised(objective, start, iterations=iterations, least_gradient=1e-6, least_change=1e-10)
     return LinearClassifier(shift, scale, axes * lengths @ fitted[:-1], fitted[-1])
 
 
 def _round_coordinates(
     inputs: Float[Tensor, "N D"], *, strength: float, classes: int
-) -> tuple[Float[Tensor, "D D"], Float[Tensor, " D"]]:
+) -> tuple[Float[Tensor, "D R"], Float[Tensor, " R"]]:
     """Orthogonal axes as columns, and lengths along them that make the objective's curvature at the start the same in all.
 
-    There it is curvature · covariance + strength, with the curvature of a softmax of equal classes.
+    There it is curvature · covariance + strength, with the curvature of a softmax of equal classes. Fewer images than
+    channels span fewer axes, and the optimum lies within.
     """
     curvature = (max(classes, 2) - 1) / max(classes, 2) ** 2
-    spread, axes = torch.linalg.eigh((inputs.T @ inputs / len(inputs)).double())
+    if len(inputs) < inputs.shape[1]:
+        _, roots, rows = torch.linalg.svd(inputs, full_matrices=False)
+        spread, axes = roots.square() / len(inputs), rows.T
+    else:
+        spread, axes = torch.linalg.eigh((inputs.T @ inputs / len(inputs)).double())
     lengths = (spread + strength / curvature).clamp(min=1e-9).rsqrt()
     return axes.to(inputs.dtype), lengths.to(inputs.dtype)
 

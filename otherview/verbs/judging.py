@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,9 +176,10 @@ USUAL = {"k": 20, "temperature": 0.07, "strength": 1e-4}
 def _unusual(request: Judging, about: Mapping[str, Any]) -> str:
     """Words for what a protocol has otherwise than by default, so that scores of one name are of one protocol."""
     words = [
-        f"{name.replace('_', ' ')} {value:,}"
-        for name in ("block", "train_images", "test_images")
-        if (value := getattr(request, name, None)) is not None
+        f"{field.name.replace('_', ' ')} {value:,}"
+        for field in fields(request)
+        if field.name in ("block", "train_images", "test_images")
+        and (value := getattr(request, field.name)) not in (None, field.default)
     ]
     changed = {name: about[name] for name, usual in USUAL.items() if about.get(name, usual) != usual}
     words += [f"{name} {value:g}" for name, value in changed.items() if not isinstance(value, tuple)]

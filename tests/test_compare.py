@@ -20,7 +20,7 @@ from otherview.config import to_yaml
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
-from otherview.report.comparison import compare, markdown, table
+from otherview.report.comparison import compare, left_out, markdown, table
 from otherview.report.comparison_page import write_comparison_page
 from otherview.report.curves import curve_of
 from otherview.verbs.compare import Compare, _command
@@ -66,6 +66,20 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     lines = markdown(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})
     assert lines[2] == "| siamese_im_pico_32 | 3 | 6,400 | 0.5 | 0.0032 | 2 | 0.530 ± 0.030 |"
     assert [line["value"] for line in table(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})] == [*values, 0.4]
+
+
+def test_a_score_that_one_seed_lacks_is_named_not_averaged(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5) for seed in range(3)]
+    more = [{"name": "linear_encoder_mean", "value": 0.6, "unit": "accuracy", "n": 400, "spread": 0.01}]
+    control = [{**more[0], "name": "linear_untrained_mean"}]
+    line = {"scores": more, "control": control, "test": "t", "weights": str(folders[1])}
+    with (folders[1] / "results.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    rows = compare(folders)
+    assert "0.6" not in "".join(markdown(rows, {"siamese_im_pico_32": 0.5}))
+    assert left_out(rows) == ["siamese_im_pico_32: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
+    write_comparison_page(tmp_path / "c.html", rows, {"siamese_im_pico_32": 0.5}, command="otherview compare")
+    assert left_out(rows)[0] in (tmp_path / "c.html").read_text()
 
 
 def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:

@@ -148,6 +148,20 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
+def left_out(rows: Sequence[Row]) -> list[str]:
+    """What the table does not show because some seeds of a row lack it, a sentence each."""
+    return [
+        f"{row.name}: {score} is left out, as {_seeds(lacking)} it"
+        for row in rows
+        for score in dict.fromkeys(score for run in row.runs for score in run.scores if not _control_of(score))
+        if (lacking := [run.config.seed for run in row.runs if score not in run.scores])
+    ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]} lacks" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} lack"
+
+
 def _cells(row: Row, scores: Sequence[str]) -> list[str]:
     return [f"{row.mean(score):.3f} ± {row.spread(score):.3f}" if score in row.scores else "" for score in scores]
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from otherview.report.comparison import Finished, Row, markdown
+from otherview.report.comparison import Finished, Row, left_out, markdown
 from otherview.report.curves import curve_of
 from otherview.report.page import Chart, Section, Table, write_page
 
@@ -18,6 +18,7 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         "Mean ± standard deviation over seeds; of a single seed, what its evaluation gave over test images or draws. "
         "A click on a head sorts."
     )
+    text = " ".join([text, *(f"{said}." for said in left_out(rows))])
     units: dict[str, Whole] = {
         "thousand images": lambda _, run: run.images / 1e3,
         "PFLOP": lambda row, run: gflops[row.name] * run.images / 1e6,

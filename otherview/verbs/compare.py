@@ -81,7 +81,7 @@ def run(request: Compare) -> dict[str, Any]:
     folders = _studied(request) if request.study else {resolved(folder): _shipped(folder) for folder in request.folders}
     if not folders:
         raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")
-    from otherview.report.comparison import compare, markdown, table
+    from otherview.report.comparison import compare, left_out, markdown, table
 
     rows = compare(list(folders), {folder: name for folder, name in folders.items() if name})
     from otherview.bench.flops import flops_per_image
@@ -98,7 +98,8 @@ def run(request: Compare) -> dict[str, Any]:
         from otherview.report.curves import draw_comparison
 
         draw_comparison(rows, gflops).savefig(request.curves, dpi=150)
-    return {"rows": [_as_json(row, gflops[row.name]) for row in rows], "markdown": markdown(rows, gflops)}
+    found = [_as_json(row, gflops[row.name]) for row in rows]
+    return {"rows": found, "markdown": markdown(rows, gflops), "left_out": left_out(rows)}
 
 
 def _shipped(folder: Path) -> str | None:
@@ -163,9 +164,9 @@ def _as_json(row: "Row", gflops: float) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:
-    """The table as Markdown."""
+    """The table as Markdown, and what it leaves out."""
     if "studies" in result:
         return [
             f"{name}\n    {study['question']}: {', '.join(study['rows'])}" for name, study in result["studies"].items()
         ]
-    return result["markdown"]
+    return [*result["markdown"], *result["left_out"]]

@@ -10,7 +10,7 @@ demo: .venv/runtime
 
 test: .venv/development
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak"
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not soak"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not soak" --durations 12
 
 check: .venv/development
 	$(BIN)/ruff format --check otherview tests

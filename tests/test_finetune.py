@@ -144,7 +144,7 @@ def test_the_rate_ends_at_the_least() -> None:
     assert rate_at(settings, 512, 0.55) == pytest.approx(1e-5 + (2e-3 - 1e-5) / 2)
 
 
-def test_a_classifier_travels_and_an_encoder_is_none(tmp_path: Path) -> None:
+def test_a_classifier_travels_and_holds_an_encoder_but_an_encoder_is_none(tmp_path: Path) -> None:
     tuned, card = learner(classes=3).eval(), load_encoder("random:siamese_im_pico_32").card
     card = card.model_copy(update={"encoder": SMALL})
     save_classifier(tmp_path / "c.safetensors", tuned.encoder, tuned.head, card, ["cat", "dog", "owl"])
@@ -153,6 +153,9 @@ def test_a_classifier_travels_and_an_encoder_is_none(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(loaded.head(loaded.encoder(images).mean), tuned.classify(images))
     assert loaded.classes == ["cat", "dog", "owl"] and loaded.card.encoder == SMALL
+    bare = load_encoder(str(tmp_path / "c.safetensors"))  # as any verb's --weights: the head is left
+    with torch.no_grad():
+        assert torch.equal(bare.encoder(images).patches, tuned.encoder(images).patches)
     from otherview.weights.pretrained import save_encoder
 
     save_encoder(tmp_path / "e.safetensors", tuned.encoder, card)
@@ -172,7 +175,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
 ) -> None:
     whole = result_of(*WORDS, "--out", tmp_path / "whole")
     names = [score["name"] for score in (*whole["scores"], *whole["control"])]
-    assert names == [f"finetune_{name}{top}" for name in ("encoder", "untrained") for top in ("", "_top5")]
+    assert names == [f"finetune_{name}{top} (shown 1)" for name in ("encoder", "untrained") for top in ("", "_top5")]
     assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())

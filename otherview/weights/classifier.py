@@ -11,9 +11,9 @@ from otherview.atomic import atomically
 from otherview.errors import WrongRequest
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
-from otherview.weights.pretrained import CLASSES, KEY, Card
+from otherview.weights.pretrained import CLASSES, ENCODER, KEY, Card
 
-ENCODER, HEAD = "encoder.", "head."
+HEAD = "head."
 
 
 class Classifier(NamedTuple):

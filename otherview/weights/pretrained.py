@@ -26,6 +26,8 @@ from otherview.views.view import normalise
 
 KEY, CLASSES = "otherview", "otherview_classes"
 """Entries of a file's metadata: the card, and a classifier's classes."""
+ENCODER = "encoder."
+"""Before the names of the encoder's tensors in a classifier's file."""
 
 
 class Card(BaseModel):
@@ -74,7 +76,10 @@ def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
 
 
 def load_encoder(where: str | Path) -> PretrainedEncoder:
-    """Load from a run folder (its online encoder) or from a file; raises WrongRequest for anything else."""
+    """Load from a run folder (its online encoder), an encoder's file or a classifier's, whose head is left.
+
+    Raises WrongRequest for anything else.
+    """
     path = Path(where).expanduser()
     path = path / "encoder.safetensors" if path.is_dir() else path
     if not path.is_file():
@@ -105,9 +110,7 @@ def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
     if CLASSES in metadata:
-        raise WrongRequest(
-            f"{path} is a classifier, encoder and head in one: give the encoder that it was fine-tuned from"
-        )
+        state = {name.removeprefix(ENCODER): value for name, value in state.items() if name.startswith(ENCODER)}
     if KEY not in metadata:
         raise WrongRequest(f"{path} was not written by otherview: its metadata has no {KEY!r} entry")
     try:

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import tyro
 
-from otherview.config import to_yaml
+from otherview.bench.flops import flops_per_image
+from otherview.config import RunConfig, to_yaml
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
-from otherview.report.comparison import compare, left_out, markdown, table
+from otherview.report.comparison import compare, markdown, notes, table
 from otherview.report.comparison_page import write_comparison_page
 from otherview.report.curves import curve_of
 from otherview.verbs.compare import Compare, _command
@@ -52,6 +53,7 @@ def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_p
 
 
 KNN = "knn_encoder_mean on t"
+MADE = ("--study", "compare_pico", "--data", "shapes:8", "--test", "shapes:8:test", "--out", "never-made")
 
 
 def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
@@ -77,9 +79,9 @@ def test_a_score_that_one_seed_lacks_is_named_not_averaged(tmp_path: Path) -> No
         file.write(json.dumps(line) + "\n")
     rows = compare(folders)
     assert "0.6" not in "".join(markdown(rows, {"siamese_im_pico_32": 0.5}))
-    assert left_out(rows) == ["siamese_im_pico_32: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
+    assert notes(rows)[1:] == ["siamese_im_pico_32: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
     write_comparison_page(tmp_path / "c.html", rows, {"siamese_im_pico_32": 0.5}, command="otherview compare")
-    assert left_out(rows)[0] in (tmp_path / "c.html").read_text()
+    assert notes(rows)[0] == "n = 400 test images: knn mean" and notes(rows)[1] in (tmp_path / "c.html").read_text()
 
 
 def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
@@ -169,6 +171,20 @@ def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
     assert curve_of(row.runs[0], 2.0) == ([0.0, 2.0], [0.3, 0.3])
 
 
+def test_the_leader_is_found_by_every_method_s_own_token(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / name, seed=0, knn=knn, recipe=recipe) for name, recipe, knn in
+               (("a", "siamese_im_pico_32", 0.45), ("b", "moco_v3_pico_32", 0.42))]  # fmt: skip
+    for folder, cls in zip(folders, (0.40, 0.47), strict=True):
+        line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        line["scores"].append({**line["scores"][0], "name": "knn_encoder_cls", "value": cls})
+        (folder / "results.jsonl").write_text(json.dumps(line))
+        (folder / "metrics.jsonl").unlink()
+    gflops = {"siamese_im_pico_32": 0.5, "moco_v3_pico_32": 0.25}
+    write_comparison_page(tmp_path / "c.html", compare(folders), gflops, command="otherview compare")
+    said = "moco_v3_pico_32 leads siamese_im_pico_32 by 0.020 in knn_encoder_cls on t and knn_encoder_mean on t"
+    assert said in (tmp_path / "c.html").read_text()
+
+
 def test_what_was_found_of_another_encoder_is_not_the_runs(tmp_path: Path) -> None:
     folder = finished(tmp_path / "a", seed=0, knn=0.4)
     line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
@@ -200,6 +216,9 @@ def test_the_command_on_the_page_makes_the_same_comparison() -> None:
         (("--study", "compare_pic"), "did you mean compare_pico"),
         (("--study", "compare_pico"), "--study needs --data SPEC"),
         (("--study", "compare_pico", "nowhere"), "give either folders or --study"),
+        ((*MADE, "--steps", "0"), "--steps 0 is too few"),
+        ((*MADE, "--seeds", "1", "2", "1"), "--seeds 1 2 1 has one twice"),
+        ((*MADE, "--rows", "mae", "mea"), "compare_pico has no row 'mea'"),
     ],
 )
 def test_wrong_comparisons(words: tuple[str, ...], said: str, otherview: Callable) -> None:
@@ -220,6 +239,28 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
     first = masks["as it is"].views
     changed = {"count": 4}
     assert masks["four masks"].views == first.model_copy(update={"mask": first.mask.model_copy(update=changed)})
+
+
+def test_equal_compute_and_equal_images_keep_a_variant_s_warm_up(tmp_path: Path) -> None:
+    def rows(study: str, **changes: object) -> dict[str, RunConfig]:
+        plan = replace(planned(tmp_path / study / str(len(changes))), steps=None, **changes)
+        return {task.row: task.config for task in tasks_of(find_study(study), plan)}
+
+    images = rows("ablate_pico_masks")
+    seen = {name: config.batch * (config.steps or 0) for name, config in images.items()}
+    assert len(set(seen.values())) == 1 and images["four masks a quarter of the images"].batch == 16
+    rates = {config.training.lr_per_256 * config.batch for config in images.values()}
+    assert len(rates) == 1  # the same rate for as many questions a step
+    compute = rows("ablate_pico_masks", equal="compute")
+    costs = {name: flops_per_image(c) * c.batch * (c.steps or 0) for name, c in compute.items()}
+    assert all(cost == pytest.approx(costs["as it is"], rel=2e-3) for cost in costs.values())
+    warm = {name: c.training.warmup * (c.steps or 0) for name, c in compute.items()}
+    assert warm["as it is"] == warm["two masks"] == pytest.approx(330)
+    assert warm["four masks"] == (compute["four masks"].steps or 0) / 2  # and no more than half of them
+    methods = rows("compare_pico", equal="compute")
+    assert {name: c.training.warmup for name, c in methods.items()} == {
+        name: c.training.warmup for name, c in find_study("compare_pico").rows().items()
+    }
 
 
 def planned(out: Path) -> Plan:
@@ -266,7 +307,11 @@ def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -
     assert left(("knn_encoder_mean (block 1)", own), ("few_shot_encoder_mean (5 shots)", own)) == list(plan.measures)
     assert left(("knn_encoder_mean", own | {"train": "z"})) == list(plan.measures)
     assert left(("linear_segment_encoder_miou", drawn)) == ["knn", "linear", "few-shot"]
-    assert left(("linear_encoder_mean", own), ("few_shot_encoder_mean (1 %)", own)) == ["knn", "linear-segment"]
+    assert "few-shot" in left(("few_shot_encoder_mean (1 %)", own))  # by the centre crop that photos get
+    assert left(("linear_encoder_mean", own), ("few_shot_encoder_mean (1 %) (shown 1)", own)) == [
+        "knn",
+        "linear-segment",
+    ]
 
 
 def test_studies_that_start_at_the_same_moment_share_a_folder(tmp_path: Path) -> None:
@@ -327,7 +372,7 @@ def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
             "linear_encoder_mean",
             "linear_segment_encoder_miou",
             "retrieval_encoder",
-            "few_shot_encoder_mean (1 %)",
+            "few_shot_encoder_mean (1 %) (shown 1)",
             "knn_pixels",
         } <= kinds
     again = otherview(*words, "--json")

@@ -20,7 +20,7 @@ from otherview.methods.build import build
 from otherview.methods.moco_v3 import MoCoV3
 from otherview.recipes.registry import find
 from otherview.seeding import sample_rng
-from otherview.views.settings import MaskSettings
+from otherview.views.settings import PLAIN, MaskSettings
 from tests.ranks import in_ranks, moco_v3_of_rank
 
 PICO = ("siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32", "supervised_pico_32")
@@ -32,6 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "same crop": {"views": {"other_crop": "seen"}},
+    "no colour in the seen view": {"views": {"seen_colour": PLAIN}},
+    "no colour in the other view": {"views": {"other_colour": PLAIN}},
     "random mask": {"views": {"mask": MaskSettings(kind="random", hidden=20)}},
     "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", hidden=38)}},
     "no mask": {"views": {"mask": MaskSettings(kind="none")}},
@@ -100,6 +102,8 @@ def test_a_step_of_every_method_and_part(recipe: str, part: str | None) -> None:
     for name, parameter in learner.named_parameters():
         learns = not name.startswith("target.") and not (frozen and "patch_embed" in name)
         assert (parameter.grad is not None) == parameter.requires_grad == learns, name
+        first = part != "zero start" or name.startswith("predictor.head")
+        assert parameter.grad is None or bool(parameter.grad.any()) == first, name
     grouped = [p for group in learner.parameter_groups(0.05) for p in group["params"]]
     assert {id(p) for p in grouped} == {id(p) for p in learner.parameters() if p.requires_grad}
 

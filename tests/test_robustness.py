@@ -96,7 +96,9 @@ def test_the_verb_judges_a_classifier_and_its_control(tmp_path: Path, result_of:
         "evaluate", "robustness", "--weights", tmp_path, "--test", "shapes:60:test", "--shown", "1", "--corruptions", "fog",
         "contrast", "--severities", "1", "5", "--baseline", own,
     )  # fmt: skip
-    names = [score["name"].removeprefix("robustness_encoder_") for score in result["scores"]]
+    found = [score["name"] for score in result["scores"]]
+    assert all(name.endswith(" (shown 1)") for name in found)
+    names = [name.removeprefix("robustness_encoder_").removesuffix(" (shown 1)") for name in found]
     assert names == ["clean", "fog", "contrast", "corrupted", "mce"]
     values = {name: score["value"] for name, score in zip(names, result["scores"], strict=True)}
     assert values["mce"] == pytest.approx(1.0) and not result["comparable_with_published"]  # relative to itself

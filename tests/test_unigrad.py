@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from otherview.bench.reference import unigrad_by_similarities
-from otherview.losses.objectives import Dense, GlobalDense
+from otherview.losses.objectives import Dense, Global, GlobalDense
 from otherview.losses.unigrad import correlation, spectrum_figures, unigrad
 from tests.ranks import correlation_of_rank, in_ranks
 
@@ -78,6 +78,15 @@ def test_the_article_s_form_by_hand() -> None:
     yr, zr = (y - yg[:, None]).reshape(-1, 8), (z - zg[:, None]).reshape(-1, 8)
     expected = 2.0 * unigrad_by_similarities(yg, zg, weight=0.3) + 0.5 * unigrad_by_similarities(yr, zr, weight=0.3)
     torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("objective", [Dense(0.3), GlobalDense(0.3, 1.0, 1.0), Global(0.3)])
+def test_predictions_in_bf16_lose_nothing_more(objective: Dense | GlobalDense | Global) -> None:
+    """Means are taken in fp32, as the loss is."""
+    generator = torch.Generator().manual_seed(1)
+    y, z = (torch.randn(3, 50, 8, generator=generator) for _ in range(2))
+    half, statistics = y.bfloat16(), objective.statistics([z])
+    assert torch.equal(objective(half, z, statistics).total, objective(half.float(), z, statistics).total)
 
 
 def test_micro_batches_share_one_c() -> None:

@@ -66,7 +66,7 @@ class GlobalDense:
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
         of_means, of_rests = (
             unigrad(a, b, c, weight=self.negative_weight)
-            for a, b, c in zip(split_mean(y), split_mean(z), statistics, strict=True)
+            for a, b, c in zip(split_mean(y.float()), split_mean(z), statistics, strict=True)
         )
         total = self.global_weight * of_means.total + self.dense_weight * of_rests.total
         parts = {"global": of_means.total.detach(), "dense": of_rests.total.detach(), "cosine": of_rests.cosine}
@@ -87,7 +87,7 @@ class Global:
         return (correlation([z.mean(dim=1) for z in targets]),)
 
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
-        loss = unigrad(y.mean(dim=1), z.mean(dim=1), statistics[0], weight=self.negative_weight)
+        loss = unigrad(y.float().mean(dim=1), z.mean(dim=1), statistics[0], weight=self.negative_weight)
         return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative, "cosine": loss.cosine})
 
     def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:

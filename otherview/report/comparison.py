@@ -58,6 +58,11 @@ class Row(NamedTuple):
         """The spread, and no less than one evaluation's: few seeds may agree by chance."""
         return max(self.spread(score), *(run.errors[score] for run in self.runs))
 
+    def own(self, score: str) -> str:
+        """The name of that score by the method's own feature, where the row has it."""
+        own = score.replace("_encoder_mean", f"_encoder_{self.runs[0].token}")
+        return own if own in self.scores else score
+
     @property
     def scores(self) -> list[str]:
         """What all runs of the row have."""
@@ -148,9 +153,15 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def left_out(rows: Sequence[Row]) -> list[str]:
-    """What the table does not show because some seeds of a row lack it, a sentence each."""
-    return [
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What stands below the table, a sentence each: how many test images, what is left out because some seeds lack it."""
+    columns = list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
+    counted: dict[int, list[str]] = {}
+    for column, short in zip(columns, _short(columns), strict=True):
+        for count in dict.fromkeys(run.n[column] for row in rows if column in row.scores for run in row.runs):
+            counted.setdefault(count, []).append(short)
+    test = [f"n = {count:,} test images: {', '.join(shorts)}" for count, shorts in counted.items()]
+    return test + [
         f"{row.name}: {score} is left out, as {_seeds(lacking)} it"
         for row in rows
         for score in dict.fromkeys(score for run in row.runs for score in run.scores if not _control_of(score))
@@ -189,7 +200,8 @@ def table(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[dict[str, An
     """One line per run and score, for a spreadsheet."""
     return [
         {
-            "row": row.name, "seed": run.config.seed, "score": score, "value": value, "n": run.n[score],
+            "row": row.name, "seed": run.config.seed,
+            "score": score, "value": value, "spread": run.errors[score], "n": run.n[score],
             "images": run.images, "gflops_per_image": gflops[row.name], "seconds": run.seconds,
             "config_hash": config_hash(run.config), "folder": str(run.folder),
         }

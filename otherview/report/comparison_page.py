@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from otherview.report.comparison import Finished, Row, left_out, markdown
+from otherview.report.comparison import Finished, Row, markdown, notes
 from otherview.report.curves import curve_of
 from otherview.report.page import Chart, Section, Table, write_page
 
@@ -18,7 +18,7 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         "Mean ± standard deviation over seeds; of a single seed, what its evaluation gave over test images or draws. "
         "A click on a head sorts."
     )
-    text = " ".join([text, *(f"{said}." for said in left_out(rows))])
+    text = " ".join([text, *(f"{said}." for said in notes(rows))])
     units: dict[str, Whole] = {
         "thousand images": lambda _, run: run.images / 1e3,
         "PFLOP": lambda row, run: gflops[row.name] * run.images / 1e6,
@@ -40,16 +40,17 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
 
 
 def _verdict(rows: Sequence[Row]) -> str:
-    """Which row leads in the first score that all have, and by how much against its spread."""
+    """Which row leads in the first score that all have, each by its own feature, and by how much against its spread."""
     shared = [score for score in rows[0].scores if all(score in row.scores for row in rows)]
     if not shared or len(rows) < 2:
         return f"{len(rows)} row{'s' if len(rows) != 1 else ''}, nothing to compare"
     score = shared[0]
-    first, second = sorted(rows, key=lambda row: row.mean(score), reverse=True)[:2]
-    gap = first.mean(score) - second.mean(score)
-    spread = max(first.doubt(score), second.doubt(score))
+    first, second = sorted(rows, key=lambda row: row.mean(row.own(score)), reverse=True)[:2]
+    gap = first.mean(first.own(score)) - second.mean(second.own(score))
+    spread = max(row.doubt(row.own(score)) for row in (first, second))
     clear = "" if gap > 2 * spread else ": not more than chance may do"
-    return f"{first.name} leads {second.name} by {gap:.3f} in {score} (spread {spread:.3f}){clear}"
+    names = " and ".join(dict.fromkeys(row.own(score) for row in (first, second)))
+    return f"{first.name} leads {second.name} by {gap:.3f} in {names} (spread {spread:.3f}){clear}"
 
 
 def _chart(rows: Sequence[Row], unit: str, whole: Whole) -> Chart:

@@ -38,8 +38,8 @@ class Compare(Request):
     """With --study: folder of the runs."""
     rows: tuple[str, ...] = ()
     """With --study: only these of its rows; default: all."""
-    seeds: tuple[int, ...] = (0, 1)
-    """With --study: every row is run with each of them."""
+    seeds: tuple[int, ...] = ()
+    """With --study: every row is run with each of them; default: 1 and 2, and 0 for what settings are looked for with."""
     equal: Literal["images", "compute"] = "images"
     """With --study: rows see equally many images, or take as many steps as the first row's FLOPs pay for."""
     steps: int | None = None
@@ -81,7 +81,7 @@ def run(request: Compare) -> dict[str, Any]:
     folders = _studied(request) if request.study else {resolved(folder): _shipped(folder) for folder in request.folders}
     if not folders:
         raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")
-    from otherview.report.comparison import compare, left_out, markdown, table
+    from otherview.report.comparison import compare, markdown, notes, table
 
     rows = compare(list(folders), {folder: name for folder, name in folders.items() if name})
     from otherview.bench.flops import flops_per_image
@@ -99,7 +99,7 @@ def run(request: Compare) -> dict[str, Any]:
 
         draw_comparison(rows, gflops).savefig(request.curves, dpi=150)
     found = [_as_json(row, gflops[row.name]) for row in rows]
-    return {"rows": found, "markdown": markdown(rows, gflops), "left_out": left_out(rows)}
+    return {"rows": found, "markdown": markdown(rows, gflops), "notes": notes(rows)}
 
 
 def _shipped(folder: Path) -> str | None:
@@ -129,9 +129,12 @@ def _studied(request: Compare) -> dict[Path, str]:
         raise WrongRequest(
             "--study needs --data SPEC, --test SPEC and --out DIR: images with labels, and where to keep runs"
         )
-    for name, value in (("--at-once", request.at_once), ("--steps", request.steps or 1)):
-        if value < 1:
+    for name, value in (("--at-once", request.at_once), ("--steps", request.steps)):
+        if value is not None and value < 1:
             raise WrongRequest(f"{name} {value} is too few: give 1 or more")
+    seeds = request.seeds or study.seeds
+    if len(set(seeds)) < len(seeds):
+        raise WrongRequest(f"--seeds {' '.join(map(str, seeds))} has one twice: give each once")
     check_threads(request.threads)
     from otherview.data.source import labels_of
     from otherview.data.spec import open_source
@@ -139,7 +142,7 @@ def _studied(request: Compare) -> dict[Path, str]:
     for spec in (request.data, request.test):
         labels_of(open_source(spec), spec)
     plan = Plan(
-        data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=request.seeds,
+        data=request.data, test=request.test, out=request.out, rows=request.rows, seeds=seeds,
         equal=request.equal, steps=request.steps, size=request.size, measures=request.measures, allow_shared=request.allow_shared,
         at_once=request.at_once, threads=request.threads,
     )  # fmt: skip
@@ -159,14 +162,17 @@ def _as_json(row: "Row", gflops: float) -> dict[str, Any]:
         "seeds": [run.config.seed for run in row.runs],
         "images": row.runs[0].images,
         "gflops_per_image": gflops,
-        "scores": {score: {"mean": row.mean(score), "spread": row.spread(score)} for score in row.scores},
+        "scores": {
+            score: {"mean": row.mean(score), "spread": row.spread(score), "n": row.runs[0].n[score]}
+            for score in row.scores
+        },
     }
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:
-    """The table as Markdown, and what it leaves out."""
+    """The table as Markdown, and what is to be known of it."""
     if "studies" in result:
         return [
             f"{name}\n    {study['question']}: {', '.join(study['rows'])}" for name, study in result["studies"].items()
         ]
-    return [*result["markdown"], *result["left_out"]]
+    return [*result["markdown"], *result["notes"]]

@@ -170,7 +170,7 @@ def finish(
     return result
 
 
-USUAL = {"k": 20, "temperature": 0.07, "strength": 1e-4}
+USUAL = {"k": 20, "temperature": 0.07, "strength": 1e-4, "shown": 0.875, "draws": 3, "draws_seed": 0, "views_seed": 0}
 
 
 def _unusual(request: Judging, about: Mapping[str, Any]) -> str:

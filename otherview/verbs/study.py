@@ -18,6 +18,7 @@ from otherview.config import RunConfig, to_yaml
 from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.studies import Study
 from otherview.training.stop import stop_requests
+from otherview.verbs.budget import in_steps
 from otherview.verbs.run_folder import settings_that_differ
 
 DRAWN = 2000, 1000
@@ -27,7 +28,7 @@ DRAWN = 2000, 1000
 MEASURES = {
     "knn": "knn_encoder_mean",
     "linear": "linear_encoder_mean",
-    "few-shot": "few_shot_encoder_mean (1 %)",
+    "few-shot": "few_shot_encoder_mean (1 %) (shown 1)",
     "linear-segment": "linear_segment_encoder_miou",
     "retrieval": "retrieval_encoder",
 }
@@ -111,6 +112,9 @@ def tasks_of(study: Study, plan: Plan) -> list[Task]:
 
 
 def _tasks_of(study: Study, plan: Plan) -> list[Task]:
+    configs = _equal(study.rows(), plan)
+    if unknown := set(plan.rows) - set(configs):
+        raise WrongRequest(f"{study.name} has no row {min(unknown)!r}: there are {', '.join(configs)}")
     identity = plan.out / "study.json"
     about = json.dumps({"data": plan.data, "test": plan.test})
     if identity.exists() and identity.read_text(encoding="utf-8") != about:
@@ -118,9 +122,6 @@ def _tasks_of(study: Study, plan: Plan) -> list[Task]:
             f"--out {plan.out} holds runs on {identity.read_text(encoding='utf-8')}: give another folder"
         )
     write_atomically(identity, about.encode())
-    configs = _equal(study.rows(), plan)
-    if unknown := set(plan.rows) - set(configs):
-        raise WrongRequest(f"{study.name} has no row {min(unknown)!r}: there are {', '.join(configs)}")
     found = [
         Task(row, config.model_copy(update={"seed": seed}), plan.out / row.replace(" ", "-") / f"seed-{seed}")
         for seed in plan.seeds
@@ -137,18 +138,25 @@ def _tasks_of(study: Study, plan: Plan) -> list[Task]:
 
 
 def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
-    """The rows with equal steps, or with as many as the first row's compute pays for."""
-    configs = {
-        row: _sized(c, plan.size).model_copy(update={"steps": plan.steps or c.steps}) for row, c in configs.items()
-    }
-    if plan.equal == "images":
-        return configs
-    from otherview.bench.flops import flops_per_image
+    """The rows in as many steps as the images, or the compute, of the first row pay for.
 
-    first = next(iter(configs.values()))
-    budget = flops_per_image(first) * (first.steps or 0)
+    A variant of the first row's method keeps the steps of its warm-up; another method has its own share of the run.
+    """
+    configs = {row: _sized(config, plan.size) for row, config in configs.items()}
+    if plan.equal == "compute":
+        from otherview.bench.flops import flops_per_image
+
+        costs = {row: flops_per_image(config) * config.batch for row, config in configs.items()}
+    else:
+        costs = {row: config.batch for row, config in configs.items()}
+    first, first_cost = next(iter(configs.values())), next(iter(costs.values()))
+    budget = (plan.steps or first.steps or 1) * first_cost
+    steps = {row: max(1, round(budget / cost)) for row, cost in costs.items()}
     return {
-        row: c.model_copy(update={"steps": max(1, round(budget / flops_per_image(c)))}) for row, c in configs.items()
+        row: in_steps(config, steps[row])
+        if config.method.name == first.method.name
+        else config.model_copy(update={"steps": steps[row]})
+        for row, config in configs.items()
     }
 
 

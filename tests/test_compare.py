@@ -34,7 +34,7 @@ def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_p
     config = find(recipe).make().model_copy(update={"seed": seed, "steps": steps})
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "summary.json").write_text(
-        json.dumps({"steps": steps, "seconds": 120.0, "data": "d", "verdict": "learning"})
+        json.dumps({"steps": steps, "seconds": 120.0, "cpu_seconds": 180.0, "data": "d", "verdict": "learning"})
     )
     lines = [{"step": step, "knn_mean": knn * step / steps} for step in (0, steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -66,7 +66,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     assert rows[0].spread(KNN) == pytest.approx(statistics.stdev(values))
     assert rows[1].spread(KNN) == 0.01  # of one seed: as the evaluation said it
     lines = markdown(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})
-    assert lines[2] == "| siamese_im_pico_32 | 3 | 6,400 | 0.5 | 0.0032 | 2 | 0.530 ± 0.030 |"
+    assert lines[2] == "| siamese_im_pico_32 | 3 | 6,400 | 0.5 | 0.0032 | 2 | 3 | 0.530 ± 0.030 |"
     assert [line["value"] for line in table(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})] == [*values, 0.4]
 
 

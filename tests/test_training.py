@@ -110,6 +110,8 @@ def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path:
     assert json.loads((out / "checkpoints/last.json").read_text())["step"] < 14
     assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     assert identical(undisturbed, out)
+    spent, whole = (json.loads((folder / "summary.json").read_text())["cpu_seconds"] for folder in (out, undisturbed))
+    assert 0.3 * whole < spent < 5 * whole  # of both its halves
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ class Finished(NamedTuple):
     images: int
     """Seen in training."""
     seconds: float
+    cpu_seconds: float | None
+    """Where it was trained on a CPU and kept."""
     scores: dict[str, float]
     """The last result of every kind and test SPEC: 'knn_encoder_mean on cifar10/test.parquet' …"""
     errors: dict[str, float]
@@ -112,6 +114,7 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
         data=summary.get("data", ""),
         images=summary["steps"] * config.batch,
         seconds=summary["seconds"],
+        cpu_seconds=summary.get("cpu_seconds"),
         scores={column: score["value"] for column, score in found.items()},
         errors={column: score["spread"] for column, score in found.items()},
         n={column: score["n"] for column, score in found.items()},
@@ -136,20 +139,20 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
     pixels. `gflops` is per image, by row name.
     """
     columns = list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
-    head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", *_short(columns)]
+    head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", "CPU minutes", *_short(columns)]
     lines = [head, ["---"] * len(head)]
     known: set[tuple[str, ...]] = set()
     for row in rows:
         run = row.runs[0]
-        minutes = statistics.fmean(one.seconds for one in row.runs) / 60
         facts = [f"{run.images:,}", f"{gflops[row.name]:.3g}", f"{gflops[row.name] * run.images / 1e6:.3g}"]
-        lines.append([row.name, str(len(row.runs)), *facts, f"{minutes:.0f}", *_cells(row, columns)])
+        minutes = [_minutes([one.seconds for one in row.runs]), _minutes([one.cpu_seconds for one in row.runs])]
+        lines.append([row.name, str(len(row.runs)), *facts, *minutes, *_cells(row, columns)])
         for control, words in CONTROLS.items():
             named = {_judged(score, control, columns): score for score in row.scores if _control_of(score) == control}
             cells = _cells(row, [named.get(column, "") for column in columns])
             if any(cells) and tuple(cells) not in known:
                 known.add(tuple(cells))
-                lines.append([f"{row.name}: {words}", str(len(row.runs)), "", "", "", "", *cells])
+                lines.append([f"{row.name}: {words}", str(len(row.runs)), *[""] * 5, *cells])
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
@@ -167,6 +170,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for score in dict.fromkeys(score for run in row.runs for score in run.scores if not _control_of(score))
         if (lacking := [run.config.seed for run in row.runs if score not in run.scores])
     ]
+
+
+def _minutes(seconds: Sequence[float | None]) -> str:
+    known = [value for value in seconds if value is not None]
+    return f"{statistics.fmean(known) / 60:.0f}" if len(known) == len(seconds) else ""
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -203,6 +211,7 @@ def table(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[dict[str, An
             "row": row.name, "seed": run.config.seed,
             "score": score, "value": value, "spread": run.errors[score], "n": run.n[score],
             "images": run.images, "gflops_per_image": gflops[row.name], "seconds": run.seconds,
+            "cpu_seconds": run.cpu_seconds,
             "config_hash": config_hash(run.config), "folder": str(run.folder),
         }
         for row in rows

@@ -1,6 +1,9 @@
 """Time over a run, and how much of it was spent waiting for data."""
 
 import time
+from contextlib import suppress
+
+import psutil
 
 
 class Clock:
@@ -8,7 +11,7 @@ class Clock:
 
     def __init__(self, batch: int) -> None:
         self.batch, self.steps, self.waited = batch, 0, 0.0
-        self.began = time.monotonic()
+        self.began, self.began_cpu = time.monotonic(), _cpu_seconds()
 
     def waiting(self) -> "Clock":
         """A context in which time counts as waited."""
@@ -30,6 +33,11 @@ class Clock:
         return time.monotonic() - self.began
 
     @property
+    def cpu_seconds(self) -> float:
+        """Of this process and its workers since the start, all their threads: hardly moved by what else the machine does."""
+        return _cpu_seconds() - self.began_cpu
+
+    @property
     def images_per_second(self) -> float:
         """Over all ranks, waiting included."""
         return self.steps * self.batch / max(self.seconds, 1e-9)
@@ -46,3 +54,12 @@ class Clock:
     def shown(self) -> dict[str, str]:
         """For the progress bar."""
         return {"images/s": f"{self.images_per_second:.0f}", "waited for data": f"{self.waited_share:.0%}"}
+
+
+def _cpu_seconds() -> float:
+    own = psutil.Process()
+    spent = sum(own.cpu_times()[:4])  # user and system, its own and of children that have ended
+    for child in own.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(child.cpu_times()[:2])
+    return spent

@@ -4,6 +4,7 @@ summary = train(run)
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -40,7 +41,7 @@ def train(run: Run) -> Summary:
     with RunProgress(total=run.steps, start=start, speak=rank() == 0, title=run.title) as progress:
         if start == 0:
             _observe(run, 0, journal, progress)
-        clockwork, seconds_before = Clock(run.batch), run.tally.seconds
+        clockwork, before, on_cpu = Clock(run.batch), replace(run.tally), run.accelerator.device.type == "cpu"
         for step in range(start, run.steps):
             if step > start and settings.saves_at(step):
                 progress.warn(save(run, optimiser, journal, step))
@@ -53,9 +54,11 @@ def train(run: Run) -> Summary:
                 progress.say(line)
             refuse_too_many_broken(run)
             clockwork.tick()
-            run.tally.seconds = seconds_before + clockwork.seconds
+            run.tally.seconds = before.seconds + clockwork.seconds
 
             done = step + 1
+            if on_cpu and (done % settings.log_every == 0 or done == run.steps or outcome.asked):
+                run.tally.cpu_seconds = before.cpu_seconds + clockwork.cpu_seconds
             progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **clockwork.shown()})
             if done == start + MEASURED_STEPS and run.steps - start > 4 * MEASURED_STEPS:
                 left = clock(clockwork.seconds_for(run.steps - done))
@@ -69,7 +72,10 @@ def train(run: Run) -> Summary:
             if outcome.asked and done < run.steps:
                 raise _stopped(run, done, save(run, optimiser, journal, done))
         progress.warn(save(run, optimiser, journal, run.steps))
-    return Summary(run.steps, run.tally.seconds, clockwork.images_per_second, clockwork.waited_share, figures)
+    tally = run.tally
+    return Summary(
+        run.steps, tally.seconds, tally.cpu_seconds, clockwork.images_per_second, clockwork.waited_share, figures
+    )
 
 
 def _stopped(run: Run, done: int, failure: str | None) -> Exception:

@@ -21,6 +21,8 @@ class Summary(NamedTuple):
     steps: int
     seconds: float
     """Of training, over all its processes."""
+    cpu_seconds: float
+    """Of the first rank and its workers, over all its processes."""
     images_per_second: float
     waited_for_data_share: float
     figures: Mapping[str, float]
@@ -35,6 +37,8 @@ class Tally:
     """Images asked for."""
     seconds: float = 0.0
     """Of training, over all its processes."""
+    cpu_seconds: float = 0.0
+    """Of this rank and its workers, all threads of them."""
     replaced: int = 0
     """How many of them could not be read."""
     broken: set[int] = field(default_factory=set)

@@ -114,7 +114,9 @@ def newcomer(tmp_path: Path) -> Path:
 
 
 def added(words: list[str]) -> list[str]:
-    """What the small stand-ins of this folder need besides: heads that no width tells, a batch that is quick."""
+    """What the small stand-ins of this folder need besides: heads that no width tells, a batch, a study that are quick."""
+    if words[0] == "compare":
+        return ["--seeds", "1", "--measures", "knn"]
     for kind in ("siamese_im", "moco_v3"):
         if words[0] == "convert" and kind.replace("_", "-") in words[2]:
             return ["--heads", str(official(cases(kind)[0], kind)[1])]

@@ -62,6 +62,18 @@ def mae_pico_32() -> RunConfig:
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 
 
+def mae_quick_32() -> RunConfig:
+    """mae_pico_32 for a short run: a decoder of half the width, which costs half and lets the encoder learn as much in a step.
+
+    command   otherview pretrain --recipe mae_quick_32 --data cifar10/train.parquet --out DIR
+    cost      not measured yet
+    expected  not measured yet
+    """
+    pico = mae_pico_32()
+    method = pico.method.model_copy(update={"decoder_width": 64, "decoder_heads": 2})
+    return pico.model_copy(update={"recipe": "mae_quick_32", "steps": 11200, "method": method})
+
+
 def moco_v3_pico_32() -> RunConfig:
     """MoCo-v3 with the encoder, the images and the schedule of siamese_im_pico_32.
 
@@ -104,4 +116,12 @@ def supervised_pico_32() -> RunConfig:
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 
 
-RECIPES = (mae_vit_b16, moco_v3_vit_b16, mae_pico_32, moco_v3_pico_32, moco_v3_quick_32, supervised_pico_32)
+RECIPES = (
+    mae_vit_b16,
+    moco_v3_vit_b16,
+    mae_pico_32,
+    mae_quick_32,
+    moco_v3_pico_32,
+    moco_v3_quick_32,
+    supervised_pico_32,
+)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
-from otherview.recipes.rivals import NOTHING_HIDDEN, mae_pico_32, moco_v3_quick_32, supervised_pico_32
+from otherview.recipes.rivals import NOTHING_HIDDEN, mae_quick_32, moco_v3_quick_32, supervised_pico_32
 from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
 
@@ -31,7 +31,7 @@ class Study:
 
 METHODS: dict[str, Callable[[], RunConfig]] = {
     "siamese_im": siamese_im_quick_32,
-    "mae": mae_pico_32,
+    "mae": mae_quick_32,
     "moco_v3": moco_v3_quick_32,
     "supervised": supervised_pico_32,
 }

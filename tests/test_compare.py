@@ -308,6 +308,16 @@ def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -
     assert left(("knn_encoder_mean", own | {"train": "z"})) == list(plan.measures)
     assert left(("linear_segment_encoder_miou", drawn)) == ["knn", "linear", "few-shot"]
     assert "few-shot" in left(("few_shot_encoder_mean (1 %)", own))  # by the centre crop that photos get
+    fitted = replace(plan, measures=("finetune",))
+    left(("finetune_encoder", own))
+    (command,) = task.commands(fitted)
+    assert command[4:] == [
+        "finetune", "--weights", str(task.folder), "--train", plan.data, "--shown", "1", "--epochs", "5", "--batch", "128",
+        "--rate", "4e-3", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0", "--drop-path", "0",
+        "--no-control", "--test", plan.test, "--threads", "1",
+    ]  # fmt: skip
+    left(("finetune_encoder (shown 1)", own))
+    assert not [*task.commands(fitted)]
     assert left(("linear_encoder_mean", own), ("few_shot_encoder_mean (1 %) (shown 1)", own)) == [
         "knn",
         "linear-segment",

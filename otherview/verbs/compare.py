@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otherview.report.comparison import Row
 
 
-Measure = Literal["knn", "linear", "few-shot", "linear-segment", "retrieval"]
+Measure = Literal["knn", "linear", "few-shot", "linear-segment", "retrieval", "finetune"]
 
 
 @dataclass(kw_only=True)
@@ -46,8 +46,8 @@ class Compare(Request):
     """With --study: optimiser steps of the first row; default: the study's."""
     size: int | None = None
     """With --study: side of the images in pixels, patches growing with it so that there are as many; default: the study's."""
-    measures: tuple[Measure, ...] = get_args(Measure)
-    """With --study: how its runs are judged."""
+    measures: tuple[Measure, ...] = ("knn", "linear", "few-shot", "linear-segment", "retrieval")
+    """With --study: how its runs are judged; finetune takes as long as pre-training, so that it has to be asked for."""
     allow_shared: bool = False
     """With --study: judge although --data and --test share images."""
     at_once: int = 1

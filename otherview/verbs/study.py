@@ -6,6 +6,7 @@ A row and seed has a folder of its own, OUT/ROW/seed-N, with the log of its proc
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -31,8 +32,16 @@ MEASURES = {
     "few-shot": "few_shot_encoder_mean (1 %) (shown 1)",
     "linear-segment": "linear_segment_encoder_miou",
     "retrieval": "retrieval_encoder",
+    "finetune": "finetune_encoder (shown 1)",
 }
-"""Verbs of `evaluate` that a study may ask, by the first score of their default protocol."""
+"""Verbs of `evaluate` that a study may ask, by the first score of the protocol that it asks for."""
+PROTOCOL = {
+    "few-shot": ("--shown", "1"),
+    "finetune": shlex.split(
+        "--shown 1 --epochs 5 --batch 128 --rate 4e-3 --augment none --mixup 0 --cutmix 0 --erasing 0 --drop-path 0 --no-control"
+    ),
+}
+"""What small images and little time want otherwise than by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,7 @@ class Task:
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind in plan.measures:
             train, test = drawn if kind == "linear-segment" else labelled
-            asked = {"retrieval": [], "few-shot": ["--train", train, "--shown", "1"]}.get(kind, ["--train", train])
+            asked = [] if kind == "retrieval" else ["--train", train, *PROTOCOL.get(kind, ())]
             wanted = MEASURES[kind], test, train if asked else None
             if not any((line["scores"][0]["name"], line["test"], line.get("train")) == wanted for line in judged):
                 words = ["--weights", str(self.folder), *asked, "--test", test]

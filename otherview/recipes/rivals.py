@@ -51,8 +51,8 @@ def mae_pico_32() -> RunConfig:
     """MAE with the encoder, the images and the schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe mae_pico_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      46 minutes on one CPU thread with the other core busy (208 images/s)
+    expected  CIFAR-10 kNN .452 after 5,753 of its 9,000 steps (untrained .328, raw pixels .454; one seed)
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
@@ -66,8 +66,8 @@ def mae_quick_32() -> RunConfig:
     """mae_pico_32 for a short run: a decoder of half the width, which costs half and lets the encoder learn as much in a step.
 
     command   otherview pretrain --recipe mae_quick_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      32 minutes on one CPU thread with the other core busy (360 images/s)
+    expected  CIFAR-10 kNN .462 (bank 50,000, test 10,000; untrained .333, raw pixels .454; two seeds)
     """
     pico = mae_pico_32()
     method = pico.method.model_copy(update={"decoder_width": 64, "decoder_heads": 2})
@@ -78,8 +78,8 @@ def moco_v3_pico_32() -> RunConfig:
     """MoCo-v3 with the encoder, the images and the schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe moco_v3_pico_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      2.4 hours on one CPU thread with the other core busy (66 images/s)
+    expected  CIFAR-10 kNN of the cls token .433 after 1,627 of its 9,000 steps (untrained .355; one seed)
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"final_norm": True, "start": "moco_v3"})
@@ -92,8 +92,8 @@ def moco_v3_quick_32() -> RunConfig:
     """moco_v3_pico_32 for a short run: a warm-up and a target as siamese_im_quick_32 has them, which it gains from too.
 
     command   otherview pretrain --recipe moco_v3_quick_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      28 minutes on one CPU thread with the other core busy (60 images/s)
+    expected  CIFAR-10 kNN of the cls token .463 (bank 50,000, test 10,000; untrained .355; two seeds)
     """
     pico = moco_v3_pico_32()
     method = pico.method.model_copy(update={"momentum_schedule": "constant"})
@@ -106,8 +106,8 @@ def supervised_pico_32() -> RunConfig:
     """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe supervised_pico_32 --data cifar10/train.parquet --out DIR
-    cost      not measured yet
-    expected  not measured yet
+    cost      56 minutes on one CPU thread with the other core busy (170 images/s)
+    expected  CIFAR-10 kNN .595 after 4,371 of its 9,000 steps (untrained .323; one seed)
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})

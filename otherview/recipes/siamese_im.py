@@ -88,8 +88,8 @@ def siamese_im_quick_32() -> RunConfig:
     (docs/log.md).
 
     command   otherview pretrain --recipe siamese_im_quick_32 --data cifar10/train.parquet --out DIR
-    cost      34 minutes on one CPU thread with the other core busy (100 images/s)
-    expected  CIFAR-10 kNN .484 (bank 50,000, test 10,000; untrained .323, raw pixels .454; one seed)
+    cost      33 minutes on one CPU thread with the other core busy (107 images/s)
+    expected  CIFAR-10 kNN .487 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
     """
     pico = siamese_im_pico_32()
     views = pico.views.model_copy(update={"mask": MaskSettings(hidden=21, minimum_block=4)})

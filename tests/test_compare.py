@@ -308,20 +308,29 @@ def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -
     assert left(("knn_encoder_mean", own | {"train": "z"})) == list(plan.measures)
     assert left(("linear_segment_encoder_miou", drawn)) == ["knn", "linear", "few-shot"]
     assert "few-shot" in left(("few_shot_encoder_mean (1 %)", own))  # by the centre crop that photos get
-    fitted = replace(plan, measures=("finetune",))
-    left(("finetune_encoder", own))
-    (command,) = task.commands(fitted)
+    few = "few_shot_encoder_mean (1 %) (shown 1)", own | {"shown": 1.0}
+    assert left(("linear_encoder_mean", own), few) == ["knn", "linear-segment"]
+
+
+def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_path: Path) -> None:
+    plan = replace(planned(tmp_path), measures=("finetune",))
+    task = tasks_of(find_study("compare_pico"), plan)[0]
+    task.folder.mkdir()
+    (task.folder / "summary.json").write_text("{}")
+    (command,) = task.commands(plan)
     assert command[4:] == [
-        "finetune", "--weights", str(task.folder), "--train", plan.data, "--shown", "1", "--epochs", "5", "--batch", "128",
-        "--rate", "4e-3", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0", "--drop-path", "0",
-        "--no-control", "--test", plan.test, "--threads", "1",
+        "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--shown", "1", "--epochs", "5",
+        "--batch", "128", "--rate", "0.004", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0",
+        "--drop-path", "0", "--no-control", "--threads", "1",
     ]  # fmt: skip
-    left(("finetune_encoder (shown 1)", own))
-    assert not [*task.commands(fitted)]
-    assert left(("linear_encoder_mean", own), ("few_shot_encoder_mean (1 %) (shown 1)", own)) == [
-        "knn",
-        "linear-segment",
-    ]
+    protocol = {
+        "train": plan.data, "test": plan.test, "shown": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004, "augment": "none",
+        "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
+    }  # fmt: skip
+    for left, about in ((0, protocol), (1, protocol | {"epochs": 6.0})):
+        line = {"scores": [{"name": "finetune_encoder (shown 1)"}], **about}
+        (task.folder / "results.jsonl").write_text(json.dumps(line) + "\n")
+        assert len([*task.commands(plan)]) == left
 
 
 def test_studies_that_start_at_the_same_moment_share_a_folder(tmp_path: Path) -> None:

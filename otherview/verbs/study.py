@@ -6,7 +6,6 @@ A row and seed has a folder of its own, OUT/ROW/seed-N, with the log of its proc
 """
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -35,12 +34,13 @@ MEASURES = {
     "finetune": "finetune_encoder (shown 1)",
 }
 """Verbs of `evaluate` that a study may ask, by the first score of the protocol that it asks for."""
-PROTOCOL = {
-    "few-shot": ("--shown", "1"),
-    "finetune": shlex.split(
-        "--shown 1 --epochs 5 --batch 128 --rate 4e-3 --augment none --mixup 0 --cutmix 0 --erasing 0 --drop-path 0 --no-control"
-    ),
-}
+PROTOCOL: dict[str, dict[str, float | str]] = {
+    "few-shot": {"shown": 1},
+    "finetune": {
+        "shown": 1, "epochs": 5, "batch": 128, "rate": 4e-3, "augment": "none", "mixup": 0, "cutmix": 0, "erasing": 0,
+        "drop_path": 0,
+    },
+}  # fmt: skip
 """What small images and little time want otherwise than by default."""
 
 
@@ -88,12 +88,14 @@ class Task:
         judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
         for kind in plan.measures:
             train, test = drawn if kind == "linear-segment" else labelled
-            asked = [] if kind == "retrieval" else ["--train", train, *PROTOCOL.get(kind, ())]
-            wanted = MEASURES[kind], test, train if asked else None
-            if not any((line["scores"][0]["name"], line["test"], line.get("train")) == wanted for line in judged):
-                words = ["--weights", str(self.folder), *asked, "--test", test]
-                words += ["--allow-shared"] if plan.allow_shared and asked else []
-                yield [*program, "evaluate", kind, *words, *threads]
+            asked = {} if kind == "retrieval" else {"train": train}
+            asked |= {"test": test, **PROTOCOL.get(kind, {})}
+            known = [line for line in judged if line["scores"][0]["name"] == MEASURES[kind]]
+            if not any(all(line.get(name) == value for name, value in asked.items()) for line in known):
+                words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+                words += ["--allow-shared"] if plan.allow_shared and "train" in asked else []
+                words += ["--no-control"] if kind == "finetune" else []
+                yield [*program, "evaluate", kind, "--weights", str(self.folder), *words, *threads]
 
     @property
     def planned(self) -> Path:

@@ -53,14 +53,20 @@ def test_the_linear_measure_is_scikit_learns() -> None:
     assert accuracy(ours, truth) > 0.8
 
 
-def test_the_linear_measure_is_at_its_optimum_where_features_are_alike() -> None:
+@pytest.mark.parametrize("seed", [0, 3, 22])
+def test_the_linear_measure_is_at_its_optimum_where_features_are_alike(seed: int) -> None:
     """As those of an untrained encoder are: without round coordinates 200 iterations end far above."""
     from sklearn.linear_model import LogisticRegression
 
     (features, labels), strength = clouds(3000, 60, 5, seed=0), 1e-4
     mixed = features @ torch.randn(60, 60, generator=torch.Generator().manual_seed(5))
     axes = torch.linalg.svd(mixed, full_matrices=False).Vh
-    flat = mixed @ axes.T * torch.logspace(0, -3, 60) @ torch.linalg.qr(torch.randn(60, 60))[0]
+    flat = (
+        mixed
+        @ axes.T
+        * torch.logspace(0, -3, 60)
+        @ torch.linalg.qr(torch.randn(60, 60, generator=torch.Generator().manual_seed(seed)))[0]
+    )
     ours = fit_logistic(flat, labels, strength=strength)
     inputs = ((flat - ours.shift) / ours.scale).double()
     theirs = LogisticRegression(C=1 / (strength * 3000), solver="newton-cholesky", tol=1e-10, max_iter=500).fit(

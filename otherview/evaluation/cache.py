@@ -36,7 +36,7 @@ Answers = dict[str, torch.Tensor]
 """Predicted classes, by setting of the classifier."""
 FORMAT = 1
 """Raised when features change for the same weights and images, so that old entries are not read."""
-ANSWERS_FORMAT = 1
+ANSWERS_FORMAT = 2
 """Raised when a classifier answers otherwise for the same features and settings."""
 UNFINISHED = "tmp-"
 ABANDONED = 86_400.0

@@ -43,11 +43,7 @@ def verbs() -> str:
 
 def settings() -> str:
     """Every setting with its default and what its docstring says."""
-    parts = [
-        "# Settings",
-        "",
-        "Every one is a flag of its verb: `--training.warmup 0.1`. Generated from the typed configs.",
-    ]
+    parts = ["# Settings", "", "Every one is a flag of its verb: `--training.warmup 0.1`. Generated from the typed configs."]
     parts += ["", "## pretrain", "", "Defaults are those of ViT-B/16 as published; a recipe changes some of them."]
     parts += _table(RunConfig)
     for method in METHODS:
@@ -84,11 +80,7 @@ def _docstrings(kind: type[BaseModel]) -> dict[str, str]:
         body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(parent))).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, after in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-            ):
+            if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 assert isinstance(field.target, ast.Name)
                 found[field.target.id] = str(after.value.value)
     return found

@@ -138,7 +138,7 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
     Below a row stand its controls, each once: rows that share an encoder share the untrained one, and all share the
     pixels. `gflops` is per image, by row name.
     """
-    columns = list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
+    columns = _columns(rows)
     head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", "CPU minutes", *_short(columns)]
     lines = [head, ["---"] * len(head)]
     known: set[tuple[str, ...]] = set()
@@ -158,7 +158,7 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What stands below the table, a sentence each: how many test images, what is left out because some seeds lack it."""
-    columns = list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
+    columns = _columns(rows)
     counted: dict[int, list[str]] = {}
     for column, short in zip(columns, _short(columns), strict=True):
         for count in dict.fromkeys(run.n[column] for row in rows if column in row.scores for run in row.runs):
@@ -170,6 +170,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for score in dict.fromkeys(score for run in row.runs for score in run.scores if not _control_of(score))
         if (lacking := [run.config.seed for run in row.runs if score not in run.scores])
     ]
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """The encoders' scores that some row has, each once."""
+    return list(dict.fromkeys(score for row in rows for score in row.scores if not _control_of(score)))
 
 
 def _minutes(seconds: Sequence[float | None]) -> str:

@@ -22,7 +22,7 @@ class Summary(NamedTuple):
     seconds: float
     """Of training, over all its processes."""
     cpu_seconds: float
-    """Of the first rank and its workers, over all its processes."""
+    """Of the first rank and its workers, over all its processes; 0 where it was not trained on a CPU."""
     images_per_second: float
     waited_for_data_share: float
     figures: Mapping[str, float]

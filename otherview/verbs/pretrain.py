@@ -168,7 +168,7 @@ def _finish(
         "steps": ended.steps,
         "epochs": round(ended.steps / parts.steps_per_epoch, 2),
         "seconds": round(ended.seconds, 1),
-        **({"cpu_seconds": round(ended.cpu_seconds, 1)} if parts.accelerator.device.type == "cpu" else {}),
+        **({"cpu_seconds": round(ended.cpu_seconds, 1)} if ended.cpu_seconds else {}),
         "images_per_second": round(ended.images_per_second, 1),
         "waited_for_data_share": round(ended.waited_for_data_share, 4),
         "broken_images": len(parts.tally.broken),

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from otherview.atomic import atomically
 from otherview.errors import WrongRequest
 from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
-from otherview.weights.pretrained import CLASSES, ENCODER, KEY, Card
+from otherview.weights.pretrained import CLASSES, ENCODER, KEY, Card, contents_of, part_of
 
 HEAD = "head."
 
@@ -39,12 +38,7 @@ def save_classifier(path: Path, encoder: Encoder, head: ClassHead, card: Card, c
 
 def load_classifier(path: Path) -> Classifier:
     """Read it; raises WrongRequest for what is no classifier of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
+    metadata, state = contents_of(path)
     if KEY not in metadata or CLASSES not in metadata:
         raise WrongRequest(
             f"{path} is no classifier, it has no head: give the classifier.safetensors of `otherview evaluate finetune`"
@@ -52,7 +46,5 @@ def load_classifier(path: Path) -> Classifier:
     card, classes = Card.model_validate(json.loads(metadata[KEY])), json.loads(metadata[CLASSES])
     encoder, head = Encoder(card.encoder), ClassHead(card.encoder.width, len(classes))
     for prefix, part in {ENCODER: encoder.vit, HEAD: head}.items():
-        part.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        )
+        part.load_state_dict(part_of(state, prefix))
     return Classifier(encoder.eval(), head.eval(), card, classes)

@@ -102,15 +102,24 @@ def load_encoder(where: str | Path) -> PretrainedEncoder:
     return PretrainedEncoder(encoder, card).eval()
 
 
-def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
+def contents_of(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Metadata and tensors of a file; raises WrongRequest for one that is no safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
+
+
+def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with it, named without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    metadata, state = contents_of(path)
     if CLASSES in metadata:
-        state = {name.removeprefix(ENCODER): value for name, value in state.items() if name.startswith(ENCODER)}
+        state = part_of(state, ENCODER)
     if KEY not in metadata:
         raise WrongRequest(f"{path} was not written by otherview: its metadata has no {KEY!r} entry")
     try:

@@ -51,7 +51,7 @@ def mae_pico_32() -> RunConfig:
     """MAE with the encoder, the images and the schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe mae_pico_32 --data cifar10/train.parquet --out DIR
-    cost      46 minutes on one CPU thread with the other core busy (208 images/s)
+    cost      46 minutes at the 208 images/s of its first 5,753 steps (one CPU thread, the other core busy)
     expected  CIFAR-10 kNN .452 after 5,753 of its 9,000 steps (untrained .328, raw pixels .454; one seed)
     """
     pico = siamese_im_pico_32()
@@ -78,7 +78,7 @@ def moco_v3_pico_32() -> RunConfig:
     """MoCo-v3 with the encoder, the images and the schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe moco_v3_pico_32 --data cifar10/train.parquet --out DIR
-    cost      2.4 hours on one CPU thread with the other core busy (66 images/s)
+    cost      2.4 hours at the 66 images/s of its first 1,627 steps (one CPU thread, the other core busy)
     expected  CIFAR-10 kNN of the cls token .433 after 1,627 of its 9,000 steps (untrained .355; one seed)
     """
     pico = siamese_im_pico_32()
@@ -106,7 +106,7 @@ def supervised_pico_32() -> RunConfig:
     """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_pico_32.
 
     command   otherview pretrain --recipe supervised_pico_32 --data cifar10/train.parquet --out DIR
-    cost      56 minutes on one CPU thread with the other core busy (170 images/s)
+    cost      56 minutes at the 172 images/s of its first 4,371 steps (one CPU thread, the other core busy)
     expected  CIFAR-10 kNN .595 after 4,371 of its 9,000 steps (untrained .323; one seed)
     """
     pico = siamese_im_pico_32()

@@ -1,9 +1,11 @@
-"""Files that are either the old one or the whole new one. Torch-free."""
+"""Files that are either the old one or the whole new one, and lines that are whole. Torch-free."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -26,6 +28,15 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """One object a line, none of a file that is not there; a line that is being written, or was cut off, is left out."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 @contextmanager

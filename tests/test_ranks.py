@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from otherview.training.journal import read_journal
+from otherview.atomic import json_lines
 from otherview.training.launch import first_host, from_slurm
 from tests.processes import as_a_user
 from tests.ranks import in_ranks, training_of_rank
@@ -87,7 +87,7 @@ def test_torchrun_trains_as_one_process_does_ranks(tmp_path: Path) -> None:
     assert done.stderr.count("images in shapes:200") == 1  # one rank speaks
     alone = [sys.executable, "-m", "otherview", *SMALL, *flags, "--out", str(tmp_path / "one")]
     assert subprocess.run(alone, capture_output=True, timeout=300).returncode == 0
-    journals = [read_journal(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    journals = [json_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     for one, two in zip(*journals, strict=True):
         for name in ("loss", "positive", "grad_norm", "effective_rank"):
             assert two[name] == pytest.approx(one[name], rel=1e-4), name

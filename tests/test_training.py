@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 
+from otherview.atomic import json_lines
 from otherview.bench.flops import random_batch
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
-from otherview.training.journal import Journal, read_journal
+from otherview.training.journal import Journal
 from otherview.training.schedule import warmup_cosine
 from otherview.training.verdict import verdict
 from tests.processes import as_a_user
@@ -55,7 +56,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors", "target.safetensors"} <= names
-    lines = read_journal(undisturbed / "metrics.jsonl")
+    lines = json_lines(undisturbed / "metrics.jsonl")
     judged = [line for line in lines if "verdict" in line]
     assert [line["step"] for line in judged] == [12]  # the epoch's end
     lines = [line for line in lines if "loss" in line]
@@ -86,7 +87,7 @@ def test_a_killed_run_continues_bit_for_bit_kill(undisturbed: Path, tmp_path: Pa
     assert identical(undisturbed, out)
     keep = ("step", "loss", "grad_norm", "effective_rank", "lr")
     journals = [
-        [[line.get(name) for name in keep] for line in read_journal(d / "metrics.jsonl")] for d in (undisturbed, out)
+        [[line.get(name) for name in keep] for line in json_lines(d / "metrics.jsonl")] for d in (undisturbed, out)
     ]
     assert journals[0] == journals[1]
 
@@ -174,7 +175,7 @@ def test_accumulation_is_exact_with_layer_norm_heads(otherview: Callable, tmp_pa
         done = otherview(*SMALL, *heads, "--out", tmp_path / name, "--training.accumulation", accumulation)
         assert done.returncode == 0, done.stderr
     losses = [
-        [line["loss"] for line in read_journal(tmp_path / name / "metrics.jsonl") if "loss" in line]
+        [line["loss"] for line in json_lines(tmp_path / name / "metrics.jsonl") if "loss" in line]
         for name in ("one", "four")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -238,7 +239,7 @@ def test_the_journal_is_cut_back_to_what_the_checkpoint_knows(tmp_path: Path) ->
     with path.open("a") as file:
         file.write('{"step": 3, "lo')
     Journal(path, length=known).write({"step": 2, "loss": 0.25})
-    assert read_journal(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.25}]
+    assert json_lines(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.25}]
 
 
 def test_verdicts() -> None:

@@ -82,11 +82,15 @@ def test_the_article_s_form_by_hand() -> None:
 
 @pytest.mark.parametrize("objective", [Dense(0.3), GlobalDense(0.3, 1.0, 1.0), Global(0.3)])
 def test_predictions_in_bf16_lose_nothing_more(objective: Dense | GlobalDense | Global) -> None:
-    """Means are taken in fp32, as the loss is."""
+    """Means, C and the loss are of fp32, although the step that asks for them runs in bf16."""
     generator = torch.Generator().manual_seed(1)
     y, z = (torch.randn(3, 50, 8, generator=generator) for _ in range(2))
     half, statistics = y.bfloat16(), objective.statistics([z])
-    assert torch.equal(objective(half, z, statistics).total, objective(half.float(), z, statistics).total)
+    expected = objective(half.float(), z, statistics).total
+    with torch.autocast("cpu", torch.bfloat16):
+        in_half = objective.statistics([z])
+        assert torch.equal(objective(half, z, in_half).total, expected)
+    assert all(map(torch.equal, in_half, statistics))
 
 
 def test_micro_batches_share_one_c() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from otherview.atomic import json_lines
+
 
 class Score(NamedTuple):
     """Accuracies are fractions in [0, 1]; `spread` is the standard error of the mean over the n test images."""
@@ -67,3 +69,19 @@ def append_result(folder: Path, scores: Scores) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(scores.as_json()) + "\n")
+
+
+def results_of_run(folder: Path) -> list[dict[str, Any]]:
+    """What was found of a finished run's own encoder; other weights may have been judged with --out here."""
+    summary = folder / "summary.json"
+    ended = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
+    return (
+        []
+        if ended is None
+        else [
+            line
+            for line in json_lines(folder / "results.jsonl")
+            if Path(line.get("weights", "")).suffix != ".safetensors"  # its target is another encoder
+            and all(line.get(name) == ended.get(name) for name in ("config_hash", "steps"))
+        ]
+    )

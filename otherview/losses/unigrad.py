@@ -31,8 +31,9 @@ class UniGrad(NamedTuple):
 @torch.no_grad()
 def correlation(targets: Sequence[Float[Tensor, "*N D"]]) -> Float[Tensor, "D D"]:
     """C of all tokens of a step: the mean of z·zᵀ over the micro-batches handed in and over all ranks, float32."""
-    moments = [_moment(z.flatten(0, -2).float()) for z in targets]
-    return mean_over_ranks(torch.stack(moments).mean(dim=0))
+    with torch.autocast(targets[0].device.type, enabled=False):  # a step's statistics are asked for under autocast
+        moments = [_moment(z.flatten(0, -2).float()) for z in targets]
+        return mean_over_ranks(torch.stack(moments).mean(dim=0))
 
 
 def _moment(z: Float[Tensor, "N D"]) -> Float[Tensor, "D D"]:

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from otherview.atomic import json_lines
 from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import WrongRequest
+from otherview.evaluation.scores import results_of_run
 
 
 class Finished(NamedTuple):
@@ -52,9 +54,10 @@ class Row(NamedTuple):
         return statistics.fmean(run.scores[score] for run in self.runs)
 
     def spread(self, score: str) -> float:
-        """The standard deviation over seeds; of a single run, what its evaluation gave (over test images, or over draws)."""
+        """The standard deviation over seeds; of a single run, and of pixels, which no seed changes, what the evaluation gave
+        (over test images, or over draws)."""
         values = [run.scores[score] for run in self.runs]
-        return statistics.stdev(values) if len(values) > 1 else self.runs[0].errors[score]
+        return statistics.stdev(values) if len(set(values)) > 1 else self.runs[0].errors[score]
 
     def doubt(self, score: str) -> float:
         """The spread, and no less than one evaluation's: few seeds may agree by chance."""
@@ -103,8 +106,7 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     found = {
         f"{score['name']} on {line['test']}": score
-        for line in _lines(folder / "results.jsonl")
-        if Path(line.get("weights", "")).suffix != ".safetensors"  # another encoder's, written here by --out
+        for line in results_of_run(folder)
         for score in (*line["scores"], *line["control"])
     }
     return Finished(
@@ -118,14 +120,8 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
         scores={column: score["value"] for column, score in found.items()},
         errors={column: score["spread"] for column, score in found.items()},
         n={column: score["n"] for column, score in found.items()},
-        curve=[line for line in _lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None],
+        curve=[line for line in json_lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None],
     )
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
@@ -150,8 +146,9 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
         for control, words in CONTROLS.items():
             named = {_judged(score, control, columns): score for score in row.scores if _control_of(score) == control}
             cells = _cells(row, [named.get(column, "") for column in columns])
-            if any(cells) and tuple(cells) not in known:
-                known.add(tuple(cells))
+            values = tuple(cell.split(" ")[0] for cell in cells)  # seeds differ in how often a row has them
+            if any(values) and values not in known:
+                known.add(values)
                 lines.append([f"{row.name}: {words}", str(len(row.runs)), *[""] * 5, *cells])
     return [f"| {' | '.join(cells)} |" for cells in lines]
 

@@ -1,14 +1,11 @@
 """One page over several runs: the table with its spreads, and kNN against images, compute and time."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from otherview.report.comparison import Finished, Row, markdown, notes
-from otherview.report.curves import curve_of
+from otherview.report.comparison import Row, markdown, notes
+from otherview.report.curves import Whole, mean_curve, units
 from otherview.report.page import Chart, Section, Table, write_page
-
-Whole = Callable[[Row, Finished], float]
 
 
 def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, float], *, command: str) -> None:
@@ -19,12 +16,7 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         "A click on a head sorts."
     )
     text = " ".join([text, *(f"{said}." for said in notes(rows))])
-    units: dict[str, Whole] = {
-        "thousand images": lambda _, run: run.images / 1e3,
-        "PFLOP": lambda row, run: gflops[row.name] * run.images / 1e6,
-        "minutes": lambda _, run: run.seconds / 60,
-    }
-    charts = [_chart(rows, unit, whole) for unit, whole in units.items()]
+    charts = [_chart(rows, unit, whole) for unit, whole in units(gflops).items()]
     data = sorted({run.data for row in rows for run in row.runs})
     write_page(
         path,
@@ -54,12 +46,5 @@ def _verdict(rows: Sequence[Row]) -> str:
 
 
 def _chart(rows: Sequence[Row], unit: str, whole: Whole) -> Chart:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        curves = [curve_of(run, whole(row, run)) for run in row.runs if run.curve]
-        if curves and len({len(y) for _, y in curves}) == 1:
-            x, y = (
-                [statistics.fmean(values) for values in zip(*axis, strict=True)] for axis in zip(*curves, strict=True)
-            )
-            series[row.name] = list(zip(x, y, strict=True))
+    series = {row.name: list(zip(*mean, strict=True)) for row in rows if (mean := mean_curve(row, whole))}
     return Chart(f"Against {unit}.", "Online kNN of the mean token (MoCo-v3: cls), the mean over seeds.", unit, series)

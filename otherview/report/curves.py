@@ -3,7 +3,7 @@
 Lines differ by their stroke and marks, so that they can be told apart without colour.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -62,20 +62,14 @@ def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 
 def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
     """Online kNN (mean token) of every row against images, compute and time; faint: single seeds, strong: their mean."""
-    units = (
-        ("thousand images", lambda row, run: run.images / 1e3),
-        ("PFLOP", lambda row, run: gflops[row.name] * run.images / 1e6),
-        ("minutes", lambda row, run: run.seconds / 60),
-    )
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
-    for axes, (unit, whole) in zip(panels, units, strict=True):
+    for axes, (unit, whole) in zip(panels, units(gflops).items(), strict=True):
         for which, row in enumerate(rows):
-            curves = [curve_of(run, whole(row, run)) for run in row.runs if run.curve]
             style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
-            for x, y in curves:
+            for x, y in curves_of(row, whole):
                 axes.plot(x, y, alpha=0.3, **style)
-            if curves and len({len(y) for _, y in curves}) == 1:
-                axes.plot(*np.mean(curves, axis=0), label=row.name, **style)
+            if mean := mean_curve(row, whole):
+                axes.plot(*mean, label=row.name, **style)
         axes.set_xlabel(unit, fontsize=8)
         axes.tick_params(labelsize=7)
     panels[0].set_ylabel("online kNN, mean token (MoCo-v3: cls)", fontsize=8)
@@ -83,7 +77,36 @@ def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
     return figure
 
 
-def curve_of(run: Finished, whole: float) -> tuple[list[float], list[float]]:
-    """Points of a run's curve: the share of its images that had been seen, times the whole; and the kNN of its feature."""
-    last = run.curve[-1]["step"]
-    return [whole * line["step"] / last for line in run.curve], [line[f"knn_{run.token}"] for line in run.curve]
+Curve = tuple[list[float], list[float]]
+Whole = Callable[[Row, Finished], float]
+"""What a whole run took, in some unit."""
+
+
+def units(gflops: Mapping[str, float]) -> dict[str, Whole]:
+    """What learning is drawn against."""
+    return {
+        "thousand images": lambda _, run: run.images / 1e3,
+        "PFLOP": lambda row, run: gflops[row.name] * run.images / 1e6,
+        "minutes": lambda _, run: run.seconds / 60,
+    }
+
+
+def curves_of(row: Row, whole: Whole) -> list[Curve]:
+    """Every seed's curve: the share of its images that had been seen, times the whole; and the kNN of its feature."""
+    return [
+        (
+            [whole(row, run) * line["step"] / run.curve[-1]["step"] for line in run.curve],
+            [line[f"knn_{run.token}"] for line in run.curve],
+        )
+        for run in row.runs
+        if run.curve
+    ]
+
+
+def mean_curve(row: Row, whole: Whole) -> Curve | None:
+    """The mean over seeds, where all were looked at equally often."""
+    curves = curves_of(row, whole)
+    if len({len(y) for _, y in curves}) != 1:
+        return None
+    x, y = np.mean(curves, axis=0).tolist()
+    return x, y

@@ -8,10 +8,10 @@ What was run, is it learning, what it sees, how good it is, what it cost.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from otherview.atomic import json_lines
 from otherview.config import RunConfig, config_hash, load_config
 from otherview.report.page import Chart, Part, Picture, Section, Table, write_page
 from otherview.training.verdict import Monitor
@@ -26,7 +26,7 @@ SHOWN_DIRECTIONS = 1, 2, 4, 8, 16, 32
 def write_run_page(folder: Path) -> Path:
     """Read the folder, write report.html into it; returns its path."""
     config = load_config(folder / "config.yaml")
-    lines, results = _lines(folder / "metrics.jsonl"), _lines(folder / "results.jsonl")
+    lines, results = json_lines(folder / "metrics.jsonl"), json_lines(folder / "results.jsonl")
     summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").exists() else None
     path = folder / "report.html"
     write_page(
@@ -43,16 +43,6 @@ def write_run_page(folder: Path) -> Path:
         ],
     )
     return path
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):  # a line that is being written, or was cut off
-            found.append(json.loads(line))
-    return found
 
 
 def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from otherview.atomic import json_lines
 from otherview.training.verdict import Monitor
 
 
@@ -19,7 +20,7 @@ class Journal:
         if path is not None:
             with path.open("ab") as file:
                 file.truncate(min(length, file.seek(0, os.SEEK_END)))
-            for line in read_journal(path):
+            for line in json_lines(path):
                 self.monitor.see(line)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -41,8 +42,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_json(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

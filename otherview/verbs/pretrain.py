@@ -158,8 +158,8 @@ def _finish(
     config: RunConfig, parts: "Run", ended: "Summary", *, data: str, out: Path, licence: str | None
 ) -> dict[str, Any]:
     """Write the encoders, the verdict and the summary; rank 0 alone."""
+    from otherview.atomic import json_lines
     from otherview.distributed import rank
-    from otherview.training.journal import read_journal
     from otherview.training.verdict import verdict
     from otherview.verbs.weights import card_of
     from otherview.weights.pretrained import save_encoder
@@ -177,7 +177,7 @@ def _finish(
     }
     if rank() != 0:
         return summary
-    summary["verdict"] = verdict(read_journal(out / "metrics.jsonl"))
+    summary["verdict"] = verdict(json_lines(out / "metrics.jsonl"))
     for branch, encoder in parts.learner.encoders.items():
         card = card_of(config, method=config.method.name, branch=branch, steps=ended.steps, licence=licence)
         save_encoder(out / f"{branch}.safetensors", encoder, card)

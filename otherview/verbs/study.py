@@ -16,6 +16,7 @@ from pathlib import Path
 from otherview.atomic import alone_in, write_atomically
 from otherview.config import RunConfig, to_yaml
 from otherview.errors import Stopped, WrongRequest
+from otherview.evaluation.scores import results_of_run
 from otherview.recipes.studies import Study
 from otherview.training.stop import stop_requests
 from otherview.verbs.budget import in_steps
@@ -82,10 +83,10 @@ class Task:
         if not (self.folder / "summary.json").exists():
             words = ["--config", str(self.planned), "--data", plan.data, "--out", str(self.folder), *watch]
             yield [*program, "pretrain", *words, *threads]
-        found, labelled = self.folder / "results.jsonl", (plan.data, plan.test)
+        labelled = plan.data, plan.test
         size = max(self.config.encoder.image_size)
         drawn = f"shapes:{DRAWN[0]}@{size}", f"shapes:{DRAWN[1]}:test@{size}"
-        judged = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
+        judged = results_of_run(self.folder)
         for kind in plan.measures:
             train, test = drawn if kind == "linear-segment" else labelled
             asked = {} if kind == "retrieval" else {"train": train}
@@ -151,7 +152,7 @@ def _tasks_of(study: Study, plan: Plan) -> list[Task]:
 def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
     """The rows in as many steps as the images, or the compute, of the first row pay for.
 
-    A variant of the first row's method keeps the steps of its warm-up; another method has its own share of the run.
+    A variant of the first row's method warms up for as many steps as that row; another method has its own share of the run.
     """
     configs = {row: _sized(config, plan.size) for row, config in configs.items()}
     if plan.equal == "compute":
@@ -161,14 +162,17 @@ def _equal(configs: dict[str, RunConfig], plan: Plan) -> dict[str, RunConfig]:
     else:
         costs = {row: config.batch for row, config in configs.items()}
     first, first_cost = next(iter(configs.values())), next(iter(costs.values()))
-    budget = (plan.steps or first.steps or 1) * first_cost
-    steps = {row: max(1, round(budget / cost)) for row, cost in costs.items()}
-    return {
-        row: in_steps(config, steps[row])
-        if config.method.name == first.method.name
-        else config.model_copy(update={"steps": steps[row]})
-        for row, config in configs.items()
-    }
+    whole = plan.steps or first.steps or 1
+    share = in_steps(first, whole).training.warmup
+
+    def budgeted(config: RunConfig, cost: float) -> RunConfig:
+        steps, training = max(1, round(whole * first_cost / cost)), config.training
+        if config.method.name == first.method.name:
+            warmup = share if steps == whole else min(share * whole / steps, 0.5)
+            training = training.model_copy(update={"warmup": warmup})
+        return config.model_copy(update={"steps": steps, "training": training})
+
+    return {row: budgeted(config, costs[row]) for row, config in configs.items()}
 
 
 def _sized(config: RunConfig, size: int | None) -> RunConfig:

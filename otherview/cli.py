@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from otherview.config import first_line, read_config
+from otherview.config import RunConfig, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.registry import find
 
@@ -130,7 +130,19 @@ def _parse(request: type, verb: str, flags: list[str]) -> Any:
     annotation = get_type_hints(request, include_extras=True)["config"]
     config, rest = _base_config(flags, kind=get_args(annotation)[0], default=DEFAULT_RECIPES.get(verb, DEFAULT_RECIPE))
     request = _with_default_config(request, annotation, config)
-    return tyro.cli(request, args=rest, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
+    parsed = tyro.cli(request, args=rest, prog=f"otherview {verb}", config=(tyro.conf.AvoidSubcommands,))
+    if isinstance(parsed.config, RunConfig):
+        _refuse_unused(parsed.config, rest)
+    return parsed
+
+
+def _refuse_unused(config: RunConfig, flags: list[str]) -> None:
+    """Raise WrongRequest for a flag that decides nothing beside the others: who gives it believes that it does."""
+    for flag in flags:
+        words = f"{flag.partition('=')[0].removeprefix('--').replace('-', '_')}."
+        for name, why in config.unused().items():
+            if flag.startswith("--") and words.startswith(f"{name}."):
+                raise WrongRequest(f"{flag.partition('=')[0]} decides nothing here, as {why}: leave it out")
 
 
 def _with_default_config(request: type, annotation: Any, config: BaseModel) -> type:

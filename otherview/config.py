@@ -43,26 +43,8 @@ class RunConfig(BaseModel):
         """Raise WrongRequest where settings do not fit each other."""
         self.encoder.check()
         self.method.check()
-        rows, columns = self.encoder.grid
-        for name, values in (("mean", self.views.mean), ("std", self.views.std)):
-            if len(values) != self.encoder.channels:
-                raise WrongRequest(
-                    f"views.{name} has {len(values)} values for {self.encoder.channels} channels: "
-                    f"give --views.{name} one per channel; otherview doctor measures them"
-                )
-        if min(self.views.std) <= 0:
-            raise WrongRequest(f"views.std {min(self.views.std)} is not above 0: pixels are divided by it")
-        if self.views.levels and self.views.levels[0] >= self.views.levels[1]:
-            raise WrongRequest(
-                f"views.levels {self.views.levels[0]} {self.views.levels[1]} must rise: black, then white"
-            )
+        self.views.check(channels=self.encoder.channels, grid=self.encoder.grid)
         self._check_parts()
-        hidden = self.views.mask.hidden_of(rows * columns)
-        if not 0 <= hidden < rows * columns:
-            raise WrongRequest(
-                f"views.mask.hidden {hidden} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
-                "so that the encoder sees at least one patch"
-            )
 
     def _check_parts(self) -> None:
         """Raise WrongRequest where the views have what the method does not look at."""
@@ -83,6 +65,25 @@ class RunConfig(BaseModel):
                 f"views.asked {views.asked} leaves no whole image to take the mean of, as method.loss does"
             )
 
+    def unused(self) -> dict[str, str]:
+        """Settings that decide nothing beside the others, by name or by the beginning of their names, and why."""
+        views, method, kind = self.views, self.method, self.views.mask.kind
+        rules = [
+            (method.name in ("mae", "supervised"), f"{method.name} looks at one view", "views.other_colour"),
+            (kind == "none", "views.mask.kind none hides nothing", "views.mask.share", "views.mask.hidden"),
+            (kind in ("none", "random"), f"views.mask.kind {kind} has no blocks", "views.mask.minimum_block"),
+            (views.mask.hidden is not None, "views.mask.hidden says how many", "views.mask.share"),
+            (
+                views.other_crop == "seen",
+                "views.other_crop seen has but one place",
+                "method.relation",
+                "method.overlap_only",
+            ),
+            (self.encoder.positions == "learned", "encoder.positions are learned", "encoder.column_first"),
+        ]
+        found = {name: why for holds, why, *names in rules if holds for name in names}
+        return found | {f"method.{name}": why for name, why in method.unused().items()}
+
     def steps_for(self, images: int) -> int:
         """Optimiser steps of a run over `images` images."""
         return self.steps or max(1, round(self.epochs * (images // self.batch)))
@@ -90,7 +91,7 @@ class RunConfig(BaseModel):
     def warnings(self) -> list[str]:
         """What is allowed but known to go wrong, with what to change."""
         rows, columns = self.encoder.grid
-        found = self.method.warnings(tokens=self.batch * rows * columns)
+        found = self.method.warnings(images=self.batch, patches=rows * columns)
         for branch in ("seen_colour", "other_colour"):
             colour = getattr(self.views, branch)
             if colour.blur_probability > 0 and colour.blur_sigma[1] > self.encoder.patch_size / 2:

@@ -39,6 +39,13 @@ def wrong(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (("--data", "shapes:99", "--encoder.heads", "3"), ["heads 3", "width 128"]),
         (("--data", "shapes:99", "--knn-bank", "shapes:9"), ["--knn-test"]),
         (("--data", "shapes:99", "--threads", "0"), ["--threads 0"]),
+        (("--data", "shapes:99", "--method.temperature=0.5"), ["--method.temperature decides nothing", "info_nce"]),
+        (
+            ("--data", "shapes:99", "--recipe", "mae_pico_32", "--views.other-colour.blur-sigma", "1", "2"),
+            ["--views.other-colour.blur-sigma decides nothing", "mae looks at one view"],
+        ),
+        (("--data", "shapes:99", "--views.crop-share", "1", "0.5"), ["crop_share 1 0.5"]),
+        (("--data", "shapes:99", "--views.mask.minimum-block", "50"), ["minimum_block 50", "1 … 49"]),
     ],
 )
 def test_wrong_requests(otherview: Callable, tmp_path: Path, flags: tuple[str, ...], said: list[str]) -> None:

@@ -25,7 +25,7 @@ from otherview.report.comparison import compare, markdown, notes, table
 from otherview.report.comparison_page import write_comparison_page
 from otherview.report.curves import mean_curve
 from otherview.verbs.compare import Compare, _command
-from otherview.verbs.study import Plan, tasks_of
+from otherview.verbs.study import MEASURES, Plan, tasks_of
 
 
 def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_pico_32", steps: int = 100) -> Path:
@@ -349,7 +349,7 @@ def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_pat
         "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
     }  # fmt: skip
     for left, about in ((0, protocol), (1, protocol | {"epochs": 6.0})):
-        line = {"scores": [{"name": "finetune_encoder (shown 1)"}], **about}
+        line = {"scores": [{"name": MEASURES["finetune"]}], **about}
         (task.folder / "results.jsonl").write_text(json.dumps(line) + "\n")
         assert len([*task.commands(plan)]) == left
 

@@ -99,7 +99,7 @@ def test_the_verb_learns_from_few_and_says_so(tmp_path: Path, result_of: Callabl
     ]
     result = result_of(*words, "--shares", "0.1", "--shots", "1", "--shown", "1", "--draws", "2", "--out", tmp_path)
     names = [score["name"] for score in result["scores"]]
-    told = "(shown 1, draws 2)"  # what is otherwise than by default stands in the name
+    told = "(draws 2, shown 1)"  # what is otherwise than by default stands in the name
     given = [(kind, draw) for kind in ("mean", "cls") for draw in ("10 %", "1 shots")]
     assert names == [f"few_shot_encoder_{kind} ({draw}) {told}" for kind, draw in given]
     control = {score["name"]: score["value"] for score in result["control"]}

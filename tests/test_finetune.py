@@ -175,7 +175,9 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
 ) -> None:
     whole = result_of(*WORDS, "--out", tmp_path / "whole")
     names = [score["name"] for score in (*whole["scores"], *whole["control"])]
-    assert names == [f"finetune_{name}{top} (shown 1)" for name in ("encoder", "untrained") for top in ("", "_top5")]
+    assert names == [
+        f"finetune_{name}{top} (epochs 5, shown 1)" for name in ("encoder", "untrained") for top in ("", "_top5")
+    ]
     assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())

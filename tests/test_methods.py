@@ -74,7 +74,11 @@ def small(recipe: str, part: str | None = None) -> RunConfig:
 
 
 def learner_and_batch(recipe: str, part: str | None = None, count: int = 6) -> tuple[Learner, Any]:
-    config = small(recipe, part)
+    return made(small(recipe, part), count)
+
+
+def made(config: RunConfig, count: int) -> tuple[Learner, Any]:
+    """The learner of a config, and drawn images as it sees them."""
     config.check()
     learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
     source = Shapes(count)
@@ -106,6 +110,57 @@ def test_a_step_of_every_method_and_part(recipe: str, part: str | None) -> None:
         assert parameter.grad is None or bool(parameter.grad.any()) == first, name
     grouped = [p for group in learner.parameter_groups(0.05) for p in group["params"]]
     assert {id(p) for p in grouped} == {id(p) for p in learner.parameters() if p.requires_grad}
+
+
+def exchanged(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The config with settings exchanged by their names."""
+    content = config.model_dump()
+    for name, value in changes.items():
+        *rooms, last = name.split(".")
+        room = content
+        for one in rooms:
+            room = room[one]
+        room[last] = value
+    return RunConfig.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "beside", "changes"),
+    [
+        ("mae", {}, {"views.other_colour.jitter_probability": 0.1, "views.other_colour.solarise_probability": 1.0}),
+        ("supervised", {}, {"views.other_colour.gray_probability": 1.0}),
+        ("siamese_im", {}, {"method.temperature": 9.0, "method.global_weight": 9.0, "method.dense_weight": 9.0}),
+        ("siamese_im", {"method.loss": "info_nce"}, {"method.negative_weight": 9.0}),
+        (
+            "siamese_im",
+            {"method.target": "pixels"},
+            {"method.momentum": 0.5, "method.momentum_schedule": "constant", "method.negative_weight": 9.0},
+        ),
+        ("siamese_im", {"method.momentum_schedule": "none"}, {"method.momentum": 0.5}),
+        ("siamese_im", {"method.projector_depth": 0}, {"method.projector_norm": "layer"}),
+        (
+            "siamese_im",
+            {"views.mask.kind": "none"},
+            {"views.mask.share": 0.2, "views.mask.hidden": 3, "views.mask.minimum_block": 9},
+        ),
+        ("siamese_im", {"views.mask.kind": "random"}, {"views.mask.minimum_block": 9}),
+        ("siamese_im", {"views.mask.hidden": 20}, {"views.mask.share": 0.9}),
+        ("siamese_im", {"views.other_crop": "seen"}, {"method.relation": "untold"}),
+        ("siamese_im", {"views.other_crop": "seen"}, {"method.overlap_only": True}),
+        ("siamese_im", {"encoder.positions": "learned"}, {"encoder.column_first": True}),
+    ],
+)
+def test_what_is_called_unused_decides_nothing(recipe: str, beside: dict[str, Any], changes: dict[str, Any]) -> None:
+    config = exchanged(small(f"{recipe}_pico_32"), beside)
+    for name in changes:
+        assert any(f"{name}.".startswith(f"{unused}.") for unused in config.unused()), name
+    losses: list[torch.Tensor] = []
+    for one in (config, exchanged(config, changes)):
+        learner, batch = made(one, 6)
+        for parameter in learner.parameters():
+            parameter.data.add_(0.01)  # a target has something to follow
+        losses.append(learner.train()(batch, learner.prepare([batch], 0.1), 0).total)
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize(("recipe", "step"), [("moco_v3_quick_32", 0.01), ("moco_v3_pico_32", 0.005)])

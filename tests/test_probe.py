@@ -158,7 +158,7 @@ def test_the_verb_trains_resumes_and_refuses(tmp_path: Path, result_of: Callable
     result = result_of(*WORDS, "--epochs", "6", "--rates", "0.1", "3", "--shown", "1", "--out", out)
     names = [score["name"] for score in (*result["scores"], *result["control"])]
     assert names == [
-        f"probe_{name} (rate {rate}) (shown 1)" for name in ("encoder", "untrained") for rate in ("0.1", "3")
+        f"probe_{name} (rate {rate}) (epochs 6, shown 1)" for name in ("encoder", "untrained") for rate in ("0.1", "3")
     ]
     assert [score["value"] for score in result["scores"]] == [score["value"] for score in result["control"]]
     assert result["batch"] == 20 and json.loads((out / "results.jsonl").read_text())["epochs"] == 6

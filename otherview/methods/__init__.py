@@ -1,1 +1,1 @@
-"""One file, one paper: Siamese Image Modeling."""
+"""One file, one paper: Siamese Image Modeling and what it is compared with."""

@@ -15,8 +15,12 @@ class _Method(BaseModel):
     def check(self) -> None:
         """Raise WrongRequest where sizes do not fit each other."""
 
-    def warnings(self, *, tokens: int) -> list[str]:
-        """What is allowed but known to go wrong with `tokens` target tokens a step, with what to change."""
+    def unused(self) -> dict[str, str]:
+        """Settings that decide nothing beside the others, and why."""
+        return {}
+
+    def warnings(self, *, images: int, patches: int) -> list[str]:
+        """What is allowed but known to go wrong with so many images a step of so many patches, with what to change."""
         return []
 
     def _check_width(self, part: str) -> None:
@@ -77,7 +81,20 @@ class SiameseIMSettings(_Method):
                 f"method.overlap_only needs method.loss dense, not {self.loss}: means and keys have no place"
             )
 
-    def warnings(self, *, tokens: int) -> list[str]:
+    def unused(self) -> dict[str, str]:
+        pixels, loss = self.target == "pixels", self.loss
+        rules = [
+            (pixels, "method.target pixels does not move", "momentum", "momentum_schedule"),
+            (pixels, "method.target pixels cannot collapse", "negative_weight"),
+            (loss == "info_nce", "method.loss info_nce has negatives of its own", "negative_weight"),
+            (loss != "info_nce", f"method.loss is {loss}, not info_nce", "temperature"),
+            (loss != "global_dense", f"method.loss is {loss}, not global_dense", "global_weight", "dense_weight"),
+            (self.momentum_schedule == "none", "method.momentum_schedule none has none", "momentum"),
+            (self.projector_depth == 0, "method.projector_depth 0 has no norm", "projector_norm"),
+        ]
+        return {name: why for holds, why, *names in rules if holds for name in names}
+
+    def warnings(self, *, images: int, patches: int) -> list[str]:
         found = []
         width, weight = self.head_width, self.negative_weight
         if self.target == "pixels" or self.loss == "info_nce":
@@ -87,9 +104,11 @@ class SiameseIMSettings(_Method):
                 f"method.negative_weight {weight} × method.head_width {width} = {weight * width:.2g} is under 8: "
                 f"targets may collapse to a few directions; use --method.negative-weight {15 / width:.2g}"
             )
+        means = self.loss in ("global", "global_dense")
+        tokens, what = (images, "mean tokens") if means else (images * patches, "patches")
         if tokens < 4 * width:
             found.append(
-                f"{tokens:,} patches a step are under 4 × method.head_width {width}: too few tokens for C; "
+                f"{tokens:,} {what} a step are under 4 × method.head_width {width}: too few tokens for C; "
                 f"use {4 * width / tokens:.1f} times the --batch"
             )
         return found
@@ -100,7 +119,8 @@ class MAESettings(_Method):
 
     name: Literal["mae"] = "mae"
     decoder_width: int = Field(default=512, ge=4)
-    decoder_depth: int = Field(default=8, ge=0)
+    decoder_depth: int = Field(default=8, ge=1)
+    """Blocks; without any, nothing that is seen would reach what is hidden."""
     decoder_heads: int = Field(default=16, ge=1)
 
     def check(self) -> None:

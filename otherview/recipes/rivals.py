@@ -23,7 +23,7 @@ def mae_vit_b16() -> RunConfig:
         recipe="mae_vit_b16",
         encoder=EncoderSettings(final_norm=True, train_patch_embedding=True, column_first=True),
         method=MAESettings(),
-        views=ViewSettings(crop_share=(0.2, 1.0), seen_colour=PLAIN, mask=MaskSettings(kind="random", hidden=147)),
+        views=ViewSettings(crop_share=(0.2, 1.0), seen_colour=PLAIN, mask=MaskSettings(kind="random", share=0.75)),
         training=TrainingSettings(lr_per_256=1.5e-4, clip_norm=None),
     )
 
@@ -56,7 +56,7 @@ def mae_pico_32() -> RunConfig:
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
-    views = pico.views.model_copy(update={"seen_colour": PLAIN, "mask": MaskSettings(kind="random", hidden=48)})
+    views = pico.views.model_copy(update={"seen_colour": PLAIN, "mask": MaskSettings(kind="random", share=0.75)})
     method = MAESettings(decoder_width=128, decoder_depth=2, decoder_heads=4)
     changed = {"recipe": "mae_pico_32", "encoder": encoder, "views": views, "method": method}
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})

@@ -92,7 +92,7 @@ def siamese_im_quick_32() -> RunConfig:
     expected  CIFAR-10 kNN .487 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
     """
     pico = siamese_im_pico_32()
-    views = pico.views.model_copy(update={"mask": MaskSettings(hidden=21, minimum_block=4)})
+    views = pico.views.model_copy(update={"mask": MaskSettings(share=1 / 3, minimum_block=4)})
     heads = {"head_width": 64, "negative_weight": 0.24, "momentum_schedule": "constant"}
     method = pico.method.model_copy(update=heads)
     training = pico.training.model_copy(update={"warmup": 0.1})
@@ -123,7 +123,7 @@ def _small_views() -> ViewSettings:
         crop_share=(0.2, 1.0),
         seen_colour=colour,
         other_colour=colour.model_copy(update={"solarise_probability": 0.2}),
-        mask=MaskSettings(hidden=38, minimum_block=4),
+        mask=MaskSettings(share=0.6, minimum_block=4),
     )
 
 

@@ -105,9 +105,9 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
             "nothing hidden": {"views": {"mask": NOTHING_HIDDEN}},
             "single patches": {"views": {"mask": {"kind": "random"}}},
             "uniform blocks": {"views": {"mask": {"kind": "uniform"}}},
-            "a third hidden": {"views": {"mask": {"hidden": 21}}},
-            "three fifths hidden": {"views": {"mask": {"hidden": 38}}},
-            "four fifths hidden": {"views": {"mask": {"hidden": 51}}},
+            "a third hidden": {"views": {"mask": {"share": 1 / 3}}},
+            "three fifths hidden": {"views": {"mask": {"share": 0.6}}},
+            "four fifths hidden": {"views": {"mask": {"share": 0.8}}},
         },
     ),
     "loss": (
@@ -115,6 +115,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
         {
             "global alone": {"method": {"loss": "global"}},
             "global and dense": {"method": {"loss": "global_dense"}},
+            "random start": {"method": {"predictor_start": "random"}},
             "info nce": {"method": {"loss": "info_nce", "predictor_start": "random"}},
             "overlap only": {"method": {"overlap_only": True}},
         },
@@ -171,8 +172,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
-    _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"hidden": 38}}}}),
-    _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", hidden=32)}}}),
+    _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"share": 0.6}}}}),
+    _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", share=0.5)}}}),
     _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),
     _trials("supervised", {"no colour": {"views": {"seen_colour": PLAIN}}}),
     *(

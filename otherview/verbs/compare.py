@@ -62,6 +62,12 @@ class Compare(Request):
     """Also draw kNN against images, compute and time here: *.png or *.svg."""
 
 
+STUDIED = (
+    "data", "test", "out", "rows", "seeds", "equal", "steps", "size", "measures", "allow_shared", "at_once", "threads",
+)  # fmt: skip
+"""Flags that tell how a study is run."""
+
+
 def run(request: Compare) -> dict[str, Any]:
     """The verb."""
     if request.study == "list":
@@ -78,6 +84,9 @@ def run(request: Compare) -> dict[str, Any]:
         check_written(request.csv, flag="--csv")
     if request.study and request.folders:
         raise WrongRequest("--study makes its own runs: give either folders or --study")
+    for field in dataclasses.fields(request):
+        if not request.study and field.name in STUDIED and getattr(request, field.name) != field.default:
+            raise WrongRequest(f"--{field.name.replace('_', '-')} is for --study, and there is none: leave it out")
     folders = _studied(request) if request.study else {resolved(folder): _shipped(folder) for folder in request.folders}
     if not folders:
         raise WrongRequest("nothing to compare: give run folders, or --study NAME (--study list lists them)")

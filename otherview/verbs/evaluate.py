@@ -105,7 +105,7 @@ def knn(
 
     from otherview.evaluation.frozen import Protocol
 
-    request = Classified(weights=str(weights), train=train, test=test, **options)
+    request = Knn(weights=str(weights), train=train, test=test, k=ks, temperature=temperatures, **options)
     settings = {"k": ks, "temperature": temperatures} if several else {"k": ks[0], "temperature": temperatures[0]}
     return _evaluate(weights, request, protocol=Protocol("knn", settings, classify, least_images=max(ks)))
 
@@ -120,7 +120,7 @@ def linear(weights: "str | Path | Subject", *, train: str, test: str, strength: 
 
     from otherview.evaluation.frozen import Protocol
 
-    request = Classified(weights=str(weights), train=train, test=test, **options)
+    request = Linear(weights=str(weights), train=train, test=test, strength=strength, **options)
     return _evaluate(weights, request, protocol=Protocol("linear", {"strength": strength}, classify))
 
 

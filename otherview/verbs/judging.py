@@ -157,7 +157,7 @@ def finish(
     `found` has the scores of "encoder" and, after it, of what stands beside; `known` is what the weights say of themselves.
     """
     weights = Path(request.weights)
-    unusual = _unusual(request, about)
+    unusual = _unusual(request)
     found = {name: [score._replace(name=score.name + unusual) for score in scores] for name, scores in found.items()}
     named = {name: getattr(request, name) for name in ("allow_shared", "block") if getattr(request, name, None)}
     asked = {"weights": str(weights), **about, **named, "device": str(resolve_device(request.device))}
@@ -170,19 +170,22 @@ def finish(
     return result
 
 
-USUAL = {"k": 20, "temperature": 0.07, "strength": 1e-4, "shown": 0.875, "draws": 3, "draws_seed": 0, "views_seed": 0}
+NAMED = (
+    "block", "train_images", "test_images", "k", "temperature", "strength", "shown", "draws", "seed", "epochs", "batch", "rate",
+)  # fmt: skip
+"""Flags that stand in the names of scores where they are not the defaults, so that one name is one protocol."""
 
 
-def _unusual(request: Judging, about: Mapping[str, Any]) -> str:
-    """Words for what a protocol has otherwise than by default, so that scores of one name are of one protocol."""
-    words = [
-        f"{field.name.replace('_', ' ')} {value:,}"
-        for field in fields(request)
-        if field.name in ("block", "train_images", "test_images")
-        and (value := getattr(request, field.name)) not in (None, field.default)
-    ]
-    changed = {name: about[name] for name, usual in USUAL.items() if about.get(name, usual) != usual}
-    words += [f"{name} {value:g}" for name, value in changed.items() if not isinstance(value, tuple)]
+def _unusual(request: Judging) -> str:
+    """Words for what a protocol has otherwise than by default."""
+    words: list[str] = []
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name in NAMED and value not in (None, field.default):
+            values = value if isinstance(value, tuple) else (value,)
+            if len(values) == 1:  # scores of several values are named by each
+                word = f"{values[0]:{',' if isinstance(values[0], int) else 'g'}}"
+                words.append(f"{field.name.replace('_', ' ')} {word}")
     return f" ({', '.join(words)})" if words else ""
 
 

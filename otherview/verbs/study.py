@@ -32,7 +32,7 @@ MEASURES = {
     "few-shot": "few_shot_encoder_mean (1 %) (shown 1)",
     "linear-segment": "linear_segment_encoder_miou",
     "retrieval": "retrieval_encoder",
-    "finetune": "finetune_encoder (shown 1)",
+    "finetune": "finetune_encoder (epochs 5, batch 128, rate 0.004, shown 1)",
 }
 """Verbs of `evaluate` that a study may ask, by the first score of the protocol that it asks for."""
 PROTOCOL: dict[str, dict[str, float | str]] = {

@@ -1,8 +1,11 @@
 """The settings of views: torch-free, validated, and the defaults are the paper's (specification 1.1 and 1.2)."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from otherview.errors import WrongRequest
 
 
 class ColourSettings(BaseModel):
@@ -34,18 +37,20 @@ class MaskSettings(BaseModel):
     kind: Literal["blockwise", "random", "uniform", "none"] = "blockwise"
     """blockwise: BEiT-style blocks (the paper); random: single patches; uniform: blocks rolled so that every patch is
     hidden equally often; none: the online encoder sees everything."""
+    share: float = Field(default=118 / 196, ge=0, lt=1)
+    """Of all patches, so many are hidden, rounded."""
     hidden: int | None = None
-    """How many patches are hidden; default: the paper's share, round(118/196 of all patches)."""
+    """How many patches are hidden, instead of a share."""
     count: int = Field(default=1, ge=1)
     """Masks per image: the seen view goes through the online encoder under each, against one and the same target."""
-    minimum_block: int | None = None
+    minimum_block: int | None = Field(default=None, ge=1)
     """Smallest block in patches; default: round(16/196 of all patches), at least 4."""
 
     def hidden_of(self, patches: int) -> int:
         """The number of hidden patches on a grid of `patches`."""
         if self.kind == "none":
             return 0
-        return round(118 / 196 * patches) if self.hidden is None else self.hidden
+        return round(self.share * patches) if self.hidden is None else self.hidden
 
     def minimum_block_of(self, patches: int) -> int:
         """The smallest block on a grid of `patches`."""
@@ -76,6 +81,53 @@ class ViewSettings(BaseModel):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def check(self, *, channels: int, grid: tuple[int, int]) -> None:
+        """Raise WrongRequest for ranges that are none, and for what does not fit images of so many channels and patches."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise WrongRequest(
+                    f"views.{name} has {len(values)} values for {channels} channels: "
+                    f"give --views.{name} one per channel; otherview doctor measures them"
+                )
+        if min(self.std) <= 0:
+            raise WrongRequest(f"views.std {min(self.std)} is not above 0: pixels are divided by it")
+        if self.levels and self.levels[0] >= self.levels[1]:
+            raise WrongRequest(f"views.levels {self.levels[0]} {self.levels[1]} must rise: black, then white")
+        self._check_ranges()
+        self._check_mask(*grid)
+
+    def _check_ranges(self) -> None:
+        """The smaller first, above 0; of a crop's share of the image, up to 1."""
+        for name, (low, high), most in (
+            ("crop_share", self.crop_share, 1.0),
+            ("crop_aspect", self.crop_aspect, math.inf),
+            ("seen_colour.blur_sigma", self.seen_colour.blur_sigma, math.inf),
+            ("other_colour.blur_sigma", self.other_colour.blur_sigma, math.inf),
+        ):
+            if not 0 < low <= high <= most:
+                raise WrongRequest(f"views.{name} {low:g} {high:g} is no range above 0{' and up to 1' * (most == 1)}")
+
+    def _check_mask(self, rows: int, columns: int) -> None:
+        hidden, block = self.mask.hidden_of(rows * columns), self.mask.minimum_block_of(rows * columns)
+        if not 0 <= hidden < rows * columns:
+            raise WrongRequest(
+                f"views.mask.hidden {hidden} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
+                "so that the encoder sees at least one patch"
+            )
+        if (
+            self.mask.kind in ("blockwise", "uniform")
+            and self.mask.minimum_block
+            and block > (rows - 1) * (columns - 1)
+        ):
+            raise WrongRequest(
+                f"views.mask.minimum_block {block} is more than a block of {rows}×{columns} patches can have: "
+                f"give 1 … {(rows - 1) * (columns - 1)}"
+            )
+        if self.mask.kind == "none" and self.mask.count > 1:
+            raise WrongRequest(
+                f"views.mask.count {self.mask.count} of kind none are as many copies of one view: give 1"
+            )
 
     def unasked_of(self, patches: int) -> int:
         """How many of the other view's patches are not predicted."""

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from otherview.config import RunConfig, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.recipes.registry import find
+from otherview.training.launch import adopt_slurm, launched_rank
 
 VERBS = {
     "demo": ("demo", "Demo", "pre-train, evaluate and report on built-in images, in minutes, with no network"),
@@ -79,6 +80,7 @@ def main() -> None:
 def dispatch(words: list[str]) -> int:
     """Run one command line; returns the exit status."""
     debug = "--debug" in words
+    adopt_slurm()  # before anything asks how many processes there are
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -100,6 +102,8 @@ def dispatch(words: list[str]) -> int:
 def _say(message: object, status: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    if status == 2 and launched_rank() > 0:  # every process of a job refuses the same
+        return status
     print(f"otherview: {message}", file=sys.stderr)
     return status
 
@@ -109,18 +113,9 @@ def _run(verb: str, flags: list[str]) -> int:
     module = importlib.import_module(f"otherview.verbs.{module_name}")
     request = _parse(getattr(module, request_name), verb, flags)
     result: dict[str, Any] = module.run(request)
-    if _speaks():
+    if launched_rank() == 0:
         print(json.dumps(result) if request.json else "\n".join(module.show(result)))
     return 0
-
-
-def _speaks() -> bool:
-    """Rank 0 alone speaks; a run without torch is alone."""
-    if "torch" not in sys.modules:
-        return True
-    from otherview.distributed import rank
-
-    return rank() == 0
 
 
 def _parse(request: type, verb: str, flags: list[str]) -> Any:

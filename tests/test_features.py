@@ -263,6 +263,15 @@ def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
         evaluate.knn(judged, train="shapes:80", test="shapes:40:test", block=4)
 
 
+def test_a_timm_model_without_cls_has_blocks_too() -> None:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0, "class_token": False, "global_pool": "avg"}
+    judged = subject_of(timm.create_model("vit_tiny_patch16_224", **sizes), size=(32, 32))
+    with torch.no_grad():
+        for images in (torch.randn(1, 3, 32, 32), torch.randn(2, 3, 32, 32)):
+            assert judged.encoder(images, block=2).sequence.shape == (len(images), 16, 192)
+
+
 def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
     tokens = subject_of(Plain(), patch_size=16, name="plain", **WANTED)  # pyright: ignore[reportArgumentType]
     pooled = subject_of(Pooled(), **WANTED)  # pyright: ignore[reportArgumentType]
@@ -273,6 +282,8 @@ def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
     assert [score.name for score in found["plain"].scores] == ["linear_encoder_mean", "linear_encoder_cls"]
     assert [score.name for score in found["Pooled"].scores] == ["linear_encoder_mean"]
     values = {score.value for one in found.values() for score in one.scores}
+    probed = evaluate.probe(pooled, train="shapes:80", test="shapes:40:test", epochs=1, out=tmp_path)
+    assert len(probed.scores) == 1
     assert len(values) == 1  # the same mean colour, by three ways
     assert [score.name for score in found["plain"].control] == ["linear_pixels"]
     assert evaluate.linear_segment(tokens, train="shapes:40", test="shapes:20:test").scores

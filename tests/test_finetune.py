@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from otherview.atomic import json_lines
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
@@ -22,7 +23,6 @@ from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
-from otherview.training.journal import read_journal
 from otherview.training.schedule import rate_at
 from otherview.training.settings import TrainingSettings
 from otherview.verbs.weights import load_encoder
@@ -80,6 +80,14 @@ def test_rates_by_layer_are_timms() -> None:
             assert ours[id(mine[name])]["weight_decay"] == known[id(value)]["weight_decay"], name
     assert ours[id(mine["cls_token"])]["weight_decay"] == 0
     assert [layer_of(f"blocks.{k}.norm1.weight", last=5) for k in range(4)] == [1, 2, 3, 4]
+
+
+def test_positions_stay_fixed() -> None:
+    settings = SMALL.model_copy(update={"positions": "learned"})
+    head = ClassHead(settings.width, 7)
+    tuned = FineTune(encoder=Encoder(settings), head=head, views=LabelledViews(VIEW), seed=0, by=NOTHING)
+    fixed = [name for name, value in tuned.named_parameters() if not value.requires_grad]
+    assert fixed == ["encoder.vit.pos_embed"]
 
 
 def test_what_is_drawn_depends_on_seed_and_progress_alone() -> None:
@@ -210,7 +218,7 @@ def test_two_processes_fine_tune_as_one_does_ranks(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(" steps of 20 images") == 1  # one rank speaks
         assert len((tmp_path / name / "results.jsonl").read_text().splitlines()) == 1
-    journals = [read_journal(tmp_path / name / "finetune/metrics.jsonl") for name in ("one", "two")]
+    journals = [json_lines(tmp_path / name / "finetune/metrics.jsonl") for name in ("one", "two")]
     pairs = [(one, two) for one, two in zip(*journals, strict=True) if "loss" in one]
     assert pairs
     for one, two in pairs:

@@ -43,9 +43,12 @@ def test_links_are_followed_once_and_loops_end(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_zip_bomb_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = zipped(tmp_path / "bomb.zip", {"a.png": bytes(10_000_000)})
+    flat = b"P5 3000 3000 255\n" + bytes(9_000_000)  # an image like any other, if one may be that large
+    path = zipped(tmp_path / "bomb.zip", {"a.ppm": flat})
+    assert path.stat().st_size < 100_000
+    assert picture_of(open_source(str(path)), 0).height == 3000
     monkeypatch.setattr("otherview.data.packed.LARGEST_IMAGE", 1_000_000)
-    with pytest.raises(BrokenImage, match=r"a\.png"):
+    with pytest.raises(BrokenImage, match=r"a\.ppm: 9,000,017 bytes for one image"):
         picture_of(open_source(str(path)), 0)
 
 

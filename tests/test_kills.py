@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from otherview.atomic import json_lines
 from otherview.errors import WrongRequest
-from otherview.training.journal import read_journal
-from otherview.verbs.run_folder import only_writer
+from otherview.recipes.registry import find
+from otherview.verbs.run_folder import only_writer, prepare_folder
 from tests.processes import as_a_user
 from tests.test_training import SMALL, identical
 
@@ -68,7 +70,7 @@ def survives(tmp_path: Path, *, kills: int) -> None:
 def written(run: Path) -> list[list[object]]:
     """What the journal says of every step, without the times."""
     keep = ("step", "loss", "grad_norm", "effective_rank", "lr")
-    return [[line[name] for name in keep] for line in read_journal(run / "metrics.jsonl") if "loss" in line]
+    return [[line[name] for name in keep] for line in json_lines(run / "metrics.jsonl") if "loss" in line]
 
 
 WRITER = """
@@ -84,12 +86,16 @@ with only_writer(Path(sys.argv[1])):
 
 
 def test_a_folder_has_one_writer_and_is_free_once_it_was_killed_kill(tmp_path: Path) -> None:
+    fresh = partial(prepare_folder, tmp_path, find("siamese_im_pico_32").make(), data="a", images=100, fresh=True)
+    fresh()
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     worker = int(writer.stdout.readline())
     try:
         with pytest.raises(WrongRequest, match="being written by another run"), only_writer(tmp_path):
             pass
+        with pytest.raises(WrongRequest, match="being written by another run"):
+            fresh()
         writer.kill()
         writer.wait()
         with only_writer(tmp_path):  # though a worker of the killed run still has the file open

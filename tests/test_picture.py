@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from otherview.data.decode import MOST_PIXELS
-from otherview.data.levels import Decoding
+from otherview.data.levels import RGB, Decoding
 from otherview.data.picture import open_picture
 from otherview.errors import BrokenImage
 from otherview.geometry import Crop
@@ -74,6 +74,10 @@ def test_sixteen_bit_colour_keeps_its_range(tmp_path: Path) -> None:
         assert seen(data, levels=(0.0, 4000.0))[0, 0].tolist() == [255, 16, 255]
     assert cv2.imwrite(str(tmp_path / "alpha.png"), np.zeros((3, 4, 4), np.uint16))
     assert (seen((tmp_path / "alpha.png").read_bytes()) == 255).all()
+    written = io.BytesIO()
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(written, "PNG")
+    for decoding in (RGB, Decoding(1)):
+        assert (open_picture(written.getvalue(), "a", decoding).decode() == 255).all()
 
 
 def test_signed_values_need_levels() -> None:

@@ -1,6 +1,7 @@
 """Corruptions that repeat and grow, mCE by hand, timm's subsets, and the verb on a classifier."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from otherview.evaluation.robustness import (
     places_of,
     subset_classes,
 )
-from otherview.verbs.robustness import robustness
+from otherview.verbs.robustness import _scores, robustness
 
 LOOK = Look((32, 32), (0.0,) * 3, (1 / 255,) * 3)
 
@@ -83,6 +84,17 @@ def test_timms_subsets_are_the_published_ones() -> None:
 
 
 DIGESTS = ["ff8c384504d3", "354baa0a4656"]
+
+
+def test_errors_are_of_images_not_of_answers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    right = {name: torch.rand(1000, 5, generator=generator) < 0.5 for name in CORRUPTIONS}
+    *single, mean = _scores("encoder", right)
+    assert single[0].spread == pytest.approx(0.5 / math.sqrt(5 * 1000), rel=0.1)
+    assert mean.spread == pytest.approx(0.5 / math.sqrt(75 * 1000), rel=0.1)  # independent answers of every image
+    alike = _scores("encoder", dict.fromkeys(CORRUPTIONS, right["fog"]))
+    assert alike[-1].spread == pytest.approx(alike[0].spread)
+    assert _scores("encoder", {"fog": right["fog"][:1]})[0].spread == 0
 
 
 @pytest.mark.slow

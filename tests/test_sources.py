@@ -13,6 +13,7 @@ from PIL import Image
 
 from otherview.data import files
 from otherview.data.annotated import CocoImages, LabelledPixels
+from otherview.data.hub import TorchvisionImages
 from otherview.data.index import cache_folder
 from otherview.data.packed import MOST_OPEN
 from otherview.data.picture import picture_of
@@ -270,6 +271,19 @@ def test_torchvision_from_a_local_copy() -> None:
     for wrong, said in (("Mnist", "no dataset 'Mnist'"), ("MNIST:val", "splits train and test")):
         with pytest.raises(WrongRequest, match=said):
             open_source(f"torchvision:{wrong}")
+
+
+def test_torchvision_s_datasets_may_decode_late(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.new("CMYK", (4, 3)).save(whole, "JPEG")
+    (tmp_path / "cmyk.jpg").write_bytes(whole.getvalue())
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "long.jpg")
+    (tmp_path / "long.jpg").write_bytes((tmp_path / "long.jpg").read_bytes()[:-300])
+    source = TorchvisionImages([(Image.open(tmp_path / name), 0) for name in ("cmyk.jpg", "long.jpg")], "Late:train")
+    assert picture_of(source, 0).height == 3
+    with pytest.raises(BrokenImage, match=r"Late:train\[1\]: image file is truncated"):
+        source.read(1)
 
 
 def test_an_index_is_made_once_and_again_after_a_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

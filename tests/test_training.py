@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_map
 
 from otherview.atomic import json_lines
 from otherview.bench.flops import random_batch
+from otherview.errors import WrongRequest
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
 from otherview.training.journal import Journal
 from otherview.training.schedule import warmup_cosine
 from otherview.training.verdict import verdict
+from otherview.verbs.run_folder import prepare_folder
 from tests.processes import as_a_user
 
 SMALL = (
@@ -116,6 +118,16 @@ def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_its_own_images(tmp_path: Path) -> None:
+    config, out = find("siamese_im_pico_32").make(), tmp_path / "run"
+    for data, said in (("a", []), ("a", []), ("b", ["this run began on a; --data b has as many images"])):
+        _, lines = prepare_folder(out, config, data=data, images=100, fresh=False)
+        assert len(lines) == len(said) and all(map(str.startswith, lines, said))
+    with pytest.raises(WrongRequest, match="a run on the 100 images of a, and --data a has 101"):
+        prepare_folder(out, config, data="a", images=101, fresh=False)
+    assert prepare_folder(out, config, data="a", images=101, fresh=True)[0] == "new"
+
+
 def test_a_finished_run_says_so_and_another_setting_is_refused(undisturbed: Path, otherview: Callable) -> None:
     again = otherview(*SMALL, "--out", undisturbed)
     assert again.returncode == 0 and "finished" in again.stderr

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from otherview.atomic import json_lines
 from otherview.config import load_config
 from otherview.errors import WrongRequest
 from otherview.losses.unigrad import correlation, dead_channels, unigrad
 from otherview.recipes.registry import find
 from otherview.training.checkpoint import load_checkpoint, save_checkpoint
-from otherview.training.journal import read_journal
 from otherview.training.verdict import EARLY_STEPS, Monitor
 from otherview.verbs.budget import in_steps, seconds_of
 from tests.test_training import SMALL
@@ -92,7 +92,7 @@ def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, t
     done = otherview(*flags, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "collapsing since step" in done.stderr.splitlines()[-1]
-    told = [entry["verdict"] for entry in read_journal(tmp_path / "run/metrics.jsonl") if "verdict" in entry]
+    told = [entry["verdict"] for entry in json_lines(tmp_path / "run/metrics.jsonl") if "verdict" in entry]
     assert any(text.startswith("too early") for text in told) and told[-1].startswith("collapsing")
 
 
@@ -143,7 +143,7 @@ def test_tensorboard_has_what_the_journal_has(otherview: Callable, tmp_path: Pat
     events.Reload()
     tracked = [(event.step, event.value) for event in events.Scalars("loss")]
     written = [
-        (entry["step"], entry["loss"]) for entry in read_journal(tmp_path / "run/metrics.jsonl") if "loss" in entry
+        (entry["step"], entry["loss"]) for entry in json_lines(tmp_path / "run/metrics.jsonl") if "loss" in entry
     ]
     assert [step for step, _ in tracked] == [step for step, _ in written]
     assert [value for _, value in tracked] == pytest.approx([value for _, value in written], rel=1e-6)
@@ -156,7 +156,7 @@ def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: P
         done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600)
         assert done.returncode == 0, done.stderr
     one, two = (
-        [entry["loss"] for entry in read_journal(tmp_path / name / "metrics.jsonl")] for name in ("plain", "option")
+        [entry["loss"] for entry in json_lines(tmp_path / name / "metrics.jsonl")] for name in ("plain", "option")
     )
     assert one == pytest.approx(two, rel=1e-5)
 

@@ -80,10 +80,10 @@ class CocoImages(Files):
             raise WrongRequest(f"{self.file} lists images without height and width: masks cannot be judged without")
         kept = [
             {
-                "id": number,
                 "iscrowd": 0,
                 "area": one["bbox"][2] * one["bbox"][3],
                 **one,
+                "id": number,  # a file's may be 0, which means "unmatched" where they are judged
                 "segmentation": outline_of(one),
             }
             for number, one in enumerate(content.get("annotations", []), start=1)

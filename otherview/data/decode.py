@@ -101,7 +101,7 @@ def decode_values(data: bytes, channels: int) -> np.ndarray:
                 return np.array(image)
             if channels == 3:
                 return np.array(_over_white(image))
-            return np.array(image.convert("L") if channels == 1 and image.mode != "L" else image)
+            return np.array(_over_white(image).convert("L") if channels == 1 and image.mode != "L" else image)
 
 
 def _deep_colour(data: bytes, opened: Image.Image) -> np.ndarray | None:

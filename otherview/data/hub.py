@@ -69,6 +69,9 @@ def open_torchvision(name: str, split: str) -> "TorchvisionImages":
         raise WrongRequest(f"torchvision:{name}:{split} cannot be had ({str(error).splitlines()[0]})") from error
 
 
+PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+
+
 class TorchvisionImages:
     """A dataset of (image, class) pairs."""
 
@@ -82,12 +85,14 @@ class TorchvisionImages:
 
     def read(self, index: int) -> bytes:
         """The image as torchvision gives it, written as PNG or PPM, which keep every pixel."""
+        written = io.BytesIO()
         try:
             image = self.dataset[index][0]
-        except (OSError, ValueError, SyntaxError) as error:
+            if image.mode not in PNG_MODES:
+                image = image.convert("RGB")
+            image.save(written, "PPM" if image.mode in ("L", "RGB") else "PNG", compress_level=1)
+        except (OSError, ValueError, SyntaxError) as error:  # many datasets decode no sooner than here
             raise BrokenImage(f"{self.name(index)}: {error}") from error
-        written = io.BytesIO()
-        image.save(written, "PPM" if image.mode in ("L", "RGB") else "PNG", compress_level=1)
         return written.getvalue()
 
     def label(self, index: int) -> int | None:

@@ -172,6 +172,8 @@ def _good_one(place: Path) -> Path | None:
 
 def _built(place: Path, build: Build) -> Path:
     """Build beside, rename; what is old goes, but not what a run of these days may still read."""
+    if (replaced := max(place.glob("index-*"), default=None)) is not None:
+        os.utime(replaced)  # its days are counted from now
     for old in place.iterdir():
         days = (time.time() - old.stat().st_mtime) / DAY
         if days > (ABANDONED_DAYS if old.name.startswith("tmp-") else KEPT_DAYS) and old.is_dir():

@@ -63,7 +63,10 @@ class SampleMaker(Dataset[Sample]):
                 rng = sample_rng(seed=self.seed, epoch=epoch, index=index)  # a late fault may have drawn already
                 continue
             return Sample(views, actual, -1 if step == 0 else index)
-        raise BrokenImage(f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, from {self.source.name(index)} on")
+        raise BrokenImage(
+            f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, from {self.source.name(index)} on: "
+            "train on the list of good images that `otherview doctor --out DIR` writes"
+        )
 
 
 class _PlanSampler(Sampler[list[tuple[int, int]]]):

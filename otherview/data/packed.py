@@ -25,8 +25,7 @@ class Packed(Indexed):
 
     def read(self, index: int) -> bytes:
         offset, size = self.table.number("offset", index), self.table.number("size", index)
-        if size > LARGEST_IMAGE:
-            raise BrokenImage(f"{self.name(index)}: {size:,} bytes for one image")
+        self.check_size(index, size)
         try:
             data = os.pread(_opened(self.file), size, offset)
         except OSError as error:
@@ -34,6 +33,11 @@ class Packed(Indexed):
         if len(data) < size:
             raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
         return data
+
+    def check_size(self, index: int, size: int) -> None:
+        """Raise BrokenImage where an image claims more bytes than one may have."""
+        if size > LARGEST_IMAGE:
+            raise BrokenImage(f"{self.name(index)}: {size:,} bytes for one image")
 
     def name(self, index: int) -> str:
         """The file's name and the member's."""

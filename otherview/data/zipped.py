@@ -22,6 +22,7 @@ class Zipped(Packed):
     def read(self, index: int) -> bytes:
         data, length = super().read(index), self.table.number("length", index)
         if self.table.number("deflated", index):
+            self.check_size(index, length)
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
             except zlib.error as error:

@@ -47,6 +47,8 @@ class FineTune(Learner):
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(True)
+        if encoder.vit.pos_embed is not None:
+            encoder.vit.pos_embed.requires_grad_(False)  # positions stay fixed (specification 2)
         self.head = head
         self.seed, self.by = seed, by
         self._views = views

@@ -52,8 +52,9 @@ class Subject:
 
     @property
     def grid(self) -> PatchGrid:
-        """Patches of an image of its size."""
-        assert self.patch_size is not None
+        """Patches of an image of its size; where there are none, the image is one."""
+        if self.patch_size is None:
+            return PatchGrid(1, 1)
         return PatchGrid(*(side // self.patch_size for side in self.look.size))
 
     def check_patches(self) -> None:
@@ -86,6 +87,8 @@ class _Foreign(nn.Module):
         found: Any = self.module.forward_intermediates(
             images, [block - 1], return_prefix_tokens=True, output_fmt="NLC", stop_early=True, intermediates_only=True
         )
+        if not self.prefix:  # then timm gives patches alone
+            return Tokens(found[0], 0)
         patches, before = found[0]
         return Tokens(torch.cat([before, patches], dim=1), self.prefix)
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from otherview.data.objects import mask_tools, placed, placed_in
+from otherview.data.objects import Placing, mask_tools, placed, placed_in
 from otherview.data.picture import picture_of
-from otherview.data.source import Source
+from otherview.data.source import Source, behind
 from otherview.evaluation.segment import IGNORED
 from otherview.report.pictures import panel
 
@@ -27,12 +27,14 @@ def draw_objects(
     """A row per image: the truth, and the detections that score enough, with their classes; `names` by category id."""
     figure, axes = plt.subplots(len(indices), 2, figsize=(8, 3.6 * len(indices)), squeeze=False)
     numbers = {kind: place for place, kind in enumerate(names)}
-    words = list(names.values())
+    there = behind(source, int(indices[0]))[0]
+    assert isinstance(there, Placing)
+    ids = [kind.id for kind in there.categories]  # the test images may have fewer categories than were learned
     for (left, right), index in zip(axes, indices.tolist(), strict=True):
         pixels = picture_of(source, index).decode()
         objects, image = placed(source, index), placed_in(source, index)
         truth = [
-            (box, kind, words[kind], mask)
+            (box, numbers[ids[kind]], names[ids[kind]], mask)
             for box, kind, mask in zip(objects.boxes, objects.classes.tolist(), objects.masks, strict=True)
         ]
         shown = [one for one in found if one["image_id"] == image and one["score"] >= LEAST_SHOWN]

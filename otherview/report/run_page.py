@@ -127,20 +127,14 @@ def _pictures(folder: Path) -> list[Part]:
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> list[Part]:
     """One table of all scores and their controls; of a repeated evaluation the last."""
-    rows: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for line in results:
+        weights, train, test = (str(line.get(side) or "") for side in ("weights", "train", "test"))
         for score in [*line["scores"], *line["control"]]:
-            test = str(line.get("test", ""))
-            value = f"{score['value']:.4f}"
-            rows[score["name"], test] = [
-                score["name"],
-                value,
-                f"± {score['spread']:.4f}",
-                score["unit"],
-                f"{score['n']:,}",
-                test,
-            ]
-    head = ("score", "value", "spread", "unit", "n", "judged on")
+            value, spread = f"{score['value']:.4f}", f"± {score['spread']:.4f}"
+            told = [score["name"], value, spread, score["unit"], f"{score['n']:,}", train, test, weights]
+            rows[score["name"], train, test, weights] = told
+    head = ("score", "value", "spread", "unit", "n", "learned from", "judged on", "weights")
     text = "Beside the encoder: the same one untrained, and raw pixels. A click on a head sorts."
     return [Table("Scores.", text, head, list(rows.values()))] if rows else []
 

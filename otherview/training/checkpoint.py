@@ -8,6 +8,7 @@ checkpoints/step-003000.pt           kept ones
 import json
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ import torch
 from otherview.atomic import atomically, write_atomically
 from otherview.distributed import rank, ranks
 
+DECIDING = "timm", "torchvision", "numpy", "pillow", "opencv-python-headless", "simplejpeg"
+"""Libraries whose versions decide pixels or weights, beside torch."""
+
 
 def environment(device: str) -> dict[str, Any]:
     """What an exact continuation is relative to."""
+    on_gpu = device.startswith("cuda")
     return {
+        **{name: version(name) for name in DECIDING},
+        "processor": torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),  # a plain string: torch's own class is no safe global
         "device": device,
         "threads": torch.get_num_threads(),

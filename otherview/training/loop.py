@@ -94,8 +94,6 @@ def _next_step(batches: Iterator[Sample], run: Run) -> list[Sample]:
 def to_device(part: Any, device: torch.device) -> Any:
     """Every tensor of a nested sample on the device."""
     if isinstance(part, Tensor):
-        if part.dtype == torch.float64 and device.type == "mps":
-            part = part.float()
         return part.to(device, non_blocking=True)
     return type(part)(*(to_device(inner, device) for inner in part))
 

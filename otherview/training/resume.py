@@ -51,9 +51,9 @@ def restore(run: Run, optimiser: torch.optim.Optimizer) -> tuple[int, Journal]:
     run.learner.load_state_dict(state["learner"])
     optimiser.load_state_dict(state["optimiser"])
     run.tally = Tally(**state["tally"])
-    now = environment(str(run.accelerator.device))
-    for name, value in state["environment"].items():
-        if now[name] != value:
-            progress.say(f"{name} was {value} and is {now[name]}: the run continues, but not bit for bit")
+    before = state["environment"]
+    for name, value in environment(str(run.accelerator.device)).items():
+        if before.get(name) != value:
+            progress.say(f"{name} was {before.get(name)} and is {value}: the run continues, but not bit for bit")
     progress.say(f"continuing at step {state['step']} of {run.steps}")
     return state["step"], Journal(path, length=state["journal_length"])

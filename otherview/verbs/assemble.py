@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from otherview.config import RunConfig, config_hash
 from otherview.errors import WrongRequest
 from otherview.methods.settings import SupervisedSettings
+from otherview.training.launch import launched_ranks
 from otherview.training.settings import TrainingSettings
 from otherview.verbs.request import DeviceName
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from otherview.training.run import Run
 
 
-def open_watched(bank: str | None, test: str | None) -> "tuple[Source, Source] | None":
+def open_watched(bank: str | None, test: str | None, *, every: int) -> "tuple[Source, Source] | None":
     """The labelled sources of the online kNN, opened early so that a wrong one is said at once."""
     if bank is None and test is None:
         return None
     if bank is None or test is None:
         raise WrongRequest("--knn-bank and --knn-test belong together: give both or neither")
+    if every < 1:
+        raise WrongRequest(f"--knn-every {every} is too few: give 1 or more")
     from otherview.data.source import labels_of
     from otherview.data.spec import open_source
 
@@ -108,7 +111,8 @@ def make_accelerator(device: "torch.device", settings: TrainingSettings, out: Pa
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # it would refuse a second run with another precision
+    # It would refuse a second run with another precision, and keep the device of the first.
+    AcceleratorState._reset_state(reset_partial_state=launched_ranks() == 1)
     fields = DistributedDataParallelKwargs.__dataclass_fields__
     quiet = "forward_sync_buffers" if "forward_sync_buffers" in fields else "broadcast_buffers"  # its newer name
     options: dict[str, Any] = {quiet: False, "find_unused_parameters": False}

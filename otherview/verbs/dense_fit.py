@@ -1,6 +1,7 @@
 """What detection and segmentation share: models fitted one after another, on an encoder and on its untrained twin."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ class DenseRequest(Judging):
     """Use only so many training images, spread evenly; default: all."""
     test_images: int | None = None
     """Use only so many test images, spread evenly; default: all."""
+    allow_shared: bool = False
+    """Judge although --train and --test share images."""
     control: bool = True
     """Also fit the untrained encoder, which takes as long again."""
     pictures: int = 4
@@ -55,6 +58,8 @@ class Fitting:
     card: "Card"
     content: str
     """Names the encoder's weights."""
+    images: str
+    """Names the training images' bytes and what is where in them."""
     rate: "Rate"
 
 
@@ -102,6 +107,20 @@ def chosen(source: "Source", count: int | None) -> np.ndarray:
     return first_of(source, images_used(count))
 
 
+def compare_sides(
+    request: DenseRequest, learned: "tuple[Source, np.ndarray]", judged: "tuple[Source, np.ndarray]"
+) -> str:
+    """Sixteen hexadecimal digits of the training images' bytes; raises WrongRequest where a test image is among them."""
+    import torch
+
+    from otherview.evaluation.frozen import Side
+    from otherview.verbs.judging import read_contents
+
+    sides = (Side(source, indices, torch.zeros(0, dtype=torch.int64)) for source, indices in (learned, judged))
+    one, _ = read_contents((next(sides), next(sides)), workers=request.workers, allow_shared=request.allow_shared)
+    return blake2b("".join(one.contents).encode(), digest_size=8).hexdigest()
+
+
 def fit_one(name: str, learner: "Learner", fitting: Fitting) -> Path:
     """Fit a learner from its last checkpoint, or from the start, to the end; returns its folder."""
     from otherview.data.plan import StepPlan
@@ -115,7 +134,7 @@ def fit_one(name: str, learner: "Learner", fitting: Fitting) -> Path:
         folder=(request.out or Path(request.weights))
         / (fitting.protocol if name == "encoder" else f"{fitting.protocol}_{name}"),
         about={
-            "protocol": fitting.protocol, "weights": fitting.content, "train": request.train, "images": images,
+            "protocol": fitting.protocol, "weights": fitting.content, "train": request.train, "images": fitting.images,
             "seed": request.seed, **_deciding(config, steps),
         },
         source=fitting.source,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,16 @@ from otherview.dense.settings import DetectConfig
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores
 from otherview.training.launch import launched_rank
-from otherview.verbs.dense_fit import DenseRequest, Fitting, about_fit, check_request, chosen, fit_one, load_both
+from otherview.verbs.dense_fit import (
+    DenseRequest,
+    Fitting,
+    about_fit,
+    check_request,
+    chosen,
+    compare_sides,
+    fit_one,
+    load_both,
+)
 from otherview.verbs.judging import finish, options_of, show_scores
 from otherview.verbs.request import resolve_device
 from otherview.verbs.weights import known_of
@@ -69,8 +79,10 @@ def detect(weights: str | Path, *, train: str, test: str, config: DetectConfig, 
     if not any(sides[1].kinds(int(index)) for index in judged):
         raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
     loaded = load_both(request, config)
+    learned = sources[0], chosen(sources[0], request.train_images)
     job = _Job(
         request=request,
+        images=f"{compare_sides(request, learned, (sources[1], judged))} {_annotations(sides[0])}",
         learned=_learned_from(sources[0], sides[0], request),
         test=sources[1],
         judged=judged,
@@ -92,6 +104,8 @@ class _Job:
     """What both encoders are fitted to and judged by."""
 
     request: DetectRequest
+    images: str
+    """Names the training images' bytes and annotations."""
     learned: "Source"
     test: "Source"
     judged: np.ndarray
@@ -106,6 +120,13 @@ def _check_categories(train: "Placing", test: "Placing") -> None:
         raise WrongRequest("--train lists no categories: an annotation file needs an entry 'categories'")
     if unknown := sorted(set(asked.items()) - set(known.items())):
         raise WrongRequest(f"--test has categories that --train lacks ({unknown[0][1]}, id {unknown[0][0]}, for one)")
+
+
+def _annotations(side: "Placing") -> str:
+    """Names what an annotation file says; other sources are named by their SPEC."""
+    from otherview.data.annotated import CocoImages
+
+    return blake2b(side.file.read_bytes(), digest_size=8).hexdigest() if isinstance(side, CocoImages) else ""
 
 
 def _say_faults(side: "Placing") -> None:
@@ -154,6 +175,7 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
     warmup = config.warmup_steps / config.steps
     fitting = Fitting(
         request=request, config=config, source=job.learned, protocol="detect", card=card, content=weights_content(encoder),
+        images=job.images,
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
         * falling(progress, warmup=warmup, falls=config.falls),
     )  # fmt: skip

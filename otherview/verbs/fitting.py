@@ -97,8 +97,8 @@ def labelled(side: "Side") -> "Source":
 
 
 def labels_content(side: "Side") -> str:
-    """Sixteen hexadecimal digits of which images a side has, in which classes."""
-    digest = blake2b("\n".join(side.names).encode(), digest_size=8)
+    """Sixteen hexadecimal digits of which images a side has, with which bytes and in which classes."""
+    digest = blake2b("\n".join([*side.names, *side.contents]).encode(), digest_size=8)
     digest.update(side.indices.tobytes() + side.labels.numpy().tobytes())
     return digest.hexdigest()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from otherview.config import RunConfig
-from otherview.training.launch import adopt_slurm, launched_rank
+from otherview.training.launch import adopt_slurm, launched_rank, launched_ranks
 from otherview.verbs.assemble import assemble, open_watched, with_classes
 from otherview.verbs.budget import within_budget
 from otherview.verbs.pages import Page, draw_first_pictures, draw_last_pictures, refresh_page
@@ -104,9 +104,11 @@ def pretrain(  # noqa: PLR0913 (the flags of the verb)
         config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     steps = config.steps_for(len(source))
     check_threads(threads)
-    plan = StepPlan(len(source), config.batch, steps, config.seed, accumulation=config.training.accumulation)
-    watch = open_watched(knn_bank, knn_test)
-    state, said = prepare_folder(out, config, data=data, fresh=fresh)
+    plan = StepPlan(
+        len(source), config.batch, steps, config.seed, ranks=launched_ranks(), accumulation=config.training.accumulation
+    )
+    watch = open_watched(knn_bank, knn_test, every=knn_every)
+    state, said = prepare_folder(out, config, data=data, images=len(source), fresh=fresh)
     told = [*said, *(start.said if start else ()), *config.warnings(), *_first_lines(config, plan, data=data, out=out)]
     for line in told:
         _say(line)

@@ -115,6 +115,7 @@ def _train(subject: "Subject", side: "Side", request: ProbeRequest) -> "tuple[Li
         about={
             "protocol": "probe", "weights": weights_content(subject.encoder), "train": request.train,
             "images": labels_content(side), "steps": steps, "batch": batch, "rates": request.rates, "seed": request.seed,
+            "accumulation": request.accumulation,
         },
         source=labelled(side),
         plan=StepPlan(images, batch, steps, request.seed, accumulation=request.accumulation),

@@ -10,7 +10,7 @@ from otherview.errors import WrongRequest
 if TYPE_CHECKING:
     import torch
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(kw_only=True)
@@ -42,9 +42,9 @@ def resolve_device(name: DeviceName) -> "torch.device":
     """The torch device of a name; raises WrongRequest where there is none."""
     import torch
 
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}  # MPS lacks the doubles of positions and spectra
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+        return torch.device(next(kind for kind in ("cuda", "cpu") if present[kind]))
     if not present[name]:
         raise WrongRequest(f"--device {name} is not available on this machine: use --device auto or cpu")
     return torch.device(name)

@@ -47,7 +47,7 @@ class Robustness(Judging):
     baseline: str | None = None
     """mCE relative to alexnet (figures published for ImageNet-C), or to another classifier on the same images."""
     shown: float = 0.875
-    """Share of the shorter side that the centre crop leaves (224 of 256); 1 for small images and for published files."""
+    """Share of the shorter side that the centre crop leaves (224 of 256); 1 for small images. Published files are taken whole."""
     test_images: int | None = None
     """Use only so many test images, spread evenly; default: all."""
     seed: int = 0
@@ -84,7 +84,7 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
     about = {
         "test": test, "corruptions": list(names), "severities": list(request.severities), "subset": request.subset,
         "baseline": request.baseline, "shown": request.shown, "corruption_seed": request.seed,
-        "comparable_with_published": bool(names) and request.published is not None,
+        "comparable_with_published": request.published is not None and _whole(request, names),
     }  # fmt: skip
     return finish(request, scores, known=known_of(card), about=about, began=began)
 
@@ -96,11 +96,20 @@ def _corruptions(request: Robustness) -> tuple[str, ...]:
     if wrong := set(request.severities) - set(SEVERITIES) or (not request.severities and {"none"}):
         raise WrongRequest(f"--severities {min(wrong)} is none: give some of 1 2 3 4 5")
     check_shown(request.shown)
+    if request.baseline == "alexnet" and set(request.severities) != set(SEVERITIES):
+        raise WrongRequest("--baseline alexnet are its mean errors over severities 1 2 3 4 5: leave --severities out")
     if request.corruptions in (("all",), ("none",)):
         return CORRUPTIONS if request.corruptions == ("all",) else ()
     if unknown := [name for name in request.corruptions if name not in CORRUPTIONS]:
         raise WrongRequest(f"no corruption is called {unknown[0]!r}: there are {', '.join(CORRUPTIONS)}")
     return request.corruptions
+
+
+def _whole(request: Robustness, names: Sequence[str]) -> bool:
+    """Whether all corruptions at all severities are judged, as in figures that are published."""
+    from otherview.evaluation.robustness import CORRUPTIONS, SEVERITIES
+
+    return set(names) == set(CORRUPTIONS) and set(request.severities) == set(SEVERITIES)
 
 
 def _untrained(path: Path) -> Path:
@@ -114,7 +123,7 @@ def _classifiers(request: Robustness, device: "torch.device") -> "dict[str, Clas
     """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
     from otherview.weights.classifier import load_classifier
 
-    path = Path(request.weights).expanduser()
+    path = Path(request.weights).expanduser().absolute()
     paths = {"encoder": path / "finetune/classifier.safetensors" if path.is_dir() else path}
     if not paths["encoder"].is_file():
         raise WrongRequest(
@@ -149,22 +158,27 @@ def _answers(
     from otherview.evaluation.robustness import Corrupted
 
     side = _open(request.test, request, classes=judged["encoder"].classes)
-    clean = _right(judged, side, request, title="clean")
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in judged} if names else {}
-    for corruption in names:
-        columns: list[Right] = []
-        for severity in request.severities:
-            title = f"{corruption}/{severity}"
-            if request.published is None:
-                alter = Corrupted(corruption, severity, request.seed)
-                columns.append(_right(judged, side, request, title=title, alter=alter))
-            else:
-                changed = _open(str(request.published / title), request, classes=judged["encoder"].classes)
-                columns.append(_right(judged, changed, request, title=title))
-        for name in judged:
-            shortest = min(len(column[name]) for column in columns)
-            found[name][corruption] = torch.stack([column[name][:shortest] for column in columns], dim=1)
-    return clean, found
+    _, clean = _right(judged, side, request, title="clean", shown=request.shown)
+    columns: dict[str, list[tuple[Tensor, Right]]] = {corruption: [] for corruption in names}
+    for corruption, severity in ((one, two) for one in names for two in request.severities):
+        title = f"{corruption}/{severity}"
+        if request.published is None:
+            alter = Corrupted(corruption, severity, request.seed)
+            column = _right(judged, side, request, title=title, shown=request.shown, alter=alter)
+        else:  # cut to the size when they were made
+            changed = _open(str(request.published / title), request, classes=judged["encoder"].classes)
+            column = _right(judged, changed, request, title=title, shown=1.0)
+        columns[corruption].append(column)
+    places = [set(kept.tolist()) for some in columns.values() for kept, _ in some]
+    common = torch.tensor(sorted(set.intersection(*places)) if places else [], dtype=torch.long)
+    found = {
+        name: {
+            corruption: torch.stack([answers[name][torch.isin(kept, common)] for kept, answers in some], dim=1)
+            for corruption, some in columns.items()
+        }
+        for name in judged
+    }
+    return clean, found if names else {}
 
 
 def _open(spec: str, request: Robustness, *, classes: Sequence[str]) -> "Side":
@@ -185,16 +199,22 @@ def _open(spec: str, request: Robustness, *, classes: Sequence[str]) -> "Side":
 
 
 def _right(
-    judged: "Mapping[str, Classifier]", side: "Side", request: Robustness, *, title: str, alter: Any = None
-) -> Right:
-    """Which answers of each classifier are right on a side's images, altered or not."""
+    judged: "Mapping[str, Classifier]",
+    side: "Side",
+    request: Robustness,
+    *,
+    title: str,
+    shown: float,
+    alter: Any = None,
+) -> "tuple[Tensor, Right]":
+    """Which of a side's images could be read, and which answers of each classifier are right on them, altered or not."""
     import torch
 
     from otherview.evaluation.features import extract_all
     from otherview.evaluation.robustness import places_of, subset_classes
     from otherview.training.console import RunProgress
 
-    look = judged["encoder"].card.look._replace(shown=request.shown)
+    look = judged["encoder"].card.look._replace(shown=shown)
     with RunProgress(total=len(side.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(
             {name: classifier.encoder for name, classifier in judged.items()}, side.source, look,
@@ -202,25 +222,32 @@ def _right(
         )  # fmt: skip
     everyone = range(len(side.names))
     allowed = list(everyone if request.subset is None else places_of(subset_classes(request.subset), side.names))
-    answers = {}
+    answers, kept = {}, torch.as_tensor(next(iter(found.values())).kept)
     for name, features in found.items():
         head = judged[name].head
         with torch.no_grad():
             scores = head(features.tokens["mean"].to(next(head.parameters()).device)).cpu()
         predicted = torch.tensor(allowed)[scores[:, allowed].argmax(dim=1)]
         answers[name] = predicted == side.labels[features.kept]
-    return answers
+    return kept, answers
 
 
 def _scores(name: str, right: "Mapping[str, Tensor]") -> list[Score]:
     """Accuracy over the severities of every corruption, and the mean of all; errors as of images, not of answers."""
-    found = []
-    for corruption, answers in right.items():
-        share, n = float(answers.double().mean()), len(answers)
-        spread = float(answers.double().mean(dim=1).std() / math.sqrt(n))
-        found.append(Score(f"robustness_{name}_{corruption}", share, "accuracy over severities", n, spread))
-    mean = sum(score.value for score in found) / len(found)
-    return [*found, Score(f"robustness_{name}_corrupted", mean, "mean of corruptions", found[0].n, found[0].spread)]
+    import torch
+
+    shares = {corruption: answers.double().mean(dim=1) for corruption, answers in right.items()}
+    over_all = torch.stack([*shares.values()]).mean(dim=0)
+    return [
+        Score(
+            f"robustness_{name}_{what}", float(share.mean()), unit, len(share),
+            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))),
+        )
+        for what, share, unit in (
+            *((corruption, share, "accuracy over severities") for corruption, share in shares.items()),
+            ("corrupted", over_all, "mean of corruptions"),
+        )
+    ]  # fmt: skip
 
 
 def _errors(right: "Mapping[str, Tensor]") -> dict[str, float]:

@@ -17,10 +17,10 @@ from otherview.training.launch import launched_rank
 State = Literal["new", "started", "finished"]
 
 
-def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> tuple[State, list[str]]:
+def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fresh: bool) -> tuple[State, list[str]]:
     """Make or check the folder; returns its state and what has to be said.
 
-    Raises WrongRequest where it cannot be written or holds a run with other settings.
+    Raises WrongRequest where it cannot be written, or holds a run with other settings or on another number of images.
     """
     said: list[str] = []
     if launched_rank() > 0:  # rank 0 prepares and refuses for all; its refusal ends the job
@@ -28,7 +28,8 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
     try:
         if fresh and (out / "config.yaml").exists():
             aside = out.with_name(f"{out.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-            out.rename(aside)
+            with only_writer(out):
+                out.rename(aside)
             said.append(f"moved the former run to {aside}")
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
@@ -36,6 +37,7 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
     except OSError as error:
         raise WrongRequest(f"--out {out} cannot be written ({error.strerror}): choose a folder that you own") from error
     if not (out / "config.yaml").exists():
+        write_atomically(out / "data.json", json.dumps({"data": data, "images": images}).encode())
         write_atomically(out / "config.yaml", (_header(data) + to_yaml(config)).encode())
         return "new", said
     before = load_config(out / "config.yaml")
@@ -44,6 +46,14 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, fresh: bool) -> t
             f"--out {out} holds a run with other settings ({'; '.join(changed[:4])}{' …' if len(changed) > 4 else ''}): "
             "give the same settings to continue, another --out, or --fresh to start over"
         )
+    known = json.loads((out / "data.json").read_text(encoding="utf-8")) if (out / "data.json").exists() else {}
+    if known.get("images", images) != images:
+        raise WrongRequest(
+            f"--out {out} holds a run on the {known['images']:,} images of {known['data']}, and --data {data} has {images:,}: "
+            "give those to continue, another --out, or --fresh to start over"
+        )
+    if known.get("data", data) != data:
+        said.append(f"this run began on {known['data']}; --data {data} has as many images and is taken for the same")
     return ("finished" if summary_of(out) else "started"), said
 
 

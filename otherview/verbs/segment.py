@@ -6,6 +6,7 @@ otherview evaluate segment --recipe segment_pico --weights DIR --train shapes:20
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,16 @@ from otherview.dense.settings import SegmentConfig
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.scores import Score, Scores
 from otherview.training.launch import launched_rank, launched_ranks
-from otherview.verbs.dense_fit import DenseRequest, Fitting, about_fit, check_request, chosen, fit_one, load_both
+from otherview.verbs.dense_fit import (
+    DenseRequest,
+    Fitting,
+    about_fit,
+    check_request,
+    chosen,
+    compare_sides,
+    fit_one,
+    load_both,
+)
 from otherview.verbs.judging import finish, options_of, show_scores
 from otherview.verbs.request import resolve_device
 from otherview.verbs.weights import known_of
@@ -52,6 +62,8 @@ class _Job:
     """What both encoders are fitted to and judged by."""
 
     request: SegmentRequest
+    images: str
+    """Names the training images' bytes and labels."""
     learned: "Source"
     test: "Source"
     judged: np.ndarray
@@ -73,11 +85,13 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
     loaded = load_both(request, config)
-    learned = Selected(sources[0], chosen(sources[0], request.train_images))
-    judged = chosen(sources[1], request.test_images)
-    classes = _classes(learned, Selected(sources[1], judged), request)
+    used, judged = chosen(sources[0], request.train_images), chosen(sources[1], request.test_images)
+    images = compare_sides(request, (sources[0], used), (sources[1], judged))
+    learned = Selected(sources[0], used)
+    classes, labels = _classes(learned, Selected(sources[1], judged), request)
     job = _Job(
         request=request,
+        images=f"{images} {labels}",
         learned=learned,
         test=sources[1],
         judged=judged,
@@ -88,42 +102,44 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
     return finish(request, found, known=known_of(loaded["encoder"].card), about=about, began=began)
 
 
-def _classes(learned: "Source", judged: "Source", request: SegmentRequest) -> int:
-    """How many classes there are; raises WrongRequest where labels and --classes do not fit each other."""
+def _classes(learned: "Source", judged: "Source", request: SegmentRequest) -> tuple[int, str]:
+    """How many classes there are, and what names the training labels; raises WrongRequest where labels and --classes do not
+    fit each other."""
     from otherview.evaluation.segment import IGNORED
 
     if request.classes is not None and not 2 <= request.classes <= IGNORED:
         raise WrongRequest(f"--classes {request.classes} must lie between 2 and {IGNORED}")
-    most = {flag: _largest(side, request) for flag, side in (("--train", learned), ("--test", judged))}
-    classes = request.classes or most["--train"] + 1
+    known = {flag: _known(side, request) for flag, side in (("--train", learned), ("--test", judged))}
+    classes = request.classes or known["--train"][0] + 1
     if classes < 2:
         raise WrongRequest(f"--train {request.train} has one class only: segmentation needs two or more")
-    for flag, largest in most.items():
+    for flag, (largest, _) in known.items():
         if largest >= classes:
             raise WrongRequest(
                 f"{flag} has labels of class {largest}, where there are {classes}: give --classes {largest + 1}"
             )
-    return classes
+    return classes, known["--train"][1]
 
 
-def _largest(source: "Source", request: SegmentRequest) -> int:
-    """The largest class of all labels; takes a pass over them."""
+def _known(source: "Source", request: SegmentRequest) -> tuple[int, str]:
+    """The largest class of all labels, and what names them; takes a pass over them."""
     from otherview.data.objects import pixels_named
     from otherview.dense.pixels import numbered
     from otherview.evaluation.features import name_once
     from otherview.evaluation.segment import IGNORED
     from otherview.training.console import RunProgress
 
-    most = -1
+    most, digest = -1, blake2b(digest_size=8)
     with RunProgress(total=len(source), title="counting classes", speak=launched_rank() == 0) as progress:
         for index in range(len(source)):
             try:
                 labels = numbered(pixels_named(source, index), zero_is_ignored=request.config.zero_is_ignored)
                 most = max(most, int(labels[labels != IGNORED].astype(int).max(initial=-1)))
+                digest.update(np.ascontiguousarray(labels).tobytes())
             except BrokenImage as error:
                 name_once(f"{source.name(index)}: {error}")
             progress.advance(1)
-    return most
+    return most, digest.hexdigest()
 
 
 def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Score]:
@@ -137,7 +153,7 @@ def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[S
     request, config = job.request, job.request.config
     warmup = config.warmup_steps / config.steps
     fitting = Fitting(
-        request=request, config=config, source=job.learned, protocol="segment", card=card,
+        request=request, config=config, source=job.learned, protocol="segment", card=card, images=job.images,
         content=f"{weights_content(encoder)}, {job.classes} classes",
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
         * polynomial(progress, warmup=warmup, power=config.power),

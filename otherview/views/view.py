@@ -58,9 +58,16 @@ def normalise(
     pixels: Shaped[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "B C H W"]:
     """Levels in 0 … 255 (uint8 or float) to float32 by channel mean and standard deviation, both for [0, 1]."""
-    shift = torch.tensor(mean, device=pixels.device)[:, None, None]
-    scale = torch.tensor(std, device=pixels.device)[:, None, None]
+    known = tuple(mean), tuple(std), pixels.device
+    if known not in _constants:
+        with torch.inference_mode(False):
+            _constants[known] = [torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std)]
+    shift, scale = _constants[known]
     return (pixels.float() / 255 - shift) / scale
+
+
+_constants: dict[tuple[tuple[float, ...], tuple[float, ...], torch.device], list[Tensor]] = {}
+"""Means and deviations, copied to a device once: the host waits for each copy."""
 
 
 def visible_indices(hidden: Bool[Tensor, "B L"], *, visible: int) -> Int[Tensor, "B V"]:

@@ -7,7 +7,6 @@ Axes: B images, C channels, H and W pixels, N tokens, D width.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +185,3 @@ The largest difference between its tokens and otherview's, on the same images: {
 {words}
 """
     write_atomically(folder / "README.md", text.encode())
-
-
-Export = Callable[[Encoder, Card, Path, Size], float]

@@ -121,6 +121,16 @@ def test_nothing_found_scores_nothing_and_nothing_to_find_has_no_score() -> None
     assert math.isnan(average_precision(truth, [], what="bbox", image_ids=[4])["AP"])
 
 
+def test_annotations_may_be_counted_from_0(tmp_path: Path) -> None:
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0} for n in range(3)]
+    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(3)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    truth = open_source(f"coco:{tmp_path / 'a.json'}@{tmp_path}").truth()  # pyright: ignore[reportAttributeAccessIssue]
+    found = [{"image_id": n, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9} for n in range(3)]
+    assert average_precision(truth, found, what="bbox", image_ids=[0, 1, 2])["AP"] == pytest.approx(1)
+
+
 def test_scores_have_a_spread_and_leave_out_what_is_not_there(tmp_path: Path) -> None:
     source = open_source("shapes:30@64")
     truth = source.truth()  # pyright: ignore[reportAttributeAccessIssue]

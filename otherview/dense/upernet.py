@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.dense.settings import SegmentConfig
-from otherview.distributed import mean_over_ranks, ranks
+from otherview.distributed import from_first, ranks
 from otherview.evaluation.finetune import drop_paths
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
@@ -87,10 +87,10 @@ def synchronised(net: "UPerNet", *, cuda: bool) -> "UPerNet":
 
 
 def share_statistics(net: "UPerNet") -> None:
-    """Running statistics as means over ranks, so that all judge alike where each had its own."""
+    """Rank 0's running statistics, which are those of the checkpoint, on all ranks, where each had its own."""
     for name, values in net.named_buffers():
         if name.endswith(("running_mean", "running_var")):
-            values.copy_(mean_over_ranks(values))
+            values.copy_(from_first(values.cpu()))
 
 
 class RelativePositions(nn.Module):

@@ -308,6 +308,8 @@ def test_two_processes_fit_and_one_of_them_writes_ranks(verb: str, tmp_path: Pat
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
     if verb == "segment":
         assert len(list((tmp_path / "segment/predictions").glob("*.png"))) == 13
+        again = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+        assert json.loads(again.stdout)["scores"] == json.loads(done.stdout)["scores"]  # from the checkpoint
 
 
 @pytest.mark.slow

@@ -20,9 +20,10 @@ from otherview.evaluation.robustness import (
     Corrupted,
     corruption_error,
     places_of,
+    scores_of,
     subset_classes,
 )
-from otherview.verbs.robustness import _scores, robustness
+from otherview.verbs.robustness import robustness
 
 LOOK = Look((32, 32), (0.0,) * 3, (1 / 255,) * 3)
 
@@ -89,12 +90,12 @@ DIGESTS = ["ff8c384504d3", "354baa0a4656"]
 def test_errors_are_of_images_not_of_answers() -> None:
     generator = torch.Generator().manual_seed(0)
     right = {name: torch.rand(1000, 5, generator=generator) < 0.5 for name in CORRUPTIONS}
-    *single, mean = _scores("encoder", right)
+    *single, mean = scores_of("encoder", right)
     assert single[0].spread == pytest.approx(0.5 / math.sqrt(5 * 1000), rel=0.1)
     assert mean.spread == pytest.approx(0.5 / math.sqrt(75 * 1000), rel=0.1)  # independent answers of every image
-    alike = _scores("encoder", dict.fromkeys(CORRUPTIONS, right["fog"]))
+    alike = scores_of("encoder", dict.fromkeys(CORRUPTIONS, right["fog"]))
     assert alike[-1].spread == pytest.approx(alike[0].spread)
-    assert _scores("encoder", {"fog": right["fog"][:1]})[0].spread == 0
+    assert scores_of("encoder", {"fog": right["fog"][:1]})[0].spread == 0
 
 
 @pytest.mark.slow

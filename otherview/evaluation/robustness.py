@@ -5,6 +5,7 @@ The corruptions are those of the imagecorruptions package, made in memory after 
 with those on the published files, which were compressed once more.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.scores import Score
 from otherview.seeding import sample_rng
 from otherview.views.augmented import drawn_from
 
@@ -100,3 +102,32 @@ def spread_of_error(right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[
     count = len(next(iter(right.values())))
     drawn = [torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES)]
     return float(np.std([corruption_error(right, baseline, images=images) for images in drawn]))
+
+
+def scores_of(name: str, right: Mapping[str, Bool[Tensor, "N S"]]) -> list[Score]:
+    """Accuracy over the severities of every corruption, and the mean of all; errors as of images, not of answers."""
+    shares = {corruption: answers.double().mean(dim=1) for corruption, answers in right.items()}
+    over_all = torch.stack([*shares.values()]).mean(dim=0)
+    return [
+        Score(
+            f"robustness_{name}_{what}", float(share.mean()), unit, len(share),
+            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))),
+        )
+        for what, share, unit in (
+            *((corruption, share, "accuracy over severities") for corruption, share in shares.items()),
+            ("corrupted", over_all, "mean of corruptions"),
+        )
+    ]  # fmt: skip
+
+
+def errors_of(right: Mapping[str, Bool[Tensor, "N S"]]) -> dict[str, float]:
+    """A baseline's error by corruption, at least a tenth of an image's, so that it can be divided by."""
+    return {name: max(1 - float(answers.double().mean()), 0.1 / answers.numel()) for name, answers in right.items()}
+
+
+def mce_score(name: str, right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[str, float]) -> Score:
+    """mCE against the baseline's errors."""
+    n = len(next(iter(right.values())))
+    return Score(
+        f"robustness_{name}_mce", corruption_error(right, baseline), "mCE", n, spread_of_error(right, baseline)
+    )

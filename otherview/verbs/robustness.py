@@ -4,7 +4,6 @@ otherview evaluate robustness --weights DIR --test SPEC
 otherview evaluate robustness --weights DIR --test imagenet-a/ --subset imagenet-a --corruptions none
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Score, Scores, accuracy_score
+from otherview.evaluation.scores import Scores, accuracy_score
 from otherview.training.launch import launched_rank
 from otherview.verbs.judging import Judging, check_shown, compute_on, finish, images_used, options_of, show_scores
 from otherview.verbs.weights import known_of
@@ -64,7 +63,7 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
     request = Robustness(weights=str(weights), test=test, **options)
     began = time.monotonic()
     names = _corruptions(request)
-    from otherview.evaluation.robustness import ALEXNET, check_corruptions
+    from otherview.evaluation.robustness import ALEXNET, check_corruptions, errors_of, mce_score, scores_of
 
     judged = _classifiers(request, compute_on(request))
     card = judged["encoder"].card
@@ -76,11 +75,11 @@ def robustness(weights: str | Path, *, test: str, **options: Any) -> Scores:
         for name, right in clean.items()
     }
     for name, right in answers.items():
-        scores[name] += _scores(name, right)
+        scores[name] += scores_of(name, right)
     if request.baseline:
-        errors = ALEXNET if request.baseline == "alexnet" else _errors(answers["baseline"])
+        errors = ALEXNET if request.baseline == "alexnet" else errors_of(answers["baseline"])
         for name, right in answers.items():
-            scores[name].append(_mce(name, right, errors))
+            scores[name].append(mce_score(name, right, errors))
     about = {
         "test": test, "corruptions": list(names), "severities": list(request.severities), "subset": request.subset,
         "baseline": request.baseline, "shown": request.shown, "corruption_seed": request.seed,
@@ -230,38 +229,6 @@ def _right(
         predicted = torch.tensor(allowed)[scores[:, allowed].argmax(dim=1)]
         answers[name] = predicted == side.labels[features.kept]
     return kept, answers
-
-
-def _scores(name: str, right: "Mapping[str, Tensor]") -> list[Score]:
-    """Accuracy over the severities of every corruption, and the mean of all; errors as of images, not of answers."""
-    import torch
-
-    shares = {corruption: answers.double().mean(dim=1) for corruption, answers in right.items()}
-    over_all = torch.stack([*shares.values()]).mean(dim=0)
-    return [
-        Score(
-            f"robustness_{name}_{what}", float(share.mean()), unit, len(share),
-            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))),
-        )
-        for what, share, unit in (
-            *((corruption, share, "accuracy over severities") for corruption, share in shares.items()),
-            ("corrupted", over_all, "mean of corruptions"),
-        )
-    ]  # fmt: skip
-
-
-def _errors(right: "Mapping[str, Tensor]") -> dict[str, float]:
-    """A baseline's error by corruption, at least a tenth of an image's, so that it can be divided by."""
-    return {name: max(1 - float(answers.double().mean()), 0.1 / answers.numel()) for name, answers in right.items()}
-
-
-def _mce(name: str, right: "Mapping[str, Tensor]", baseline: Mapping[str, float]) -> Score:
-    from otherview.evaluation.robustness import corruption_error, spread_of_error
-
-    n = len(next(iter(right.values())))
-    return Score(
-        f"robustness_{name}_mce", corruption_error(right, baseline), "mCE", n, spread_of_error(right, baseline)
-    )
 
 
 def show(result: dict[str, Any]) -> Sequence[str]:

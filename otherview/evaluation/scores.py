@@ -74,14 +74,12 @@ def append_result(folder: Path, scores: Scores) -> None:
 def results_of_run(folder: Path) -> list[dict[str, Any]]:
     """What was found of a finished run's own encoder; other weights may have been judged with --out here."""
     summary = folder / "summary.json"
-    ended = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
-    return (
-        []
-        if ended is None
-        else [
-            line
-            for line in json_lines(folder / "results.jsonl")
-            if Path(line.get("weights", "")).suffix != ".safetensors"  # its target is another encoder
-            and all(line.get(name) == ended.get(name) for name in ("config_hash", "steps"))
-        ]
-    )
+    if not summary.exists():
+        return []
+    ended = json.loads(summary.read_text(encoding="utf-8"))
+    return [
+        line
+        for line in json_lines(folder / "results.jsonl")
+        if Path(line.get("weights", "")).suffix != ".safetensors"  # its target is another encoder
+        and all(line.get(name) == ended.get(name) for name in ("config_hash", "steps"))
+    ]

@@ -8,7 +8,7 @@ checkpoints/step-003000.pt           kept ones
 import json
 import platform
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def environment(device: str) -> dict[str, Any]:
     """What an exact continuation is relative to."""
     on_gpu = device.startswith("cuda")
     return {
-        **{name: version(name) for name in DECIDING},
+        **{name: _version(name) for name in DECIDING},
         "processor": torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),  # a plain string: torch's own class is no safe global
         "device": device,
@@ -34,6 +34,13 @@ def environment(device: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it came by another road than pip
+        return "unknown"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:

@@ -115,7 +115,7 @@ def newcomer(tmp_path: Path) -> Path:
 
 def added(words: list[str]) -> list[str]:
     """What the small stand-ins of this folder need besides: heads that no width tells, a batch, a study that are quick."""
-    if words[0] == "compare":
+    if words[0] == "compare" and "--study" in words:
         return ["--seeds", "1", "--measures", "knn"]
     for kind in ("siamese_im", "moco_v3"):
         if words[0] == "convert" and kind.replace("_", "-") in words[2]:

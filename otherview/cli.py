@@ -133,11 +133,12 @@ def _parse(request: type, verb: str, flags: list[str]) -> Any:
 
 def _refuse_unused(config: RunConfig, flags: list[str]) -> None:
     """Raise WrongRequest for a flag that decides nothing beside the others: who gives it believes that it does."""
-    for flag in flags:
-        words = f"{flag.partition('=')[0].removeprefix('--').replace('-', '_')}."
-        for name, why in config.unused().items():
-            if flag.startswith("--") and words.startswith(f"{name}."):
-                raise WrongRequest(f"{flag.partition('=')[0]} decides nothing here, as {why}: leave it out")
+    unused = config.unused()
+    for flag in (word.partition("=")[0] for word in flags if word.startswith("--")):
+        setting = f"{flag.removeprefix('--').replace('-', '_')}."
+        for name, why in unused.items():
+            if setting.startswith(f"{name}."):
+                raise WrongRequest(f"{flag} decides nothing here, as {why}: leave it out")
 
 
 def _with_default_config(request: type, annotation: Any, config: BaseModel) -> type:

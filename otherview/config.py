@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otherview.errors import WrongRequest
-from otherview.methods.settings import MethodSettings, SiameseIMSettings
+from otherview.methods.settings import MethodSettings, SiameseIMSettings, that_hold
 from otherview.nn.settings import EncoderSettings
 from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
 from otherview.views.settings import ViewSettings
@@ -81,8 +81,7 @@ class RunConfig(BaseModel):
             ),
             (self.encoder.positions == "learned", "encoder.positions are learned", "encoder.column_first"),
         ]
-        found = {name: why for holds, why, *names in rules if holds for name in names}
-        return found | {f"method.{name}": why for name, why in method.unused().items()}
+        return that_hold(rules) | {f"method.{name}": why for name, why in method.unused().items()}
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps of a run over `images` images."""

@@ -1,10 +1,16 @@
 """The settings of the methods: torch-free. Defaults are the paper's (specification 1.4 to 1.8)."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from otherview.errors import WrongRequest
+
+
+def that_hold(rules: Sequence[tuple[Any, ...]]) -> dict[str, str]:
+    """Of rules (whether it holds, why, names …), the reason of every name for which one holds."""
+    return {name: why for holds, why, *names in rules if holds for name in names}
 
 
 class _Method(BaseModel):
@@ -92,7 +98,7 @@ class SiameseIMSettings(_Method):
             (self.momentum_schedule == "none", "method.momentum_schedule none has none", "momentum"),
             (self.projector_depth == 0, "method.projector_depth 0 has no norm", "projector_norm"),
         ]
-        return {name: why for holds, why, *names in rules if holds for name in names}
+        return that_hold(rules)
 
     def warnings(self, *, images: int, patches: int) -> list[str]:
         found = []

@@ -116,8 +116,9 @@ def compare_sides(
     from otherview.evaluation.frozen import Side
     from otherview.verbs.judging import read_contents
 
-    sides = (Side(source, indices, torch.zeros(0, dtype=torch.int64)) for source, indices in (learned, judged))
-    one, _ = read_contents((next(sides), next(sides)), workers=request.workers, allow_shared=request.allow_shared)
+    unlabelled = torch.zeros(0, dtype=torch.int64)
+    sides = Side(*learned, unlabelled), Side(*judged, unlabelled)
+    one, _ = read_contents(sides, workers=request.workers, allow_shared=request.allow_shared)
     return blake2b("".join(one.contents).encode(), digest_size=8).hexdigest()
 
 

@@ -20,16 +20,7 @@ from otherview.dense.settings import DetectConfig
 from otherview.errors import WrongRequest
 from otherview.evaluation.scores import Score, Scores
 from otherview.training.launch import launched_rank
-from otherview.verbs.dense_fit import (
-    DenseRequest,
-    Fitting,
-    about_fit,
-    check_request,
-    chosen,
-    compare_sides,
-    fit_one,
-    load_both,
-)
+from otherview.verbs import dense_fit
 from otherview.verbs.judging import finish, options_of, show_scores
 from otherview.verbs.request import resolve_device
 from otherview.verbs.weights import known_of
@@ -46,7 +37,7 @@ SHOWN_FAULTS = 10
 
 
 @dataclass(kw_only=True)
-class DetectRequest(DenseRequest):
+class DetectRequest(dense_fit.DenseRequest):
     """Fine-tune an encoder as a detector: box and mask AP, by COCO's rules or, for LVIS files, by LVIS's. Resumes like any run.
 
     Beside the checkpoints lie predictions.json, in COCO's form, and pictures of predictions beside the truth.
@@ -65,7 +56,7 @@ def detect(weights: str | Path, *, train: str, test: str, config: DetectConfig, 
     """Box and mask AP after the last step; further options are the fields of DetectRequest."""
     request = DetectRequest(weights=str(weights), train=train, test=test, config=config, **options)
     began = time.monotonic()
-    check_request(request, config)
+    dense_fit.check_request(request, config)
     from otherview.data.objects import mask_tools, placing
     from otherview.data.spec import open_source
 
@@ -75,15 +66,15 @@ def detect(weights: str | Path, *, train: str, test: str, config: DetectConfig, 
     _check_categories(*sides)
     for side in sides:
         _say_faults(side)
-    judged = chosen(sources[1], request.test_images)
+    judged = dense_fit.chosen(sources[1], request.test_images)
     if not any(sides[1].kinds(int(index)) for index in judged):
         raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
-    loaded = load_both(request, config)
-    learned = sources[0], chosen(sources[0], request.train_images)
+    loaded = dense_fit.load_both(request, config)
+    used = dense_fit.chosen(sources[0], request.train_images)
     job = _Job(
         request=request,
-        images=f"{compare_sides(request, learned, (sources[1], judged))} {_annotations(sides[0])}",
-        learned=_learned_from(sources[0], sides[0], request),
+        images=f"{dense_fit.compare_sides(request, (sources[0], used), (sources[1], judged))} {_annotations(sides[0])}",
+        learned=_learned_from(sources[0], used, sides[0], request),
         test=sources[1],
         judged=judged,
         categories=sides[0].categories,
@@ -94,7 +85,7 @@ def detect(weights: str | Path, *, train: str, test: str, config: DetectConfig, 
         request,
         found,
         known=known_of(loaded["encoder"].card),
-        about=about_fit(request, config, job.learned),
+        about=dense_fit.about_fit(request, config, job.learned),
         began=began,
     )
 
@@ -142,12 +133,11 @@ def _say_faults(side: "Placing") -> None:
         print(f"and {more} other annotations of {side.file}", file=sys.stderr)
 
 
-def _learned_from(source: "Source", side: "Placing", request: DetectRequest) -> "Source":
+def _learned_from(source: "Source", indices: np.ndarray, side: "Placing", request: DetectRequest) -> "Source":
     """Training images that show an object; where asked for, those with rare classes more often."""
     from otherview.data.source import Selected
     from otherview.dense.federated import repeat_factors, repeated
 
-    indices = chosen(source, request.train_images)
     kinds = [side.kinds(int(index)) for index in indices]
     shown = np.array([bool(some) for some in kinds])
     if not shown.any():
@@ -173,7 +163,7 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
 
     request, config = job.request, job.request.config
     warmup = config.warmup_steps / config.steps
-    fitting = Fitting(
+    fitting = dense_fit.Fitting(
         request=request, config=config, source=job.learned, protocol="detect", card=card, content=weights_content(encoder),
         images=job.images,
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
@@ -182,7 +172,7 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
     detector = Detector(encoder, config, job.categories, seed=request.seed)
     views = JitteredObjects(config.size, config.jitter, config.flip)
     learner = Detect(detector, views, card.look, layer_decay=config.layer_decay, seed=request.seed)
-    folder = fit_one(name, learner, fitting)
+    folder = dense_fit.fit_one(name, learner, fitting)
     learner.to(resolve_device(request.device))
     with RunProgress(total=len(job.judged), title="detecting", speak=launched_rank() == 0) as progress:
         found, read = detections(

@@ -17,16 +17,7 @@ from otherview.dense.settings import SegmentConfig
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.scores import Score, Scores
 from otherview.training.launch import launched_rank, launched_ranks
-from otherview.verbs.dense_fit import (
-    DenseRequest,
-    Fitting,
-    about_fit,
-    check_request,
-    chosen,
-    compare_sides,
-    fit_one,
-    load_both,
-)
+from otherview.verbs import dense_fit
 from otherview.verbs.judging import finish, options_of, show_scores
 from otherview.verbs.request import resolve_device
 from otherview.verbs.weights import known_of
@@ -40,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class SegmentRequest(DenseRequest):
+class SegmentRequest(dense_fit.DenseRequest):
     """Fine-tune an encoder with UPerNet: the class of every pixel, mIoU and accuracy. Resumes like any run.
 
     Beside the checkpoints lie a picture of classes for every test image and pictures of predictions beside the truth.
@@ -74,7 +65,7 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
     """mIoU and pixel accuracy after the last step; further options are the fields of SegmentRequest."""
     request = SegmentRequest(weights=str(weights), train=train, test=test, config=config, **options)
     began = time.monotonic()
-    check_request(request, config)
+    dense_fit.check_request(request, config)
     if config.batch < 2 * config.training.accumulation * launched_ranks():
         raise WrongRequest(f"--batch {config.batch} gives a process one image a time: batch norm needs two or more")
     from otherview.data.objects import check_pixels
@@ -84,9 +75,9 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
     sources = open_source(train), open_source(test)
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
-    loaded = load_both(request, config)
-    used, judged = chosen(sources[0], request.train_images), chosen(sources[1], request.test_images)
-    images = compare_sides(request, (sources[0], used), (sources[1], judged))
+    loaded = dense_fit.load_both(request, config)
+    used, judged = dense_fit.chosen(sources[0], request.train_images), dense_fit.chosen(sources[1], request.test_images)
+    images = dense_fit.compare_sides(request, (sources[0], used), (sources[1], judged))
     learned = Selected(sources[0], used)
     classes, labels = _classes(learned, Selected(sources[1], judged), request)
     job = _Job(
@@ -98,7 +89,7 @@ def segment(weights: str | Path, *, train: str, test: str, config: SegmentConfig
         classes=classes,
     )
     found = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
-    about = {**about_fit(request, config, learned), "classes": job.classes}
+    about = {**dense_fit.about_fit(request, config, learned), "classes": job.classes}
     return finish(request, found, known=known_of(loaded["encoder"].card), about=about, began=began)
 
 
@@ -152,7 +143,7 @@ def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[S
 
     request, config = job.request, job.request.config
     warmup = config.warmup_steps / config.steps
-    fitting = Fitting(
+    fitting = dense_fit.Fitting(
         request=request, config=config, source=job.learned, protocol="segment", card=card, images=job.images,
         content=f"{weights_content(encoder)}, {job.classes} classes",
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
@@ -163,7 +154,7 @@ def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[S
         cuda=resolve_device(request.device).type == "cuda",
     )
     views = PixelViews(config, tuple(round(255 * level) for level in card.mean))
-    folder = fit_one(name, Segment(net, views, card.look, config, seed=request.seed), fitting)
+    folder = dense_fit.fit_one(name, Segment(net, views, card.look, config, seed=request.seed), fitting)
     share_statistics(net)
     return _judge(f"segment_{name}", net.to(resolve_device(request.device)), card, folder, job)
 

@@ -79,6 +79,25 @@ def test_the_counted_flops_have_a_closed_form(closed_form: Callable[[RunConfig],
     assert flops_per_image(config) == closed_form(config)
 
 
+def test_the_flops_of_muon_are_a_step_s() -> None:
+    """As docs/comparing.md has them: five rounds of three products for every weight matrix, whatever the batch."""
+    config = find("siamese_im_pico_32").make()
+    m, d, depth = config.method, config.encoder.width, config.encoder.depth
+    assert isinstance(m, SiameseIMSettings)
+
+    def orthogonal(longer: int, shorter: int) -> int:
+        return 5 * (4 * longer * shorter**2 + 2 * shorter**3)
+
+    def matrices(width: int) -> int:
+        return orthogonal(3 * width, width) + orthogonal(width, width) + 2 * orthogonal(4 * width, width)
+
+    p = m.head_width
+    heads = (m.projector_depth + m.predictor_depth) * matrices(p)
+    step = depth * matrices(d) + orthogonal(max(d, p), min(d, p)) + heads + orthogonal(p, p) + orthogonal(2 * p, p)
+    muon = config.model_copy(update={"training": config.training.model_copy(update={"optimiser": "muon"})})
+    assert flops_per_image(muon) == flops_per_image(config) + step / config.batch
+
+
 def test_dense_info_nce_meets_the_tokens_of_the_whole_batch() -> None:
     """Beyond UniGrad's config: similarities forward, again for the backward pass, and their gradient by the queries."""
     config = find("siamese_im_pico_32").make()

@@ -1,4 +1,4 @@
-"""How much a step computes: FLOPs over target, forward and backward, by torch's counter.
+"""How much a step computes: FLOPs over target, forward, backward and optimiser, by torch's counter.
 
     flops_per_image(config)      # of pre-training, whatever the method
 
@@ -18,6 +18,7 @@ from otherview.data.picture import Picture
 from otherview.learner import Learner
 from otherview.methods.build import build
 from otherview.methods.settings import SupervisedSettings
+from otherview.training.optim import make_optimiser
 
 COUNTED = 2, 4
 """FLOPs are counted on batches of so many images."""
@@ -33,7 +34,8 @@ def random_batch(learner: Learner, count: int, *, channels: int = 3) -> Any:
 def flops_per_image(config: RunConfig) -> float:
     """What pre-training with this config computes for every image it sees.
 
-    Counted on two small batches: where every image meets the keys of the whole batch, its cost grows with the batch.
+    Counted on two small batches: where every image meets the keys of the whole batch, its cost grows with the batch. What
+    the optimiser multiplies is a step's, whatever its batch.
     """
     method = config.method
     if isinstance(method, SupervisedSettings) and method.classes is None:
@@ -44,7 +46,9 @@ def flops_per_image(config: RunConfig) -> float:
             module.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
     few, more = (_counted(learner, count, channels=config.encoder.channels) / count for count in COUNTED)
     growth = (more - few) / (COUNTED[1] - COUNTED[0])
-    return few + growth * (config.batch - COUNTED[0])
+    with FlopCounterMode(display=False) as counter:
+        make_optimiser(learner, config.training).step()
+    return few + growth * (config.batch - COUNTED[0]) + counter.get_total_flops() / config.batch
 
 
 def _counted(learner: Learner, count: int, *, channels: int) -> float:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.recipes.rivals import NOTHING_HIDDEN, mae_quick_32, moco_v3_quick_32, supervised_pico_32
-from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_quick_32
+from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_muon_32, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
 
 
@@ -44,6 +44,13 @@ def _compare() -> dict[str, RunConfig]:
     """Every method with the steps of the first."""
     steps = siamese_im_quick_32().steps
     return {method: make().model_copy(update={"steps": steps}) for method, make in METHODS.items()}
+
+
+def _compare_with_muon() -> dict[str, RunConfig]:
+    """SiameseIM's recipe with Muon, and the others as they are compared but with Muon, in as many steps."""
+    first = {"siamese_im": siamese_im_muon_32()}
+    change = {"steps": first["siamese_im"].steps, "training": {"optimiser": "muon"}}
+    return {method: _changed(config, change) for method, config in _compare().items()} | first
 
 
 def _half_as_long() -> RunConfig:
@@ -172,6 +179,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
+    Study("compare_pico_muon", "what Muon gives each of them", _compare_with_muon),
     _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"share": 0.6}}}}),
     _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", share=0.5)}}}),
     _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),

@@ -1,4 +1,4 @@
-"""The optimisers, over the groups that the learner hands in: AdamW (specification 1.9), and LARS for probes (2)."""
+"""The optimisers, over the groups that the learner hands in: AdamW (specification 1.9) or Muon, and LARS for probes (2)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,15 @@ from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
 from otherview.learner import Learner
+from otherview.training.muon import Muon
 from otherview.training.settings import TrainingSettings
 
 
-def make_optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW with eps 1e-8; the rate is set at each step."""
-    return torch.optim.AdamW(
-        learner.parameter_groups(settings.weight_decay), lr=0.0, betas=settings.betas, eps=1e-8, fused=_fused(learner)
-    )
+def make_optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW with eps 1e-8, or Muon; the rate is set at each step."""
+    made = Muon if settings.optimiser == "muon" else torch.optim.AdamW
+    groups = learner.parameter_groups(settings.weight_decay)
+    return made(groups, lr=0.0, betas=settings.betas, eps=1e-8, fused=_fused(learner))
 
 
 def layered_groups(

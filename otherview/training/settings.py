@@ -10,6 +10,9 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """adamw: the paper's; muon (ours): orthogonal steps for weight matrices, of the size that AdamW's would have, and AdamW
+    for everything else; short runs of small models leave their plateau sooner."""
     lr_per_256: float = Field(default=6.25e-5, gt=0)
     """Learning rate for a batch of 256; the peak rate is this times batch / 256."""
     least_lr: float = Field(default=0.0, ge=0)
@@ -18,6 +21,7 @@ class TrainingSettings(BaseModel):
     """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
     weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW, also where muon leaves parameters to it."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; none: no clipping."""
     precision: Literal["fp32", "bf16"] = "bf16"

@@ -1,0 +1,72 @@
+"""What the optimisers do with the parameters that a learner hands them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from otherview.learner import Learner
+from otherview.training.checkpoint import load_checkpoint, save_checkpoint
+from otherview.training.optim import make_optimiser, set_rate
+from otherview.training.settings import TrainingSettings
+from tests.test_methods import learner_and_batch
+
+MUON = TrainingSettings(optimiser="muon", weight_decay=0.0)
+RATE = 1e-2
+RECIPES = "siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32", "supervised_pico_32"
+
+
+def with_gradients(recipe: str, seed: int) -> tuple[Learner, dict[str, nn.Parameter]]:
+    """A learner whose trained parameters have noise for gradients, and these parameters."""
+    learner, _ = learner_and_batch(recipe)
+    trained = {name: value for name, value in learner.named_parameters() if value.requires_grad}
+    give_gradients(trained, seed)
+    return learner, trained
+
+
+def give_gradients(trained: dict[str, nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for value in trained.values():
+        value.grad = torch.randn(value.shape, generator=generator)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_muon_steps_are_orthogonal_for_matrices_and_adam_s_for_the_rest(recipe: str) -> None:
+    """A matrix moves along singular values that are all alike, as far as an AdamW step of the same rate would take it."""
+    learner, trained = with_gradients(recipe, seed=0)
+    before = {name: value.detach().clone() for name, value in trained.items()}
+    gradients = {name: value.grad for name, value in trained.items()}
+    optimiser = make_optimiser(learner, MUON)
+    set_rate(optimiser, RATE)
+    optimiser.step()
+    for name, value in trained.items():
+        moved, gradient = ((before[name] - value.detach()) / RATE).squeeze(), gradients[name]
+        assert gradient is not None
+        if moved.ndim < 2:  # norms, biases, tokens
+            assert torch.allclose(moved, gradient.squeeze().sign(), atol=1e-3), name  # Adam's first step
+            continue
+        matrix = moved.flatten(1)
+        singular = torch.linalg.svdvals(matrix) / (0.2 * max(matrix.shape) ** 0.5)
+        weakest = float(singular[len(singular) * 9 // 10])  # square noise has some that five rounds do not lift
+        assert weakest > 0.7 and float(singular.max()) < 1.3, name
+        assert float(matrix.square().mean().sqrt()) == pytest.approx(0.2, rel=0.2), name
+
+
+def test_muon_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    def ended(stopped: bool) -> list[Tensor]:
+        learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+        optimiser = make_optimiser(learner, MUON)
+        for step in range(4):
+            if stopped and step == 2:
+                save_checkpoint(tmp_path, {"step": step, "optimiser": optimiser.state_dict()}, keep=False)
+                optimiser = make_optimiser(learner, MUON)
+                state, _ = load_checkpoint(tmp_path)
+                assert state is not None
+                optimiser.load_state_dict(state["optimiser"])
+            set_rate(optimiser, RATE)
+            give_gradients(trained, seed=step)
+            optimiser.step()
+        return [value.detach() for value in trained.values()]
+
+    assert all(torch.equal(one, other) for one, other in zip(ended(False), ended(True), strict=True))

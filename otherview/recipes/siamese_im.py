@@ -110,8 +110,8 @@ def siamese_im_muon_32() -> RunConfig:
     """
     quick = siamese_im_quick_32()
     views = quick.views.model_copy(update={"mask": siamese_im_pico_32().views.mask, "asked": 0.5})
-    training = quick.training.model_copy(update={"optimiser": "muon", "warmup": 0.04})
-    changed = {"recipe": "siamese_im_muon_32", "steps": 4200, "views": views, "training": training}
+    training = quick.training.model_copy(update={"optimiser": "muon", "warmup": 0.05})
+    changed = {"recipe": "siamese_im_muon_32", "views": views, "training": training}
     return quick.model_copy(update=changed)
 
 

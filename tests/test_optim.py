@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from otherview.learner import Learner
 from otherview.training.checkpoint import load_checkpoint, save_checkpoint
+from otherview.training.muon import Muon
 from otherview.training.optim import make_optimiser, set_rate
 from otherview.training.settings import TrainingSettings
 from tests.test_methods import learner_and_batch
@@ -70,3 +71,20 @@ def test_muon_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
         return [value.detach() for value in trained.values()]
 
     assert all(torch.equal(one, other) for one, other in zip(ended(False), ended(True), strict=True))
+
+
+def test_muon_against_its_definition() -> None:
+    """Decay, momentum, Nesterov and the orthogonal step, with a singular value decomposition in doubles for the rounds."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, 32, 16, generator=generator)
+    weight = nn.Parameter(start.clone())
+    optimiser = Muon([{"params": [weight], "weight_decay": 0.5}], lr=RATE)
+    twin, momentum = start.double(), torch.zeros(32, 16, dtype=torch.float64)
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimiser.step()
+        momentum = 0.95 * momentum + 0.05 * gradient.double()
+        left, _, right = torch.linalg.svd(0.05 * gradient.double() + 0.95 * momentum, full_matrices=False)
+        twin = twin * (1 - RATE * 0.5) - RATE * 0.2 * 32**0.5 * left @ right
+    walked = (twin - start).norm()
+    assert float((weight.detach() - twin).norm() / walked) < 0.05

@@ -130,13 +130,17 @@ def test_one_epoch_with_broken_files_equals_one_without_apart_from_the_replaceme
 
 
 @pytest.mark.slow
-def test_a_run_names_broken_images_and_stops_where_there_are_too_many(images: Path, otherview: Callable) -> None:
+def test_a_run_names_broken_images_and_stops_where_there_are_too_many(
+    images: Path, otherview: Callable, tmp_path: Path
+) -> None:
     run = ("pretrain", "--recipe", "siamese_im_demo", "--data", images, "--batch", 40, "--steps", 10)
     done = otherview(*run, "--out", "kept", "--json")
     assert done.returncode == 0, done.stderr
     said = [line.split(": replaced")[0] for line in done.stderr.splitlines() if line.startswith("broken image ")]
     assert sorted(said) == sorted(f"broken image {name}" for name in BROKEN)
     assert json.loads(done.stdout)["broken_images"] == 4
+    shown = sorted(path.stem for path in (tmp_path / "kept/pictures").glob("*.png"))  # the sixth image is broken
+    assert shown == ["1-views", "2-places", "3-components", "4-attention"]
     done = otherview(*run, "--out", "stopped", "--training.most-broken", 0.01)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]

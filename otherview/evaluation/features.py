@@ -110,11 +110,11 @@ class Features(NamedTuple):
 _named: set[str] = set()
 
 
-def name_once(fault: str) -> None:
+def name_once(fault: str, said: str = "broken image left out") -> None:
     """A broken image is named on standard error, but not at every look again."""
     if fault not in _named:
         _named.add(fault)
-        print(f"broken image left out: {fault}", file=sys.stderr)
+        print(f"{said}: {fault}", file=sys.stderr)
 
 
 def first_of(source: Source, count: int | None) -> np.ndarray:

@@ -74,8 +74,6 @@ def draw_first_pictures(folder: Path, config: RunConfig, source: "Source") -> No
 
 def draw_last_pictures(folder: Path, source: "Source") -> None:
     """What the trained encoder makes of the first images."""
-    import numpy as np
-
     from otherview.verbs.show_tokens import attention_figure, components_figure
     from otherview.weights.pretrained import load_encoder
 
@@ -84,10 +82,9 @@ def draw_last_pictures(folder: Path, source: "Source") -> None:
     loaded = load_encoder(folder)
     if loaded.card.encoder.channels != 3:
         return
-    indices = np.arange(min(6, len(source)))
     with _said():
-        keep(folder, "3-components", components_figure(loaded, source, indices), COMPONENTS)
-        keep(folder, "4-attention", attention_figure(loaded, source, indices[:3]), ATTENTION)
+        keep(folder, "3-components", components_figure(loaded, source, 0, 6), COMPONENTS)
+        keep(folder, "4-attention", attention_figure(loaded, source, 0, 3), ATTENTION)
 
 
 def _has(folder: Path, name: str) -> bool:

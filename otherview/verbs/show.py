@@ -1,14 +1,14 @@
 """Pictures straight from a recipe, before any training: views, masks, correspondence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from otherview.config import RunConfig
-from otherview.errors import WrongRequest
+from otherview.errors import BrokenImage, WrongRequest
 from otherview.verbs.request import Request, check_picture
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ class ShowCorrespondence(Show):
     """How many pairs are shown."""
 
 
+Made = TypeVar("Made")
+
 MASKS_COUNTED = 5000
+PASSED_OVER = 100
+"""So many broken images are passed over, then a picture shows fewer."""
 
 
 def run(request: Show) -> dict[str, Any]:
@@ -116,8 +120,33 @@ def pairs_of(request: Show, source: "Source") -> "tuple[Sequence[Image], list[Vi
     if not 0 <= request.first < len(source):
         raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
     views = PairViews(request.config.views, request.config.encoder.image_size, grid_of(request.config))
-    chosen = range(request.first, min(request.first + request.count, len(source)))
     decoding = decoding_of(request.config)
-    images = [picture_of(source, index, decoding) for index in chosen]
-    rngs = [sample_rng(seed=request.config.seed, epoch=0, index=index) for index in chosen]
-    return images, [views(image, rng) for image, rng in zip(images, rngs, strict=True)]
+
+    def pair_of(index: int) -> "tuple[Image, ViewPair]":
+        image = picture_of(source, index, decoding)
+        return image, views(image, sample_rng(seed=request.config.seed, epoch=0, index=index))
+
+    images, pairs = zip(*readable(source, request.first, request.count, pair_of), strict=True)
+    return images, list(pairs)
+
+
+def readable(source: "Source", first: int, count: int, make: Callable[[int], Made]) -> list[Made]:
+    """What `make` makes of `count` images from `first` on; broken ones are named and passed over, as in training.
+
+    Raises BrokenImage where none of them can be read.
+    """
+    from otherview.evaluation.features import name_once
+
+    made: list[Made] = []
+    broken: list[BrokenImage] = []
+    for index in range(first, len(source)):
+        if len(made) == count or len(broken) > PASSED_OVER:
+            break
+        try:
+            made.append(make(index))
+        except BrokenImage as error:
+            name_once(str(error), "not shown")
+            broken.append(error)
+    if not made:
+        raise broken[0]
+    return made

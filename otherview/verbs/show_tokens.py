@@ -116,10 +116,9 @@ def _tokens(request: ShowTokens, source: "Source") -> "Figure":
     from otherview.verbs.weights import load_encoder
 
     loaded = load_encoder(request.weights)
-    indices = np.arange(request.first, min(request.first + request.count, len(source)))
     if isinstance(request, ShowAttention):
-        return attention_figure(loaded, source, indices)
-    return components_figure(loaded, source, indices)
+        return attention_figure(loaded, source, request.first, request.count)
+    return components_figure(loaded, source, request.first, request.count)
 
 
 def _matches(request: ShowMatches, source: "Source") -> "tuple[Figure, dict[str, Any]]":
@@ -158,19 +157,19 @@ def _matches(request: ShowMatches, source: "Source") -> "tuple[Figure, dict[str,
     return draw_matches(batches[0], *arrays, grid=subject.grid), {"found": share, "spread": spread, "n": n}
 
 
-def attention_figure(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> "Figure":
-    """What cls attends to in some images."""
+def attention_figure(loaded: "PretrainedEncoder", source: "Source", first: int, count: int) -> "Figure":
+    """What cls attends to in `count` images from `first` on."""
     from otherview.evaluation.attention import cls_attention
     from otherview.report.tokens import draw_attention
     from otherview.views.view import normalise
 
-    pixels = _pixels(loaded, source, indices)
+    pixels = _pixels(loaded, source, first, count)
     found = cls_attention(loaded.encoder, normalise(pixels, loaded.card.mean, loaded.card.std))
     return draw_attention(_shown(pixels), found.unflatten(2, tuple(loaded.encoder.grid)).numpy())
 
 
-def components_figure(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> "Figure":
-    """Principal components of the patches of some images, and of the untrained encoder's."""
+def components_figure(loaded: "PretrainedEncoder", source: "Source", first: int, count: int) -> "Figure":
+    """Principal components of the patches of `count` images from `first` on, and of the untrained encoder's."""
     import torch
 
     from otherview.evaluation.attention import component_colours
@@ -178,29 +177,32 @@ def components_figure(loaded: "PretrainedEncoder", source: "Source", indices: np
     from otherview.report.tokens import draw_components
     from otherview.views.view import normalise
 
-    others = np.arange(min(BASIS_IMAGES, len(source)))
-    pixels = _pixels(loaded, source, np.concatenate([indices, others]))
-    images = normalise(pixels, loaded.card.mean, loaded.card.std)
+    pixels = _pixels(loaded, source, first, count)
+    basis = torch.cat([pixels, _pixels(loaded, source, 0, BASIS_IMAGES)])
+    images = normalise(basis, loaded.card.mean, loaded.card.std)
     encoders = {"trained": loaded.encoder, "untrained": Encoder(loaded.card.encoder, seed=loaded.card.seed).eval()}
     with torch.no_grad():
         colours = {
-            name: component_colours(encoder(images).patches)[: len(indices)].unflatten(1, tuple(encoder.grid)).numpy()
+            name: component_colours(encoder(images).patches)[: len(pixels)].unflatten(1, tuple(encoder.grid)).numpy()
             for name, encoder in encoders.items()
         }
-    return draw_components(_shown(pixels)[: len(indices)], colours)
+    return draw_components(_shown(pixels), colours)
 
 
-def _pixels(loaded: "PretrainedEncoder", source: "Source", indices: np.ndarray) -> Any:
+def _pixels(loaded: "PretrainedEncoder", source: "Source", first: int, count: int) -> Any:
     """uint8 [images, C, H, W] as the encoder wants them."""
     import torch
 
     from otherview.data.picture import picture_of
     from otherview.evaluation.features import centre
+    from otherview.verbs.show import readable
 
     look = loaded.card.look
-    return torch.stack(
-        [torch.from_numpy(centre(picture_of(source, int(index), look.decoding), look)) for index in indices]
-    )
+
+    def seen(index: int) -> torch.Tensor:
+        return torch.from_numpy(centre(picture_of(source, index, look.decoding), look))
+
+    return torch.stack(readable(source, first, count, seen))
 
 
 def _shown(pixels: Any) -> list[np.ndarray]:

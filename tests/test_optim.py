@@ -78,13 +78,13 @@ def test_muon_against_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     start, *gradients = torch.randn(4, 32, 16, generator=generator)
     weight = nn.Parameter(start.clone())
-    optimiser = Muon([{"params": [weight], "weight_decay": 0.5}], lr=RATE)
+    optimiser = Muon([{"params": [weight], "weight_decay": 0.05}], lr=RATE)
     twin, momentum = start.double(), torch.zeros(32, 16, dtype=torch.float64)
     for gradient in gradients:
         weight.grad = gradient.clone()
         optimiser.step()
         momentum = 0.95 * momentum + 0.05 * gradient.double()
         left, _, right = torch.linalg.svd(0.05 * gradient.double() + 0.95 * momentum, full_matrices=False)
-        twin = twin * (1 - RATE * 0.5) - RATE * 0.2 * 32**0.5 * left @ right
+        twin = twin * (1 - RATE * 0.05) - RATE * 0.2 * 32**0.5 * left @ right
     walked = (twin - start).norm()
-    assert float((weight.detach() - twin).norm() / walked) < 0.05
+    assert float((weight.detach() - twin).norm() / walked) < 0.018

@@ -101,8 +101,8 @@ def siamese_im_quick_32() -> RunConfig:
 
 
 def siamese_im_muon_32() -> RunConfig:
-    """siamese_im_quick_32 with Muon, which shortens the plateau; then three fifths hidden and half of the questions learn as
-    much from an image, at two thirds of the cost, and crops that overlap more learn sooner (docs/log.md).
+    """siamese_im_quick_32 with Muon, which shortens the plateau; then three fifths hidden and half of the questions learn nearly
+    as much from an image, at two thirds of the cost, and crops that overlap more learn sooner (docs/log.md).
 
     command   otherview pretrain --recipe siamese_im_muon_32 --data cifar10/train.parquet --out DIR
     cost      22 minutes on one CPU thread with the other core busy (158 images/s)

@@ -179,7 +179,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
-    Study("compare_pico_muon", "what Muon gives each of them", _compare_with_muon),
+    Study("compare_pico_muon", "the same with Muon, and SiameseIM's recipe for it", _compare_with_muon),
     _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"share": 0.6}}}}),
     _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", share=0.5)}}}),
     _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),

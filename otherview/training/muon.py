@@ -8,7 +8,7 @@ Source: Keller Jordan et al., 2024, kellerjordan.github.io/posts/muon; the lengt
 Ours, because the libraries' iterate in bfloat16 alone, which takes a CPU without such instructions twenty times as long.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,14 +41,15 @@ class Muon(torch.optim.AdamW):
         super().__init__([part for part in parts if part["params"]], **options)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Matrices first; AdamW then passes over them, because their gradients are gone."""
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Matrices first; AdamW then passes over them, because their gradients are gone. Takes no closure."""
+        assert closure is None, "a closure would make the matrices' gradients after their step"
         for group in self.param_groups:
             for parameter in group["params"] if group["matrices"] else ():
                 if parameter.grad is not None:
                     self._turn(parameter, rate=group["lr"], decay=group["weight_decay"])
                     parameter.grad = None
-        return super().step(closure)
+        super().step()
 
     def _turn(self, parameter: Tensor, *, rate: float, decay: float) -> None:
         gradient, state = parameter.grad, self.state[parameter]
@@ -63,12 +64,15 @@ class Muon(torch.optim.AdamW):
 
 
 def _is_matrix(parameter: Tensor) -> bool:
-    """Weights of Linear and convolution; tokens [1, N, D] are not."""
+    """Weights of Linear and convolution, and the dense models' tables of relative positions; tokens [1, N, D] are not."""
     return parameter.ndim > 1 and len(parameter) > 1
 
 
 def orthogonal(matrix: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
-    """U·Vᵀ of its singular value decomposition U·S·Vᵀ, nearly: what is below a thousandth of the norm stays small."""
+    """U·Vᵀ of its singular value decomposition U·S·Vᵀ, nearly: what is below a thousandth of the norm stays small.
+
+    In bfloat16, on CUDA, its own rounding is lifted as well where a matrix has few directions.
+    """
     x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     tall = len(x) > x.shape[1]
     x = x.T if tall else x

@@ -47,10 +47,14 @@ def _compare() -> dict[str, RunConfig]:
 
 
 def _compare_with_muon() -> dict[str, RunConfig]:
-    """SiameseIM's recipe with Muon, and the others as they are compared but with Muon, in as many steps."""
-    first = {"siamese_im": siamese_im_muon_32()}
-    change = {"steps": first["siamese_im"].steps, "training": {"optimiser": "muon"}}
-    return {method: _changed(config, change) for method, config in _compare().items()} | first
+    """SiameseIM's recipe with Muon, and the others as they are compared but with Muon and its crops, in as many steps."""
+    first = siamese_im_muon_32()
+    change = {
+        "steps": first.steps,
+        "views": {"crop_share": first.views.crop_share},
+        "training": {"optimiser": "muon"},
+    }
+    return {method: _changed(config, change) for method, config in _compare().items()} | {"siamese_im": first}
 
 
 def _half_as_long() -> RunConfig:

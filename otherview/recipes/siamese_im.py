@@ -105,8 +105,8 @@ def siamese_im_muon_32() -> RunConfig:
     as much from an image, at two thirds of the cost, and crops that overlap more learn sooner (docs/log.md).
 
     command   otherview pretrain --recipe siamese_im_muon_32 --data cifar10/train.parquet --out DIR
-    cost      22 minutes on one CPU thread with the other core busy (158 images/s)
-    expected  CIFAR-10 kNN .501 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
+    cost      20 minutes on one CPU thread with the other core busy (130 to 186 images/s)
+    expected  CIFAR-10 kNN .512 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
     """
     quick = siamese_im_quick_32()
     views = quick.views.model_copy(

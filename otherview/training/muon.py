@@ -41,9 +41,11 @@ class Muon(torch.optim.AdamW):
         super().__init__([part for part in parts if part["params"]], **options)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Matrices first; AdamW then passes over them, because their gradients are gone. Takes no closure."""
-        assert closure is None, "a closure would make the matrices' gradients after their step"
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Matrices first; AdamW then passes over them, because their gradients are gone.
+
+        Takes no closure, which would make the matrices' gradients after their step.
+        """
         for group in self.param_groups:
             for parameter in group["params"] if group["matrices"] else ():
                 if parameter.grad is not None:

@@ -15,7 +15,6 @@ from otherview.verbs.suggestion import suggest
 
 if TYPE_CHECKING:
     from otherview.data.doctor import Findings
-    from otherview.data.levels import Decoding
     from otherview.data.source import Source
 
 SHOWN = 10
@@ -86,7 +85,7 @@ def run(request: Doctor) -> dict[str, Any]:
         "recipe": config.recipe,
         "command": command,
         **_measured(config, str(good), request),
-        **_picture(config, source, found, decoding, request.out / "views.png"),
+        **_picture(config, source, found, request.out / "views.png"),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -144,24 +143,14 @@ def _measured(config: RunConfig, data: str, request: Doctor) -> dict[str, Any]:
     return {"seconds_per_epoch": round(timed["seconds_per_epoch"], 1)}
 
 
-def _picture(
-    config: RunConfig, source: "Source", found: "Findings", decoding: "Decoding", path: Path
-) -> dict[str, Any]:
-    from otherview.data.picture import picture_of
-    from otherview.geometry import PatchGrid
+def _picture(config: RunConfig, source: "Source", found: "Findings", path: Path) -> dict[str, Any]:
     from otherview.report import pictures
-    from otherview.seeding import sample_rng
-    from otherview.views.pair import PairViews
+    from otherview.verbs.show import grid_of, pair_maker
 
-    chosen = list(islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS))
-    grid = PatchGrid(*config.encoder.grid)
-    views = PairViews(config.views, config.encoder.image_size, grid)
+    chosen = islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS)
     try:
-        images = [picture_of(source, index, decoding) for index in chosen]
-        pairs = [
-            views(image, sample_rng(seed=0, epoch=0, index=index)) for image, index in zip(images, chosen, strict=True)
-        ]
-        pictures.draw_views(images, pairs, grid).savefig(path, dpi=150)
+        images, pairs = zip(*map(pair_maker(config, source), chosen), strict=True)
+        pictures.draw_views(images, pairs, grid_of(config)).savefig(path, dpi=150)
     except (BrokenImage, OSError) as error:
         return {"picture": None, "not_drawn": str(error)}
     return {"picture": str(path)}

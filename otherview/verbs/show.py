@@ -112,22 +112,28 @@ def _masks(config: RunConfig, grid: "PatchGrid", count: int) -> Any:
 
 def pairs_of(request: Show, source: "Source") -> "tuple[Sequence[Image], list[ViewPair]]":
     """The images, and their views as epoch 0 of a run would draw them."""
+    if not 0 <= request.first < len(source):
+        raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
+    made = readable(source, request.first, request.count, pair_maker(request.config, source))
+    images, pairs = zip(*made, strict=True)
+    return images, list(pairs)
+
+
+def pair_maker(config: RunConfig, source: "Source") -> "Callable[[int], tuple[Image, ViewPair]]":
+    """index → an image and its views as epoch 0 of a run would draw them."""
     from otherview.data.picture import picture_of
     from otherview.seeding import sample_rng
     from otherview.verbs.weights import decoding_of
     from otherview.views.pair import PairViews
 
-    if not 0 <= request.first < len(source):
-        raise WrongRequest(f"--first {request.first} is not in {request.data}: it has images 0 … {len(source) - 1}")
-    views = PairViews(request.config.views, request.config.encoder.image_size, grid_of(request.config))
-    decoding = decoding_of(request.config)
+    views = PairViews(config.views, config.encoder.image_size, grid_of(config))
+    decoding = decoding_of(config)
 
     def pair_of(index: int) -> "tuple[Image, ViewPair]":
         image = picture_of(source, index, decoding)
-        return image, views(image, sample_rng(seed=request.config.seed, epoch=0, index=index))
+        return image, views(image, sample_rng(seed=config.seed, epoch=0, index=index))
 
-    images, pairs = zip(*readable(source, request.first, request.count, pair_of), strict=True)
-    return images, list(pairs)
+    return pair_of
 
 
 def readable(source: "Source", first: int, count: int, make: Callable[[int], Made]) -> list[Made]:

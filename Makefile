@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fast format docs soak
+.PHONY: demo test check format docs soak coverage
 
 demo: .venv/runtime
 	@$(BIN)/otherview demo $(DEMO)
@@ -28,6 +28,9 @@ docs: .venv/development
 
 soak: .venv/development
 	$(BIN)/python -m pytest -q -m soak; status=$$?; [ $$status -eq 5 ] || exit $$status
+
+coverage: .venv/development
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak" --cov otherview --cov-branch --cov-report term
 
 .venv/runtime: pyproject.toml
 	@began=$$(date +%s); \

@@ -18,7 +18,7 @@ def main(data: str) -> None:
     """Print the names of the five nearest images."""
     encoder = otherview.load_encoder("reference:demo")
     source = open_source(data)
-    features = extract(encoder.encoder, source, encoder.card.look).tokens["mean"]
+    features = extract(encoder.encoder, source, encoder.card.preprocessing).tokens["mean"]
     unit = torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)
     order = (unit @ unit[0]).argsort(descending=True).tolist()
     print(f"nearest to {source.name(0)} ({picture_of(source, 0).width} px wide):")

@@ -5,7 +5,7 @@
     otherview.pretrain(otherview.recipe("siamese_im_pico_32"), data="photos/", out="runs/first")
     encoder = otherview.load_encoder("runs/first")
     otherview.evaluate.knn("runs/first", train="shapes:5000:val", test="shapes:2000:test")
-    otherview.evaluate.knn(otherview.subject(timm_model), train="shapes:5000:val", test="shapes:2000:test")
+    otherview.evaluate.knn(otherview.backbone(timm_model), train="shapes:5000:val", test="shapes:2000:test")
 
 Names are handed on lazily, so that importing the package costs nothing.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS_WITH_TENSORS = (
-    "geometry", "distributed", "seeding", "learner", "data", "views", "nn", "losses", "methods", "training", "weights",
+    "geometry", "distributed", "seeding", "data", "views", "nn", "losses", "methods", "training", "weights",
     "evaluation", "report", "bench",
 )  # fmt: skip
 
@@ -27,26 +27,45 @@ if os.environ.get("OTHERVIEW_TYPECHECK") == "1":  # shapes as executed types, in
     install_import_hook([f"otherview.{room}" for room in _ROOMS_WITH_TENSORS], "beartype.beartype")
 
 if TYPE_CHECKING:
-    from otherview.evaluation.subject import subject
-    from otherview.verbs import evaluate
-    from otherview.verbs.pretrain import pretrain
-    from otherview.verbs.recipes import recipe
-    from otherview.verbs.weights import load_encoder
+    from otherview import evaluate, show
+    from otherview.evaluation.backbone import backbone
+    from otherview.evaluation.embedding import embed
+    from otherview.recipes.registry import recipe
+    from otherview.runs.compare import compare
+    from otherview.runs.demo import demo
+    from otherview.runs.pretrain import pretrain
+    from otherview.runs.suggestion import doctor
+    from otherview.weights.convert import convert
+    from otherview.weights.export import export
+    from otherview.weights.names import load_encoder
 
 _HANDED_ON = {
-    "pretrain": ("otherview.verbs.pretrain", "pretrain"),
-    "evaluate": ("otherview.verbs.evaluate", None),
-    "load_encoder": ("otherview.verbs.weights", "load_encoder"),
-    "recipe": ("otherview.verbs.recipes", "recipe"),
-    "subject": ("otherview.evaluation.subject", "subject"),
+    "backbone": "evaluation.backbone",
+    "compare": "runs.compare",
+    "convert": "weights.convert",
+    "demo": "runs.demo",
+    "doctor": "runs.suggestion",
+    "embed": "evaluation.embedding",
+    "export": "weights.export",
+    "load_encoder": "weights.names",
+    "pretrain": "runs.pretrain",
+    "recipe": "recipes.registry",
 }
+"""Where each public function lives."""
 
-__all__ = ["evaluate", "load_encoder", "pretrain", "recipe", "subject"]
+__all__ = [
+    "backbone", "compare", "convert", "demo", "doctor", "embed", "evaluate", "export", "load_encoder", "pretrain", "recipe",
+    "show",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("evaluate", "show"):
+        return importlib.import_module(f"otherview.{name}")
     if name not in _HANDED_ON:
         raise AttributeError(f"module 'otherview' has no attribute {name!r}")
-    module, attribute = _HANDED_ON[name]
-    found = importlib.import_module(module)
-    return found if attribute is None else getattr(found, attribute)
+    return getattr(importlib.import_module(f"otherview.{_HANDED_ON[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,6 +1,182 @@
-"""`python -m otherview`, as torchrun starts it."""
+"""The command line: `otherview COMMAND [flags]`, or `python -m otherview`, as torchrun starts it.
 
-from otherview.cli import main
+Standard output carries the result only. Exit status: 0 done, 1 the run failed, 2 the request was wrong, 75 asked to
+stop and a checkpoint was written.
+"""
+
+import difflib
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+from pydantic import BaseModel, ValidationError
+
+from otherview import __version__
+from otherview.commands import bench, compare, doctor, evaluate, pretrain, recipes, show, weights
+from otherview.commands.command import Command
+from otherview.config import RunConfig, first_line, read_config
+from otherview.errors import Stopped, WrongRequest
+from otherview.launch import adopt_slurm, launched_rank
+from otherview.recipes.registry import find
+
+ROOMS = pretrain, doctor, evaluate, weights, show, compare, recipes, bench
+COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
+EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
+WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
+
+
+def main() -> None:
+    """The program. It ends here, whatever became of its workers and of the other processes of its job."""
+    status = dispatch(sys.argv[1:])
+    _leave()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the result has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _leave() -> None:
+    """Leave the job's process group, where torch has been used at all."""
+    if "torch" in sys.modules:
+        from otherview.distributed import leave_job
+
+        leave_job()
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run one command line; returns the exit status."""
+    words = list(words)
+    debug, as_json = (flag in words for flag in ("--debug", "--json"))
+    words = [word for word in words if word not in ("--debug", "--json")]
+    adopt_slurm()  # before anything asks how many processes there are
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"otherview {__version__}")
+            return 0
+        command, flags = find_command(words)
+        _run(command, flags, as_json=as_json)
+        return 0
+    except WrongRequest as error:
+        return _say(error, 2, debug)
+    except ValidationError as error:
+        return _say(first_line(error), 2, debug)
+    except Stopped as stopped:
+        return _say(stopped, 75, debug=False)
+    except KeyboardInterrupt:
+        return _say("interrupted", 1, debug)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _say(f"{type(error).__name__}: {first_line(error)}", 1, debug)
+
+
+def _say(message: object, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if status == 2 and launched_rank() > 0:  # every process of a job refuses the same
+        return status
+    print(f"otherview: {message}", file=sys.stderr)
+    return status
+
+
+def _run(command: Command, flags: list[str], *, as_json: bool) -> None:
+    result = command.run(parse(command, flags))
+    if launched_rank() == 0:
+        print(json.dumps(result) if as_json else "\n".join(command.show(result)))
+
+
+def parse(command: Command, flags: list[str]) -> Any:
+    """The settings of a command line.
+
+    Two steps where there is a config: the recipe or file is read first, and its values become the defaults of the flags.
+    """
+    about = f"{inspect.getdoc(command.settings)}\n\n{EVERY_COMMAND}"
+    options: dict[str, Any] = {"prog": f"otherview {command.words}", "config": (tyro.conf.AvoidSubcommands,)}
+    if command.config is None:
+        return tyro.cli(command.settings, args=flags, description=about, **options)
+    config, rest = _base_config(flags, kind=command.config, default=command.recipe or "")
+    default = object.__new__(command.settings)  # not made by its own rules: what is required is still missing
+    for field in fields(command.settings):
+        setattr(default, field.name, config if field.name == "config" else _default_of(field))
+    parsed = tyro.cli(command.settings, args=rest, description=f"{about}\n{WITH_CONFIG}", default=default, **options)
+    if isinstance(parsed.config, RunConfig):
+        _refuse_unused(parsed.config, rest)
+    return parsed
+
+
+def _default_of(field: Any) -> Any:
+    return tyro.MISSING if field.default is MISSING else field.default
+
+
+def _refuse_unused(config: RunConfig, flags: list[str]) -> None:
+    """Raise WrongRequest for a flag that decides nothing beside the others: who gives it believes that it does."""
+    unused = config.unused()
+    for flag in (word.partition("=")[0] for word in flags if word.startswith("--")):
+        setting = f"{flag.removeprefix('--').replace('-', '_')}."
+        for name, why in unused.items():
+            if setting.startswith(f"{name}."):
+                raise WrongRequest(f"{flag} has no effect here, because {why}: leave it out")
+
+
+def _base_config(flags: list[str], *, kind: type[BaseModel], default: str) -> tuple[BaseModel, list[str]]:
+    """Take --recipe NAME or --config FILE out of the flags."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(flags)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--recipe", "--config"):
+            found[name] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    if len(found) > 1:
+        raise WrongRequest("--recipe and --config exclude each other: a config holds everything a recipe gives")
+    if "--config" in found:
+        return read_config(Path(found["--config"]), kind), rest
+    return find(found.get("--recipe", default), kind).make(), rest
+
+
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that a command line begins with, and its flags; raises WrongRequest for one that there is none of."""
+    for count in (2, 1):
+        if (name := " ".join(words[:count])) in COMMANDS:
+            return COMMANDS[name], list(words[count:])
+    several = [name for name in COMMANDS if name.startswith(words[0] + " ")]
+    if several:
+        given = " ".join(words[1:2])
+        if given in ("", "-h", "--help"):
+            print(_overview(several))
+            sys.exit(0 if given else 2)
+        raise WrongRequest(
+            f"{words[0]} has no subcommand {given!r}: choose from {', '.join(name.split()[1] for name in several)}"
+        )
+    close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    raise WrongRequest(
+        f"there is no command {words[0]!r}: {f'did you mean {close[0]}?' if close else 'see otherview --help'}"
+    )
+
+
+def _overview(names: Sequence[str] | None = None) -> str:
+    lines = [f"  otherview {name:22} {COMMANDS[name].what}" for name in names or COMMANDS]
+    return "\n".join([
+        "otherview: from one view, predict the other. Siamese Image Modeling on your own images.",
+        "",
+        *lines,
+        "",
+        "every command: --help explains it, --json prints one JSON object, --debug shows tracebacks",
+    ])  # fmt: skip
+
 
 if __name__ == "__main__":
     main()

@@ -7,16 +7,19 @@ config_hash(config)      # names the science: equal hashes, equal results
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otherview.errors import WrongRequest
-from otherview.methods.settings import MethodSettings, SiameseIMSettings, that_hold
+from otherview.methods.settings import MethodSettings, Rule, SiameseIMSettings, that_hold
 from otherview.nn.settings import EncoderSettings
 from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
 from otherview.views.settings import ViewSettings
+
+if TYPE_CHECKING:
+    from otherview.data.image import Preprocessing
 
 
 class RunConfig(BaseModel):
@@ -47,41 +50,60 @@ class RunConfig(BaseModel):
         self._check_parts()
 
     def _check_parts(self) -> None:
-        """Raise WrongRequest where the views have what the method does not look at."""
+        """Raise WrongRequest where the views have settings that the method does not use."""
         views, method = self.views, self.method
-        for name, value, neutral in (("mask.count", views.mask.count, 1), ("asked", views.asked, 1.0)):
+        for name, value, neutral in (
+            ("masks_per_image", views.masks_per_image, 1),
+            ("predict_ratio", views.predict_ratio, 1.0),
+        ):
             if value != neutral and not isinstance(method, SiameseIMSettings):
-                raise WrongRequest(f"views.{name} {value} is for siamese_im: with {method.name} it is {neutral}")
-        if method.name == "mae" and not views.mask.hidden_of(self.encoder.grid[0] * self.encoder.grid[1]):
-            raise WrongRequest("views.mask hides nothing, and hidden patches are what mae predicts: hide some")
+                raise WrongRequest(
+                    f"views.{name} {value} works with siamese_im only: with {method.name} it must be {neutral}"
+                )
+        if method.name == "mae" and not views.mask.masked_of(self.encoder.grid[0] * self.encoder.grid[1]):
+            raise WrongRequest(
+                "views.mask masks no patch, and mae predicts masked patches: give a higher views.mask.ratio"
+            )
         if method.name in ("moco_v3", "supervised") and views.mask.kind != "none":
             raise WrongRequest(
-                f"views.mask.kind {views.mask.kind} is not for {method.name}, which sees all patches: none"
+                f"views.mask.kind {views.mask.kind} is not for {method.name}, which uses all patches: give none"
             )
-        if views.other_crop == "seen" and method.name in ("mae", "supervised"):
-            raise WrongRequest(f"views.other_crop seen means nothing to {method.name}, which looks at one view")
-        if views.asked < 1 and isinstance(method, SiameseIMSettings) and method.loss in ("global", "global_dense"):
+        if views.target_crop == "same" and method.name in ("mae", "supervised"):
+            raise WrongRequest(f"views.target_crop same means nothing to {method.name}, which uses only one view")
+        if (
+            views.predict_ratio < 1
+            and isinstance(method, SiameseIMSettings)
+            and method.loss in ("global", "global_dense")
+        ):
             raise WrongRequest(
-                f"views.asked {views.asked} leaves no whole image to take the mean of, as method.loss does"
+                f"views.predict_ratio {views.predict_ratio} leaves no whole image to take the mean of, as method.loss does"
             )
 
     def unused(self) -> dict[str, str]:
         """Settings that decide nothing beside the others, by name or by the beginning of their names, and why."""
         views, method, kind = self.views, self.method, self.views.mask.kind
+        one_view, same_crop = method.name in ("mae", "supervised"), views.target_crop == "same"
         rules = [
-            (method.name in ("mae", "supervised"), f"{method.name} looks at one view", "views.other_colour"),
-            (kind == "none", "views.mask.kind none hides nothing", "views.mask.share", "views.mask.hidden"),
-            (kind in ("none", "random"), f"views.mask.kind {kind} has no blocks", "views.mask.minimum_block"),
-            (views.mask.hidden is not None, "views.mask.hidden says how many", "views.mask.share"),
-            (
-                views.other_crop == "seen",
-                "views.other_crop seen has but one place",
-                "method.relation",
-                "method.overlap_only",
+            Rule(one_view, f"{method.name} uses only one view", ("views.target_colour",)),
+            Rule(kind == "none", "views.mask.kind none masks nothing", ("views.mask.ratio", "views.mask.count")),
+            Rule(kind in ("none", "random"), f"views.mask.kind {kind} has no blocks", ("views.mask.minimum_block",)),
+            Rule(views.mask.count is not None, "views.mask.count already sets the number", ("views.mask.ratio",)),
+            Rule(
+                same_crop,
+                "with views.target_crop same both views lie in the same place",
+                ("method.relative_position", "method.overlap_only"),
             ),
-            (self.encoder.positions == "learned", "encoder.positions are learned", "encoder.column_first"),
+            Rule(self.encoder.positions == "learned", "encoder.positions is learned", ("encoder.column_first",)),
         ]
         return that_hold(rules) | {f"method.{name}": why for name, why in method.unused().items()}
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """How the encoder of this run wants its images."""
+        from otherview.data.image import Preprocessing
+
+        views, encoder = self.views, self.encoder
+        return Preprocessing(encoder.image_size, views.mean, views.std, encoder.channels, views.levels)
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps of a run over `images` images."""
@@ -91,12 +113,12 @@ class RunConfig(BaseModel):
         """What is allowed but known to go wrong, with what to change."""
         rows, columns = self.encoder.grid
         found = self.method.warnings(images=self.batch, patches=rows * columns)
-        for branch in ("seen_colour", "other_colour"):
+        for branch in ("online_colour", "target_colour"):
             colour = getattr(self.views, branch)
             if colour.blur_probability > 0 and colour.blur_sigma[1] > self.encoder.patch_size / 2:
                 found.append(
                     f"views.{branch}.blur_sigma reaches {colour.blur_sigma[1]}, more than half a patch of "
-                    f"{self.encoder.patch_size} px: it wipes small images out; "
+                    f"{self.encoder.patch_size} px: it blurs small images beyond recognition; "
                     f"use --views.{branch.replace('_', '-')}.blur-probability 0"
                 )
         return found
@@ -148,7 +170,7 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     except OSError as error:
         raise WrongRequest(f"{path} cannot be read ({error.strerror}): give the config.yaml of a run") from error
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise WrongRequest(f"{path} is no config of a run: {first_line(error)}") from error
+        raise WrongRequest(f"{path} is not a valid config: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -4,11 +4,18 @@ Nothing here needs a process group: with one process every function returns its 
 written once. `gather` is differentiable, which is what synchronised batch statistics need.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from otherview.errors import WrongRequest
+
+T = TypeVar("T")
 
 
 def ranks() -> int:
@@ -63,12 +70,21 @@ def rows_of_all(values: Tensor) -> Tensor:
     return torch.cat([rows[:count].cpu() for rows, count in zip(gather(padded), counts, strict=True)])
 
 
+PATIENCE = timedelta(days=2)
+
+
+@cache
+def _patient_group() -> Any:
+    """All ranks, over gloo: Python objects travel on the CPU, and whoever waits for rank 0 to measure AP waits long."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
 def on_first(thing: Any) -> list[Any] | None:
     """Everyone's Python object in the order of ranks, on rank 0; None elsewhere, where nobody has to hold them all."""
     if ranks() == 1:
         return [thing]
     everyone: list[Any] | None = [None] * ranks() if rank() == 0 else None
-    dist.gather_object(thing, everyone)
+    dist.gather_object(thing, everyone, group=_patient_group())
     return everyone
 
 
@@ -77,7 +93,7 @@ def from_first(thing: Any) -> Any:
     if ranks() == 1:
         return thing
     box = [thing]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_patient_group())
     return box[0]
 
 
@@ -86,5 +102,40 @@ def gather_objects(thing: Any) -> list[Any]:
     if ranks() == 1:
         return [thing]
     everyone: list[Any] = [None] * ranks()
-    dist.all_gather_object(everyone, thing)
+    dist.all_gather_object(everyone, thing, group=_patient_group())
     return everyone
+
+
+def agree(check: Callable[[], T]) -> T:
+    """What `check` returns on this rank. Where it raises WrongRequest on any rank, all raise that of the lowest.
+
+    So a request that is wrong for one process ends them all at once, instead of leaving the others waiting for it.
+    """
+    result, problem = None, None
+    try:
+        result = check()
+    except WrongRequest as error:
+        problem = str(error)
+    if first := next(filter(None, gather_objects(problem)), None):
+        raise WrongRequest(first)
+    return result  # pyright: ignore[reportReturnType]
+
+
+def same_on_all(known: Mapping[str, object]) -> None:
+    """Raise WrongRequest on every rank where something of `known` differs between them."""
+    everyone = gather_objects(dict(known))
+    for name in known:
+        values = [one[name] for one in everyone]
+        other = next((number for number, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            raise WrongRequest(
+                f"the processes of this job differ in their {name}: {values[0]} on rank 0, {values[other]} on rank {other}; "
+                "give all of them the same command, data and folder"
+            )
+
+
+def leave_job() -> None:
+    """End this process's part of a job, where it had one; nothing may be gathered afterwards."""
+    if dist.is_available() and dist.is_initialized():
+        _patient_group.cache_clear()
+        dist.destroy_process_group()

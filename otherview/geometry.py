@@ -5,8 +5,8 @@
 The predictor of SiameseIM is told nothing about the second view but this (arXiv 2206.01204, section 3.2; our
 specification 1.6). Everything here is computed in float64, whatever the autocast.
 
-    seen, other = Crop(0., 0., 32., 32., False), Crop(8., 8., 16., 16., True)
-    place(other, within=seen, grid=PatchGrid(8, 8)).rows        # [8]: 1.75, 2.25, ... 5.25
+    online, target = Crop(0., 0., 32., 32., False), Crop(8., 8., 16., 16., True)
+    place(target, within=online, grid=PatchGrid(8, 8)).rows        # [8]: 1.75, 2.25, ... 5.25
 
 Axes: B images of a batch, H rows and W columns of patches.
 """

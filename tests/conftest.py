@@ -8,12 +8,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests.processes import as_a_user
+from tests.processes import as_a_user, in_process
 
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("here")
@@ -41,7 +42,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def otherview(tmp_path: Path) -> Run:
-    """The real command line in a real process, as a user has it."""
+    """The command line, called in this process: quick, since torch is imported already."""
+
+    def run(*words: str | Path, timeout: float = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        return in_process([*map(str, words)], folder=tmp_path, **environment)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Run:
+    """The command line in a process of its own, as a user has it."""
 
     def run(*words: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -56,14 +67,25 @@ def otherview(tmp_path: Path) -> Run:
     return run
 
 
+def _result(run: Run, *words: str | Path, **environment: str) -> dict:
+    done = run(*words, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+    return json.loads(done.stdout)
+
+
 @pytest.fixture
 def result_of(otherview: Run) -> Callable[..., dict]:
-    """What a verb prints with --json; fails where it fails."""
+    """What a command prints with --json; fails where it fails."""
+    return partial(_result, otherview)
 
-    def run(*words: str | Path, **environment: str) -> dict:
-        done = otherview(*words, "--json", **environment)
-        assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == 1, done.stdout
-        return json.loads(done.stdout)
 
-    return run
+@pytest.fixture
+def result_of_process(process: Run) -> Callable[..., dict]:
+    """The same from a process of its own: without the checks of shapes, which draw from Python's generator as timm does."""
+    return partial(_result, process)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process ends alone with one of them."""
+    items.sort(key=lambda item: "commands_of_a_page" not in item.name)

@@ -55,6 +55,16 @@ def batch_norm_of_rank(rank: int, tokens: torch.Tensor, upstream: torch.Tensor) 
     return out.detach(), mine.grad, norm.weight.grad, norm.bias.grad
 
 
+def probe_norm_of_rank(rank: int, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What the linear probe's batch norm makes of this rank's share, and its running statistics."""
+    from otherview.evaluation.linear_probe import BatchNormOfAllRanks
+
+    norm = BatchNormOfAllRanks(features.shape[-1], eps=1e-6, affine=False)
+    out = [norm(part[rank]) for part in features]
+    assert norm.running_mean is not None and norm.running_var is not None
+    return torch.stack(out), norm.running_mean, norm.running_var
+
+
 def correlation_of_rank(rank: int, targets: torch.Tensor) -> torch.Tensor:
     """C as this rank sees it."""
     from otherview.losses.unigrad import correlation
@@ -62,7 +72,9 @@ def correlation_of_rank(rank: int, targets: torch.Tensor) -> torch.Tensor:
     return correlation([targets[rank]])
 
 
-def training_of_rank(rank: int, count: int, optimiser_name: str, part: dict[str, Any]) -> dict[str, Any]:
+def training_of_rank(
+    rank: int, count: int, optimiser_name: str, part: dict[str, Any], accumulation: int = 1
+) -> dict[str, Any]:
     """Three optimiser steps of a small SiameseIM on this rank's slice of the same global batches."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -72,24 +84,36 @@ def training_of_rank(rank: int, count: int, optimiser_name: str, part: dict[str,
     from otherview.distributed import mean_over_ranks
     from otherview.methods.build import build_siamese_im
     from otherview.recipes.registry import find
+    from otherview.training.optim import Muon
 
     config = find("siamese_im_pico_32").make()
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 2})
     method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5, **part})
     learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
     wrapped = DistributedDataParallel(learner, broadcast_buffers=False) if count > 1 else learner
-    make = {"sgd": lambda p: torch.optim.SGD(p, lr=0.1), "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3)}
+    make = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+        "muon": lambda p: Muon(p, lr=1e-3),
+    }
     optimiser = make[optimiser_name](learner.parameter_groups(0.05))
-    plan = StepPlan(64, 16, 3, seed=0, ranks=count, rank=rank)
+    plan = StepPlan(64, 16, 3, seed=0, ranks=count, rank=rank, accumulation=accumulation)
     maker = SampleMaker(Shapes(64), learner.views, seed=0)
+    samples = iter(make_loader(maker, plan, start=0, workers=0, pin=False))
     found: dict[str, Any] = {}
-    for step, sample in enumerate(make_loader(maker, plan, start=0, workers=0, pin=False)):
-        context = learner.prepare([sample.views], step / 3)
-        loss = wrapped(sample.views, context, 0)
-        loss.total.backward()
+    for step in range(3):
+        views = [next(samples).views for _ in range(accumulation)]
+        context = learner.prepare(views, step / 3)
+        losses = []
+        for index, batch in enumerate(views):
+            losses.append(wrapped(batch, context, index))
+            (losses[-1].total / accumulation).backward()
         if step == 0:
-            found["loss"] = mean_over_ranks(loss.total.detach())
-            found["parts"] = {name: mean_over_ranks(value) for name, value in loss.parts.items()}
+            found["loss"] = mean_over_ranks(torch.stack([loss.total.detach() for loss in losses]).mean())
+            found["parts"] = {
+                name: mean_over_ranks(torch.stack([loss.terms[name] for loss in losses]).mean())
+                for name in losses[0].terms
+            }
             found["c"] = context.statistics[0]
             found["gradients"] = {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
         optimiser.step()
@@ -121,22 +145,51 @@ def moco_v3_of_rank(rank: int, count: int) -> dict[str, Any]:
 
 def features_of_rank(rank: int, spec: str) -> dict[str, Any]:
     """Every kind of feature of a folder with broken images."""
-    from otherview.data.picture import Look
+    from otherview.data.image import Preprocessing
     from otherview.data.spec import open_source
-    from otherview.evaluation.content import digests_of
-    from otherview.evaluation.features import Asked, extract_all
+    from otherview.evaluation.features import FeatureSpec, extract_all
+    from otherview.evaluation.fingerprint import fingerprints_of
     from otherview.nn.encoder import Encoder
     from otherview.nn.settings import EncoderSettings
 
     encoder = Encoder(EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=1, heads=2))
-    source, look, found = open_source(spec), Look((32, 32), (0.5,) * 3, (0.25,) * 3), dict[str, Any]()
-    for asked in (Asked(), Asked(8)):
+    source, preprocessing, found = open_source(spec), Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3), dict[str, Any]()
+    for spec in (FeatureSpec(), FeatureSpec(8)):
         told: list[int] = []
         both = extract_all(
-            {"encoder": encoder, "pixels": None}, source, look, workers=0, asked=asked, advance=told.append
+            {"encoder": encoder, "pixels": None}, source, preprocessing, workers=0, spec=spec, advance=told.append
         )
         for name, features in both.items():
             found |= {f"{name}_{kind}": values.clone() for kind, values in features.tokens.items()}
             found["kept"] = features.kept
-    words = digests_of(source, np.arange(len(source)), workers=0)
+    words = fingerprints_of(source, np.arange(len(source)), workers=0)
     return found | {"words": torch.tensor([int(word[:12] or "0", 16) for word in words])}
+
+
+def knn_of_rank(rank: int, count: int, spec: tuple[str, str]) -> dict[str, Any]:
+    """kNN of a small encoder as this rank predicts it, and how many rows of the bank it held."""
+    from otherview.data.image import Preprocessing
+    from otherview.data.source import labels_of
+    from otherview.data.spec import open_source
+    from otherview.evaluation import knn as protocol
+    from otherview.evaluation.frozen import FeatureMaker, Protocol, judge
+    from otherview.evaluation.split import Split
+    from otherview.nn.encoder import Encoder
+    from otherview.nn.settings import EncoderSettings
+
+    encoder = Encoder(EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=1, heads=2))
+    held: list[int] = []
+
+    def classify(bank: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor) -> dict[str, torch.Tensor]:
+        held.append(len(bank))
+        found = protocol.knn_sweep(bank, labels, queries, ks=(1, 5), temperatures=(0.07,), shared=count > 1)
+        return {f" k {k}": predicted for (k, _), predicted in found.items()}
+
+    splits = []
+    for words in spec:
+        source = open_source(words)
+        splits.append(Split(source, np.arange(len(source)), torch.from_numpy(labels_of(source, words))))
+    maker = FeatureMaker(Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3), workers=0)
+    wanted = Protocol("knn", {}, classify, shared=True)
+    found, truth = judge({"encoder": encoder, "pixels": None}, (splits[0], splits[1]), maker, wanted)
+    return {**found, "truth": truth, "held": torch.tensor(held)}

@@ -5,10 +5,10 @@ import sys
 
 ALONE = """
 import subprocess, sys, time
-from otherview.training.clock import Clock
+from otherview.training.throughput import Throughput
 
 burn = "import time\\nwhile time.process_time() < 0.6: pass\\nprint('burnt', flush=True)\\ntime.sleep(60)\\n"
-clock = Clock(batch=1)
+clock = Throughput(batch=1)
 time.sleep(0.2)
 assert clock.cpu_seconds < 0.15, clock.cpu_seconds
 child = subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE)

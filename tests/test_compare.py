@@ -21,11 +21,12 @@ from otherview.config import RunConfig, to_yaml
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
-from otherview.report.comparison import compare, markdown, notes, table
+from otherview.report.comparison import compare_runs, markdown, notes, table
 from otherview.report.comparison_page import write_comparison_page
 from otherview.report.curves import mean_curve
-from otherview.verbs.compare import Compare, _command
-from otherview.verbs.study import MEASURES, Plan, tasks_of
+from otherview.runs.compare import _command
+from otherview.runs.settings import CompareSettings
+from otherview.runs.study import MEASURES, Plan, tasks_of
 
 
 def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_pico_32", steps: int = 100) -> Path:
@@ -71,7 +72,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     values = [0.50, 0.56, 0.53]
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=value) for seed, value in enumerate(values)]
     folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
-    rows = compare(folders)
+    rows = compare_runs(folders)
     assert [(row.name, len(row.runs)) for row in rows] == [("siamese_im_pico_32", 3), ("mae_pico_32", 1)]
     assert rows[0].mean(KNN) == pytest.approx(statistics.fmean(values))
     assert rows[0].spread(KNN) == pytest.approx(statistics.stdev(values))
@@ -95,7 +96,7 @@ def test_a_score_that_one_seed_lacks_is_named_not_averaged(tmp_path: Path) -> No
     }
     with (folders[1] / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    rows = compare(folders)
+    rows = compare_runs(folders)
     assert "0.6" not in "".join(markdown(rows, {"siamese_im_pico_32": 0.5}))
     assert notes(rows)[1:] == ["siamese_im_pico_32: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
     write_comparison_page(tmp_path / "c.html", rows, {"siamese_im_pico_32": 0.5}, command="otherview compare")
@@ -115,7 +116,7 @@ def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
         scores = [{"name": f"knn_encoder_{token}", "value": 0.5, **score} for token in ("mean", "cls")]
         line = {"scores": scores, "control": control, "test": "t", "config_hash": "c0", "steps": 100}
         (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
-    lines = markdown(compare(folders), {"siamese_im_pico_32": 0.5, "supervised_pico_32": 0.25})
+    lines = markdown(compare_runs(folders), {"siamese_im_pico_32": 0.5, "supervised_pico_32": 0.25})
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][-2:] == ["knn mean", "knn cls"]
     assert [(line[0], *line[-2:]) for line in cells[2:]] == [
@@ -130,16 +131,16 @@ def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
 def test_other_settings_are_another_row(tmp_path: Path) -> None:
     folders = [finished(tmp_path / str(steps), seed=0, knn=0.5, steps=steps) for steps in (100, 200)]
     names = [f"siamese_im_pico_32 ({folder})" for folder in folders]
-    assert [row.name for row in compare(folders)] == names
+    assert [row.name for row in compare_runs(folders)] == names
 
 
 def test_other_data_is_another_row_and_a_seed_counts_once(tmp_path: Path) -> None:
     folders = [finished(tmp_path / name / "seed-0", seed=0, knn=0.5) for name in ("a", "b")]
     with pytest.raises(WrongRequest, match="is the same run as"):
-        compare(folders)
+        compare_runs(folders)
     summary = json.loads((folders[1] / "summary.json").read_text())
     (folders[1] / "summary.json").write_text(json.dumps({**summary, "data": "others"}))
-    assert len({row.name for row in compare(folders)}) == 2
+    assert len({row.name for row in compare_runs(folders)}) == 2
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
     folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
     write_comparison_page(
         tmp_path / "c.html",
-        compare(folders),
+        compare_runs(folders),
         {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25},
         command="otherview compare",
     )
@@ -176,7 +177,7 @@ def test_two_seeds_that_agree_by_chance_make_no_clear_lead(tmp_path: Path) -> No
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 10_000) for seed in range(2)]
     folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_pico_32") for seed in range(2)]
     gflops = {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25}
-    write_comparison_page(tmp_path / "c.html", compare(folders), gflops, command="otherview compare")
+    write_comparison_page(tmp_path / "c.html", compare_runs(folders), gflops, command="otherview compare")
     assert "by 0.001 in knn_encoder_mean on t (spread 0.010): not more than chance may do" in (
         tmp_path / "c.html"
     ).read_text(encoding="utf-8")
@@ -186,7 +187,7 @@ def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
     folder = finished(tmp_path / "a", seed=0, knn=0.4, recipe="moco_v3_pico_32")
     lines = [{"step": step, "knn_mean": 0.1, "knn_cls": 0.3} for step in (0, 50)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (row,) = compare([folder])
+    (row,) = compare_runs([folder])
     assert mean_curve(row, lambda *_: 2.0) == ([0.0, 2.0], [0.3, 0.3])
 
 
@@ -199,7 +200,7 @@ def test_the_leader_is_found_by_every_method_s_own_token(tmp_path: Path) -> None
         (folder / "results.jsonl").write_text(json.dumps(line))
         (folder / "metrics.jsonl").unlink()
     gflops = {"siamese_im_pico_32": 0.5, "moco_v3_pico_32": 0.25}
-    write_comparison_page(tmp_path / "c.html", compare(folders), gflops, command="otherview compare")
+    write_comparison_page(tmp_path / "c.html", compare_runs(folders), gflops, command="otherview compare")
     said = "moco_v3_pico_32 leads siamese_im_pico_32 by 0.020 in knn_encoder_cls on t and knn_encoder_mean on t"
     assert said in (tmp_path / "c.html").read_text()
 
@@ -211,19 +212,19 @@ def test_what_was_found_of_another_encoder_is_not_the_runs(tmp_path: Path) -> No
     others = {"weights": str(folder / "target.safetensors")}, {"weights": "random:r", "steps": 0}, {"config_hash": "c1"}
     with (folder / "results.jsonl").open("a") as file:
         file.writelines(json.dumps(line | other) + "\n" for other in others)
-    assert compare([folder])[0].mean(KNN) == 0.4
+    assert compare_runs([folder])[0].mean(KNN) == 0.4
 
 
 def test_the_command_on_the_page_makes_the_same_comparison() -> None:
-    asked = Compare(
+    asked = CompareSettings(
         study="ablate_pico_mask", data="c/train-*.tar", test="t", out=Path("runs/a b"), rows=("as it is",), seeds=(3,),
         equal="compute", steps=9, size=64, measures=("knn",), allow_shared=True, report=Path("page.html"),
     )  # fmt: skip
     words = shlex.split(_command(asked))
     assert words[:2] == ["otherview", "compare"] and "page.html" not in words
-    again = tyro.cli(Compare, args=words[2:])
+    again = tyro.cli(CompareSettings, args=words[2:])
     assert again == replace(asked, report=None)
-    assert _command(Compare(folders=(Path("a"), Path("b")))) == "otherview compare a b"
+    assert _command(CompareSettings(folders=(Path("a"), Path("b")))) == "otherview compare a b"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_the_command_on_the_page_makes_the_same_comparison() -> None:
     [
         ((), "nothing to compare"),
         (("x", "--report", "c.txt"), "must end in .html"),
-        (("reference:nothing",), "no run that ships"),
+        (("reference:nothing",), "does not ship with otherview"),
         (("nowhere",), "holds no finished run"),
         (("--study", "compare_pic"), "did you mean compare_pico"),
         (("--study", "compare_pico"), "--study needs --data SPEC"),
@@ -257,8 +258,7 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
     masks = find_study("ablate_pico_masks").rows()
     first = masks["as it is"].views
-    changed = {"count": 4}
-    assert masks["four masks"].views == first.model_copy(update={"mask": first.mask.model_copy(update=changed)})
+    assert masks["four masks"].views == first.model_copy(update={"masks_per_image": 4})
 
 
 def test_equal_compute_and_equal_images_keep_a_variant_s_warm_up(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -
     assert left(("knn_encoder_mean", own | {"train": "z"})) == list(plan.measures)
     assert left(("linear_segment_encoder_miou", drawn)) == ["knn", "linear", "few-shot"]
     assert "few-shot" in left(("few_shot_encoder_mean (1 %)", own))  # by the centre crop that photos get
-    few = "few_shot_encoder_mean (1 %) (shown 1)", own | {"shown": 1.0}
+    few = "few_shot_encoder_mean (1 %) (crop pct 1)", own | {"crop_pct": 1.0}
     assert left(("linear_encoder_mean", own), few) == ["knn", "linear-segment"]
 
 
@@ -340,12 +340,12 @@ def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_pat
     (task.folder / "summary.json").write_text("{}")
     (command,) = task.commands(plan)
     assert command[4:] == [
-        "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--shown", "1", "--epochs", "5",
+        "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--crop-pct", "1", "--epochs", "5",
         "--batch", "128", "--rate", "0.004", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0",
         "--drop-path", "0", "--no-control", "--threads", "1",
     ]  # fmt: skip
     protocol = {
-        "train": plan.data, "test": plan.test, "shown": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004, "augment": "none",
+        "train": plan.data, "test": plan.test, "crop_pct": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004, "augment": "none",
         "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
     }  # fmt: skip
     for left, about in ((0, protocol), (1, protocol | {"epochs": 6.0})):
@@ -412,7 +412,7 @@ def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
             "linear_encoder_mean",
             "linear_segment_encoder_miou",
             "retrieval_encoder",
-            "few_shot_encoder_mean (1 %) (shown 1)",
+            "few_shot_encoder_mean (1 %) (crop pct 1)",
             "knn_pixels",
         } <= kinds
     again = otherview(*words, "--json")

@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 from timm.models.vision_transformer import VisionTransformer
 
-from otherview.cli import VERBS, _parse, _verb
+from otherview.__main__ import COMMANDS, find_command, parse
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.recipes.studies import find_study
@@ -60,20 +60,16 @@ RUN = sorted({page for page, _ in every_command()} - {"scale.md"})
 
 @pytest.mark.parametrize(("page", "command"), list(every_command()))
 def test_every_command_parses(page: str, command: str) -> None:
-    verb, flags = _verb(words_of(command))
-    import importlib
-
-    module_name, request_name, _ = VERBS[verb]
-    module = importlib.import_module(f"otherview.verbs.{module_name}")
+    found, flags = find_command(words_of(command))
     required = {"--data": "x", "--out": "x", "--weights": "x", "--train": "x", "--test": "x"}
     if "…" in command or "..." in command:  # the page leaves something out
-        fields = {f"--{name.replace('_', '-')}" for name in getattr(module, request_name).__dataclass_fields__}
+        fields = {f"--{name.replace('_', '-')}" for name in found.settings.__dataclass_fields__}
         flags = flags + [
             word for flag, value in required.items() if flag in fields and flag not in flags for word in (flag, value)
         ]
-    request = _parse(getattr(module, request_name), verb, flags)
-    if rows := getattr(request, "rows", ()):  # not every study of a page is run below
-        assert set(rows) <= set(find_study(request.study).rows())
+    settings = parse(found, flags)
+    if rows := getattr(settings, "rows", ()):  # not every study of a page is run below
+        assert set(rows) <= set(find_study(settings.study).rows())
 
 
 def test_commands_are_found() -> None:
@@ -81,9 +77,9 @@ def test_commands_are_found() -> None:
     assert words_of("torchrun --nproc-per-node 8 -m otherview pretrain --data x  # why") == ["pretrain", "--data", "x"]
 
 
-def test_every_verb_is_documented() -> None:
+def test_every_command_is_documented() -> None:
     written = " ".join(command for _, command in every_command())
-    assert [verb for verb in VERBS if f"otherview {verb}" not in written] == []
+    assert [name for name in COMMANDS if f"otherview {name}" not in written] == []
 
 
 @pytest.fixture
@@ -161,10 +157,12 @@ def run_here(page: str) -> list[list[str]]:
 
 
 def way_of(words: list[str]) -> tuple[str, ...]:
-    """What two commands share that have to be run only once."""
-    if words[0] not in ("compare", "evaluate"):
+    """What two commands share that have to be run only once; test_compare.py looks at all rows of all studies."""
+    if "--study" in words:
+        return "compare", "--study", *(["--size"] if "--size" in words else [])
+    if words[0] not in ("compare", "evaluate", "bench"):
         return tuple(words)
-    return *words[: 2 if words[0] == "evaluate" else 1], *sorted(word for word in words if word.startswith("--"))
+    return *words[: 1 if words[0] == "compare" else 2], *sorted(word for word in words if word.startswith("--"))
 
 
 @pytest.mark.slow
@@ -173,6 +171,11 @@ def test_the_commands_of_a_page_run(page: str, newcomer: Path, otherview: Callab
     for words in run_here(page):
         done = otherview(*words, *added(words), OTHERVIEW_SHORTEN="1", OMP_NUM_THREADS="1", timeout=900)
         assert done.returncode == 0, (words, done.stderr)
+        assert done.stdout.strip(), words
+        if "--out" in words:
+            assert (newcomer / words[words.index("--out") + 1]).exists(), words
+        if words[0] == "evaluate":
+            assert re.search(r"encoder\S* .*\d\.\d{4} ± \d", done.stdout), (words, done.stdout)
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from otherview.data.loader import Sample, SampleMaker, make_loader
 from otherview.data.plan import StepPlan
 from otherview.data.spec import open_source
 from otherview.geometry import PatchGrid
-from otherview.views.pair import PairViews
 from otherview.views.settings import MaskSettings, ViewSettings
+from otherview.views.transforms import PairViews
 
 
 def photo(seed: int, side: int = 40) -> bytes:
@@ -90,9 +90,9 @@ def test_many_channels(result_of: Callable[..., dict], tmp_path: Path) -> None:
     words = found["command"].replace("--out runs/first", f"--out {tmp_path / 'run'}").split()[1:]
     trained = result_of(*words, "--steps", 2, "--batch", 8)
     assert trained["steps"] == 2
-    from otherview.weights.pretrained import load_encoder
+    from otherview.weights.names import load_encoder
 
-    assert load_encoder(tmp_path / "run").card.look.decoding == (5, (0.0, 4000.0))
+    assert load_encoder(tmp_path / "run").card.preprocessing[3:5] == (5, (0.0, 4000.0))
     wrong = result_of("doctor", "--data", tmp_path / "arrays")
     assert wrong["unreadable"] == 70 and "encoder.channels" in wrong["faults"][0] and wrong["recipe"] is None
 
@@ -100,7 +100,7 @@ def test_many_channels(result_of: Callable[..., dict], tmp_path: Path) -> None:
 def epoch(spec: str) -> dict[str, tuple[str, Sample]]:
     """Every sample of one epoch by the name of the image asked for: the name of the image read, and the sample."""
     source = open_source(spec)
-    views = PairViews(ViewSettings(mask=MaskSettings(hidden=5, minimum_block=2)), (16, 16), PatchGrid(4, 4))
+    views = PairViews(ViewSettings(mask=MaskSettings(count=5, minimum_block=2)), (16, 16), PatchGrid(4, 4))
     plan = StepPlan(len(source), 1, len(source), seed=3)
     found = {}
     for sample in make_loader(SampleMaker(source, views, seed=3), plan, start=0, workers=0, pin=False):
@@ -122,9 +122,9 @@ def test_one_epoch_with_broken_files_equals_one_without_apart_from_the_replaceme
         read, sample = mended[name]
         if name not in BROKEN:
             assert read == name
-            assert (sample.views.seen.pixels == clean[name][1].views.seen.pixels).all()
-            assert (sample.views.other.pixels == clean[name][1].views.other.pixels).all()
-            assert (sample.views.seen.hidden == clean[name][1].views.seen.hidden).all()
+            assert (sample.views.online.pixels == clean[name][1].views.online.pixels).all()
+            assert (sample.views.target.pixels == clean[name][1].views.target.pixels).all()
+            assert (sample.views.online.masked == clean[name][1].views.online.masked).all()
         else:
             assert read == names[(names.index(name) + 1) % len(names)]
 
@@ -141,7 +141,7 @@ def test_a_run_names_broken_images_and_stops_where_there_are_too_many(
     assert json.loads(done.stdout)["broken_images"] == 4
     shown = sorted(path.stem for path in (tmp_path / "kept/pictures").glob("*.png"))  # the sixth image is broken
     assert shown == ["1-views", "2-places", "3-components", "4-attention"]
-    done = otherview(*run, "--out", "stopped", "--training.most-broken", 0.01)
+    done = otherview(*run, "--out", "stopped", "--training.max-broken", 0.01)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "of 200 images cannot be read" in last and "otherview doctor" in last
@@ -153,7 +153,7 @@ def test_nothing_readable_is_said(otherview: Callable, tmp_path: Path) -> None:
     done = otherview("doctor", "--data", tmp_path / "x")
     assert done.returncode == 0
     assert "1 images, 1 unreadable" in done.stdout and "too few images can be read" in done.stdout
-    for words, said in ((("--channels", 0), "number of channels"), (("--levels", 5, 1), "must rise")):
+    for words, said in ((("--channels", 0), "number of channels"), (("--levels", 5, 1), "must be increasing")):
         wrong = otherview("doctor", "--data", tmp_path / "x", *words)
         assert wrong.returncode == 2 and said in wrong.stderr
 

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,26 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from otherview import backbone as backbone_of
 from otherview import evaluate
-from otherview import subject as subject_of
-from otherview.data.picture import Look
+from otherview.data.image import Preprocessing
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation import cache as caching
 from otherview.evaluation.cache import FeatureCache
-from otherview.evaluation.content import digests_of, refuse_shared, weights_content
-from otherview.evaluation.features import Asked, Features, extract_all
-from otherview.evaluation.frozen import Protocol, Seen, Side, judge
+from otherview.evaluation.features import Features, FeatureSpec, extract_all
+from otherview.evaluation.fingerprint import fingerprints_of, refuse_shared, weights_fingerprint
+from otherview.evaluation.frozen import FeatureMaker, Protocol, judge
+from otherview.evaluation.split import Split
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from tests.ranks import features_of_rank, in_ranks
 
 SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=2, heads=2, final_norm=True)
-LOOK = Look((32, 32), (0.5,) * 3, (0.25,) * 3)
+LOOK = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3)
 
 
 def broken_folder(folder: Path, count: int = 8, broken: tuple[int, ...] = (1, 2, 7)) -> str:
@@ -60,10 +63,20 @@ def test_two_ranks_have_the_features_of_one(tmp_path: Path, count: int, broken: 
 def test_the_tokens_of_any_block_are_timms() -> None:
     encoder = Encoder(SMALL).eval()
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    sequence = torch.cat([encoder.vit.cls_token.expand(3, -1, -1), encoder._embed(images)], dim=1)  # pyright: ignore
-    for number, block in enumerate(encoder.vit.blocks, start=1):
-        sequence = block(sequence)
-        torch.testing.assert_close(encoder(images, block=number).sequence, sequence)
+    own = encoder.settings
+    twin = VisionTransformer(
+        img_size=own.image_size, patch_size=own.patch_size, embed_dim=own.width, depth=own.depth, num_heads=own.heads,
+        num_classes=0, global_pool="", norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    ).eval()  # fmt: skip
+    table = torch.cat([torch.zeros(1, own.width), encoder.positions(encoder.grid, torch.device("cpu"))])[None]
+    missing = twin.load_state_dict({**encoder.vit.state_dict(), "pos_embed": table}, strict=False).missing_keys
+    assert set(missing) <= {"norm.weight", "norm.bias"}
+    for number in range(1, own.depth + 1):
+        (patches, prefix) = twin.forward_intermediates(
+            images, [number - 1], return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
+        )[0]
+        torch.testing.assert_close(encoder(images, block=number).sequence, torch.cat([prefix, patches], dim=1))
+    sequence = encoder(images, block=own.depth).sequence
     torch.testing.assert_close(encoder(images).sequence, encoder.vit.norm(sequence))
     assert not torch.allclose(encoder(images).sequence, sequence)
 
@@ -72,19 +85,23 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images whose features are computed from now on, one entry a pass."""
     passes: list[int] = []
 
-    def spy(modules: Any, source: Any, look: Any, **options: Any) -> Any:
+    def spy(modules: Any, source: Any, preprocessing: Any, **options: Any) -> Any:
         passes.append(len(modules))
-        return extract_all(modules, source, look, **options)
+        return extract_all(modules, source, preprocessing, **options)
 
     monkeypatch.setattr(caching, "extract_all", spy)
     return passes
 
 
-def look_up(cache: FeatureCache, modules: Any, spec: str, look: Look = LOOK, **options: Any) -> dict[str, Features]:
-    source = open_source(spec)
+def look_up(
+    cache: FeatureCache, modules: Any, data: str, preprocessing: Preprocessing = LOOK, **options: Any
+) -> dict[str, Features]:
+    source = open_source(data)
     indices = np.arange(len(source))
-    contents = digests_of(source, indices, workers=0)
-    return cache.features(modules, source, look, indices=indices, contents=contents, workers=0, **options)
+    fingerprints = fingerprints_of(source, indices, workers=0)
+    return cache.features(
+        modules, source, preprocessing, indices=indices, fingerprints=fingerprints, workers=0, **options
+    )
 
 
 def same(one: dict[str, Features], two: dict[str, Features]) -> bool:
@@ -106,9 +123,9 @@ def test_the_cache_answers_with_what_was_computed(tmp_path: Path, monkeypatch: p
     assert passes == [3, 3] and same(plain, first) and same(first, again)
     assert list(again["encoder"].tokens) == ["mean", "cls"] and len(again["encoder"].kept) == 5
     assert not list((tmp_path / "cache").glob("tmp-*"))
-    patches = look_up(cache, modules, folder, asked=Asked(8))
+    patches = look_up(cache, modules, folder, spec=FeatureSpec(8))
     assert passes.pop() == 3 and patches["pixels"].tokens["patches"].shape == (5, 16, 192)
-    assert same(look_up(cache, modules, folder, asked=Asked(8)), patches) and len(passes) == 2
+    assert same(look_up(cache, modules, folder, spec=FeatureSpec(8)), patches) and len(passes) == 2
 
 
 def test_the_cache_never_answers_for_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +141,10 @@ def test_the_cache_never_answers_for_something_else(tmp_path: Path, monkeypatch:
         (trained, {}),
         (wider, {}),
         (None, {}),
-        (encoder, {"asked": Asked(block=1)}),
-        (encoder, {"asked": Asked(8)}),
-        (encoder, {"look": LOOK._replace(shown=0.875)}),
-        (encoder, {"look": LOOK._replace(mean=(0.4, 0.5, 0.5))}),
+        (encoder, {"spec": FeatureSpec(block=1)}),
+        (encoder, {"spec": FeatureSpec(8)}),
+        (encoder, {"preprocessing": LOOK._replace(crop_pct=0.875)}),
+        (encoder, {"preprocessing": LOOK._replace(mean=(0.4, 0.5, 0.5))}),
     ]
     for module, options in others:
         before = len(passes)
@@ -138,7 +155,7 @@ def test_the_cache_never_answers_for_something_else(tmp_path: Path, monkeypatch:
     image.write_bytes(open_source("shapes:9").read(8))  # the same names, another picture
     look_up(cache, {"": encoder}, folder)
     assert len(passes) == before + 1
-    foreign = subject_of(Plain(), **WANTED).modules  # pyright: ignore[reportArgumentType]
+    foreign = backbone_of(Plain(), **WANTED).modules  # pyright: ignore[reportArgumentType]
     look_up(cache, foreign, folder)
     look_up(cache, foreign, folder)
     assert len(passes) == before + 3  # nobody knows what such a module does
@@ -155,9 +172,11 @@ def test_a_classifiers_answers_on_raw_pixels_are_kept_for_that_question_alone(tm
         source, other = open_source(f"shapes:{count}"), open_source("shapes:6:test")
         labels = torch.arange(count) % 3
         labels[0] = label
-        sides = Side(source, np.arange(count), labels), Side(other, np.arange(6), torch.arange(6) % 3)
-        sides = tuple(replace(side, contents=digests_of(side.source, side.indices, workers=0)) for side in sides)
-        seen = Seen(LOOK._replace(shown=shown), Asked(), cache, workers=0)
+        sides = Split(source, np.arange(count), labels), Split(other, np.arange(6), torch.arange(6) % 3)
+        sides = tuple(
+            replace(side, fingerprints=fingerprints_of(side.source, side.indices, workers=0)) for side in sides
+        )
+        seen = FeatureMaker(LOOK._replace(crop_pct=shown), FeatureSpec(), cache, workers=0)
         modules = {"encoder": Encoder(SMALL, seed=seed), "pixels": None}
         asked.clear()
         return judge(modules, sides, seen, Protocol("nearest", {"k": k}, classify))[0]
@@ -208,13 +227,17 @@ def test_what_another_process_fills_stays_and_what_a_killed_one_left_goes(
 def test_digests_tell_images_apart(tmp_path: Path) -> None:
     folder = broken_folder(tmp_path / "images", 6, (3,))
     source = open_source(folder)
-    words = digests_of(source, np.arange(6), workers=0)
+    words = fingerprints_of(source, np.arange(6), workers=0)
     assert len(set(words)) == 6  # what cannot be decoded has bytes as well
     (tmp_path / "images/0.png").unlink()
     refuse_shared(words[1:4], ["x", "", words[5]], name_of=source.name)
-    with pytest.raises(WrongRequest, match=r"1\.png is among"):
+    with pytest.raises(WrongRequest, match=r"1\.png is in both"):
         refuse_shared(words[1:], ["", words[1]], name_of=source.name)
-    assert weights_content(Encoder(SMALL)) == weights_content(Encoder(SMALL)) != weights_content(Encoder(SMALL, seed=1))
+    assert (
+        weights_fingerprint(Encoder(SMALL))
+        == weights_fingerprint(Encoder(SMALL))
+        != weights_fingerprint(Encoder(SMALL, seed=1))
+    )
 
 
 class Plain(nn.Module):
@@ -238,7 +261,7 @@ def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
     model, untrained = (
         timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, num_classes=0) for _ in range(2)
     )
-    judged = subject_of(model, size=(32, 32), untrained=untrained)
+    judged = backbone_of(model, size=(32, 32), untrained=untrained)
     assert judged.depth == 3 and judged.grid == (4, 4)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -256,7 +279,7 @@ def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
         evaluate.few_shot(judged, train="shapes:80", test="shapes:40:test", shots=(2,), shares=(), draws=1),
         evaluate.linear_segment(judged, train="shapes:40", test="shapes:20:test"),
         evaluate.retrieval(judged, test="shapes:20"),
-        evaluate.probe(judged, train="shapes:80", test="shapes:40:test", epochs=1, out=tmp_path),
+        evaluate.linear_probe(judged, train="shapes:80", test="shapes:40:test", epochs=1.0, out=tmp_path),
     ):
         assert run.scores and run.control
     with pytest.raises(WrongRequest, match="--block 4 is none of VisionTransformer's blocks: there are 1 to 3"):
@@ -266,15 +289,15 @@ def test_a_timm_model_is_judged_by_the_same_code(tmp_path: Path) -> None:
 def test_a_timm_model_without_cls_has_blocks_too() -> None:
     torch.manual_seed(0)
     sizes = {"img_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0, "class_token": False, "global_pool": "avg"}
-    judged = subject_of(timm.create_model("vit_tiny_patch16_224", **sizes), size=(32, 32))
+    judged = backbone_of(timm.create_model("vit_tiny_patch16_224", **sizes), size=(32, 32))
     with torch.no_grad():
         for images in (torch.randn(1, 3, 32, 32), torch.randn(2, 3, 32, 32)):
             assert judged.encoder(images, block=2).sequence.shape == (len(images), 16, 192)
 
 
 def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
-    tokens = subject_of(Plain(), patch_size=16, name="plain", **WANTED)  # pyright: ignore[reportArgumentType]
-    pooled = subject_of(Pooled(), **WANTED)  # pyright: ignore[reportArgumentType]
+    tokens = backbone_of(Plain(), patch_size=16, name="plain", **WANTED)  # pyright: ignore[reportArgumentType]
+    pooled = backbone_of(Pooled(), **WANTED)  # pyright: ignore[reportArgumentType]
     found = {
         str(one): evaluate.linear(one, train="shapes:200", test="shapes:80:test", cache=False)
         for one in (tokens, pooled)
@@ -282,7 +305,7 @@ def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
     assert [score.name for score in found["plain"].scores] == ["linear_encoder_mean", "linear_encoder_cls"]
     assert [score.name for score in found["Pooled"].scores] == ["linear_encoder_mean"]
     values = {score.value for one in found.values() for score in one.scores}
-    probed = evaluate.probe(pooled, train="shapes:80", test="shapes:40:test", epochs=1, out=tmp_path)
+    probed = evaluate.linear_probe(pooled, train="shapes:80", test="shapes:40:test", epochs=1.0, out=tmp_path)
     assert len(probed.scores) == 1
     assert len(values) == 1  # the same mean colour, by three ways
     assert [score.name for score in found["plain"].control] == ["linear_pixels"]
@@ -293,8 +316,8 @@ def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
             "Pooled has no patch tokens",
         ),
         (lambda: evaluate.knn(tokens, train="shapes:40", test="shapes:20:test", block=1), "there are none that can"),
-        (lambda: subject_of(Plain(), patch_size=8, **WANTED), "gives 4 patch tokens .* not the 16 of patch size 8"),
-        (lambda: subject_of(Plain()), "give the size, mean and std"),
+        (lambda: backbone_of(Plain(), patch_size=8, **WANTED), "gives 4 patch tokens .* not the 16 of patch size 8"),
+        (lambda: backbone_of(Plain()), "give the size, mean and std"),
     ):
         with pytest.raises(WrongRequest, match=said):
             refused()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from otherview.data.picture import Look, Picture
+from otherview.data.image import Preprocessing
+from otherview.data.picture import Picture
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import centre
 from otherview.evaluation.few_shot import STRENGTH, draw_listed, draw_shares, draw_shots, fit, objective, to_unit
@@ -77,8 +78,8 @@ def test_the_published_resize_is_torchvisions_on_pil_images(shape: tuple[int, in
     image = Image.fromarray(small).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     kind = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}[resize]
     theirs = np.asarray(v2.Compose([v2.Resize(256, interpolation=kind), v2.CenterCrop(224)])(image)).transpose(2, 0, 1)
-    look = Look((224, 224), (0.5,) * 3, (0.5,) * 3, shown=224 / 256, resize=resize)  # pyright: ignore[reportArgumentType]
-    ours = centre(Picture("it", np.asarray(image)), look)
+    preprocessing = Preprocessing((224, 224), (0.5,) * 3, (0.5,) * 3, crop_pct=224 / 256, interpolation=resize)  # pyright: ignore[reportArgumentType]
+    ours = centre(Picture("it", np.asarray(image)), preprocessing)
     assert ours.shape == theirs.shape
     difference = np.abs(ours.astype(int) - theirs)
     assert difference.max() <= {"bilinear": 1, "bicubic": 2}[resize]  # levels, on noise: rounding between the passes
@@ -97,9 +98,9 @@ def test_the_verb_learns_from_few_and_says_so(tmp_path: Path, result_of: Callabl
         "--test",
         "shapes:80:test",
     ]
-    result = result_of(*words, "--shares", "0.1", "--shots", "1", "--shown", "1", "--draws", "2", "--out", tmp_path)
+    result = result_of(*words, "--shares", "0.1", "--shots", "1", "--crop-pct", "1", "--draws", "2", "--out", tmp_path)
     names = [score["name"] for score in result["scores"]]
-    told = "(draws 2, shown 1)"  # what is otherwise than by default stands in the name
+    told = "(draws 2, crop pct 1)"  # what is otherwise than by default stands in the name
     given = [(kind, draw) for kind in ("mean", "cls") for draw in ("10 %", "1 shots")]
     assert names == [f"few_shot_encoder_{kind} ({draw}) {told}" for kind, draw in given]
     control = {score["name"]: score["value"] for score in result["control"]}

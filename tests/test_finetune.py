@@ -12,29 +12,29 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from otherview.atomic import json_lines
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation.finetune import FineTune, layer_of
-from otherview.evaluation.regularisation import Regularisation
+from otherview.evaluation.settings import Regularisation
+from otherview.files import json_lines
 from otherview.geometry import PatchGrid
-from otherview.nn.class_head import ClassHead
 from otherview.nn.encoder import Encoder
+from otherview.nn.heads import ClassHead
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
 from otherview.training.schedule import rate_at
 from otherview.training.settings import TrainingSettings
-from otherview.verbs.weights import load_encoder
 from otherview.views.augmented import AugmentedViews, drawn_from
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
-from otherview.views.single import LabelledView, LabelledViews, SingleView
+from otherview.views.transforms import LabelledView, LabelledViews, SingleView
 from otherview.views.view import View, normalise
-from otherview.weights.classifier import load_classifier, save_classifier
+from otherview.weights.names import load_encoder
+from otherview.weights.pretrained import load_classifier, save_classifier
 from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, heads=2)
-VIEW = SingleView(ViewSettings(seen_colour=PLAIN, mask=MaskSettings(kind="none")), (32, 32), PatchGrid(4, 4))
+VIEW = SingleView(ViewSettings(online_colour=PLAIN, mask=MaskSettings(kind="none")), (32, 32), PatchGrid(4, 4))
 NOTHING = Regularisation(drop_path=0.0, mixup=0.0, cutmix=0.0, erasing=0.0)
 
 
@@ -106,7 +106,7 @@ def test_without_regularisation_it_is_smoothed_cross_entropy() -> None:
     wanted = F.cross_entropy(scores, torch.as_tensor(batch.label), label_smoothing=0.1)
     found = tuned(batch, None, 0)
     torch.testing.assert_close(found.total, wanted)
-    assert found.parts["accuracy"] == (scores.argmax(dim=1) == torch.as_tensor(batch.label)).float().mean()
+    assert found.terms["accuracy"] == (scores.argmax(dim=1) == torch.as_tensor(batch.label)).float().mean()
 
 
 @pytest.mark.parametrize("change", ["drop_path", "mixup", "cutmix", "erasing"])
@@ -146,7 +146,7 @@ def test_global_generators_are_lent_and_given_back() -> None:
 
 
 def test_the_rate_ends_at_the_least() -> None:
-    settings = TrainingSettings(lr_per_256=1e-3, least_lr=1e-5, warmup=0.1)
+    settings = TrainingSettings(lr_per_256=1e-3, min_lr=1e-5, warmup=0.1)
     assert rate_at(settings, 512, 0.0) == 0 and rate_at(settings, 512, 0.1) == pytest.approx(2e-3)
     assert rate_at(settings, 512, 1.0) == pytest.approx(1e-5)
     assert rate_at(settings, 512, 0.55) == pytest.approx(1e-5 + (2e-3 - 1e-5) / 2)
@@ -173,18 +173,18 @@ def test_a_classifier_travels_and_holds_an_encoder_but_an_encoder_is_none(tmp_pa
 
 WORDS = (
     "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:80:test",
-    "--shown", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
+    "--crop-pct", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
-    tmp_path: Path, result_of: Callable, otherview: Callable
+    tmp_path: Path, result_of_process: Callable, otherview: Callable
 ) -> None:
-    whole = result_of(*WORDS, "--out", tmp_path / "whole")
+    whole = result_of_process(*WORDS, "--out", tmp_path / "whole")
     names = [score["name"] for score in (*whole["scores"], *whole["control"])]
     assert names == [
-        f"finetune_{name}{top} (epochs 5, shown 1)" for name in ("encoder", "untrained") for top in ("", "_top5")
+        f"finetune_{name}{top} (epochs 5, crop pct 1)" for name in ("encoder", "untrained") for top in ("", "_top5")
     ]
     assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
@@ -193,7 +193,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
         pass
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    killed = result_of(*WORDS, "--no-control", "--out", tmp_path / "killed")
+    killed = result_of_process(*WORDS, "--no-control", "--out", tmp_path / "killed")
     assert killed["scores"] == whole["scores"] and killed["control"] == []
     one, two = (load_classifier(tmp_path / name / "finetune/classifier.safetensors") for name in ("whole", "killed"))
     assert len(one.classes) == 8

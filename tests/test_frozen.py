@@ -12,12 +12,13 @@ import torch
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation import frozen
-from otherview.evaluation.frozen import Side, check_classes, subjects_of
+from otherview.evaluation.backbone import load_backbone
+from otherview.evaluation.confusion import write_confusion
+from otherview.evaluation.frozen import modules_of
 from otherview.evaluation.knn import accuracy, knn_predict, knn_sweep
-from otherview.evaluation.logistic import fit_logistic
-from otherview.evaluation.scores import wilson
-from otherview.evaluation.tables import write_confusion
-from otherview.verbs.weights import load_subject
+from otherview.evaluation.linear import fit_logistic
+from otherview.evaluation.split import Split, check_classes
+from otherview.scores import wilson
 
 
 def clouds(n: int, width: int, classes: int, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,18 +104,18 @@ def test_a_head_that_is_not_at_its_optimum_says_so(capsys: pytest.CaptureFixture
 def test_raw_pixels_are_left_out_where_they_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subject = load_subject("random:siamese_im_pico_32")
-    assert list(subjects_of(subject, images=100)) == ["encoder", "untrained", "pixels"]
+    subject = load_backbone("random:siamese_im_pico_32")
+    assert list(modules_of(subject, images=100)) == ["encoder", "untrained", "pixels"]
     monkeypatch.setattr(frozen, "MOST_PIXELS", 100 * 3 * 32 * 32 * 4 - 1)
-    assert list(subjects_of(subject, images=100)) == ["encoder", "untrained"]
+    assert list(modules_of(subject, images=100)) == ["encoder", "untrained"]
     assert "raw pixels are left out" in capsys.readouterr().err
 
 
 def test_one_class_and_unknown_classes_are_refused() -> None:
     source = open_source("shapes:8")
 
-    def side(*labels: int) -> Side:
-        return Side(source, np.arange(len(labels)), torch.tensor(labels))
+    def side(*labels: int) -> Split:
+        return Split(source, np.arange(len(labels)), torch.tensor(labels))
 
     check_classes(side(0, 1, 2), side(1))
     with pytest.raises(WrongRequest, match="one class only"):
@@ -170,7 +171,7 @@ def test_the_verb_sweeps_confuses_and_refuses_shared_images(
     assert right / sum(int(row["n"]) for row in rows) == pytest.approx(result["scores"][0]["value"])
     for verb in ("knn", "linear-segment"):
         refused = otherview("evaluate", verb, *words[2:], "--test", "shapes:20:test,shapes:1")
-        assert refused.returncode == 2 and "is among the training and the test images" in refused.stderr
+        assert refused.returncode == 2 and "is in both the training and the test images" in refused.stderr
         *progress, answer = refused.stderr.strip().splitlines()
         assert answer.startswith("otherview: ") and all(line.startswith("comparing images ") for line in progress)
     assert result_of(*words, "--test", "shapes:20:test,shapes:1", "--allow-shared")["scores"][0]["n"] == 21
@@ -178,8 +179,8 @@ def test_the_verb_sweeps_confuses_and_refuses_shared_images(
 
 def test_every_verb_of_evaluation_is_a_function_too() -> None:
     import otherview as package
-    from otherview.cli import VERBS
+    from otherview.__main__ import COMMANDS
 
-    verbs = {name.removeprefix("evaluate ").replace("-", "_") for name in VERBS if name.startswith("evaluate ")}
-    assert verbs == set(package.evaluate.__all__)
-    assert all(callable(getattr(package.evaluate, name)) for name in verbs)
+    commands = {name.removeprefix("evaluate ").replace("-", "_") for name in COMMANDS if name.startswith("evaluate ")}
+    assert commands == set(package.evaluate.__all__)
+    assert all(callable(getattr(package.evaluate, name)) for name in commands)

@@ -1,4 +1,4 @@
-"""What the verbs of evaluation share: classes without gaps, images apart, requests answered before any work."""
+"""What the protocols of evaluation share: classes without gaps, images apart, requests answered before any work."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,21 @@ from otherview import evaluate
 from otherview.data.source import Relabelled
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
+from otherview.evaluate import few_shot, finetune, knn, linear_probe, retrieval
 from otherview.evaluation.few_shot import draw_listed
 from otherview.evaluation.knn import knn_predict
-from otherview.evaluation.scores import Scores
-from otherview.verbs.evaluate import few_shot, finetune, knn, probe, retrieval
-from otherview.verbs.fitting import check_fit, default_batch, labels_content
-from otherview.verbs.judging import Evaluate, open_sides, read_contents
-from otherview.verbs.study import MEASURES
+from otherview.evaluation.settings import LabelledSettings
+from otherview.evaluation.split import labels_fingerprint, open_splits, with_fingerprints
+from otherview.runs.study import MEASURES
+from otherview.scores import Scores
+from otherview.training.fit import check_fit, default_batch
 from tests.test_sources import shard
 
 WEIGHTS = "random:siamese_im_pico_32"
 
 
 def sides(train: str, test: str, **options: Any) -> Any:
-    return open_sides(train, test, Evaluate(weights=WEIGHTS, train=train, test=test, **options))
+    return open_splits(LabelledSettings(weights=WEIGHTS, train=train, test=test, **options))
 
 
 def numbered(path: Path, labels: list[int]) -> str:
@@ -50,15 +51,17 @@ def test_classes_are_numbered_without_gaps(tmp_path: Path) -> None:
 
 
 def test_shared_images_are_found_before_a_fit_begins() -> None:
-    with pytest.raises(WrongRequest, match="is among the training and the test images"):
-        read_contents(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=False)
-    read_contents(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=True)
-    read_contents(sides("shapes:40", "shapes:20:test"), workers=0, allow_shared=False)
+    with pytest.raises(WrongRequest, match="is in both the training and the test images"):
+        with_fingerprints(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=False)
+    with_fingerprints(sides("shapes:40", "shapes:20:test,shapes:1"), workers=0, allow_shared=True)
+    with_fingerprints(sides("shapes:40", "shapes:20:test"), workers=0, allow_shared=False)
 
 
 def test_a_fit_is_known_by_its_images_and_only_once_it_has_begun(tmp_path: Path) -> None:
     one, two = sides("shapes:40", "shapes:20:test")[0], sides("shapes:39", "shapes:20:test")[0]
-    assert labels_content(one) != labels_content(two) == labels_content(sides("shapes:39", "shapes:9:test")[0])
+    assert (
+        labels_fingerprint(one) != labels_fingerprint(two) == labels_fingerprint(sides("shapes:39", "shapes:9:test")[0])
+    )
     check_fit(tmp_path / "fit", {"rate": 1.0})
     check_fit(tmp_path / "fit", {"rate": 2.0})  # nothing was done yet
     (tmp_path / "fit/checkpoints").mkdir()
@@ -83,9 +86,9 @@ def test_the_default_batch_is_shared_out_evenly(images: int, unit: int, batch: i
         (finetune, {"drop_path": 1.5}, "--drop-path 1.5 must lie between"),
         (finetune, {"augment": "foo"}, "--augment foo is no RandAugment"),
         (finetune, {"batch": -2}, "--batch -2 must be 2 or more"),
-        (probe, {"shown": 2.0}, "--shown 2 must be above 0 and up to 1"),
-        (probe, {"batch": 1}, "--batch 1 is too small for batch norm"),
-        (probe, {"epochs": float("inf")}, "must be above 0"),
+        (linear_probe, {"crop_pct": 2.0}, "--crop-pct 2 must be above 0 and up to 1"),
+        (linear_probe, {"batch": 1}, "--batch 1 is too small for batch norm"),
+        (linear_probe, {"epochs": float("inf")}, "must be above 0"),
         (few_shot, {"shares": (), "shots": (0,)}, "--shots 0 is too few"),
         (few_shot, {"train_images": 0}, "0 is too few: give 1 or more"),
         (knn, {"test_images": -5}, "-5 is too few"),

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from otherview.atomic import json_lines
 from otherview.errors import WrongRequest
+from otherview.files import json_lines, only_writer
 from otherview.recipes.registry import find
-from otherview.verbs.run_folder import only_writer, prepare_folder
+from otherview.runs.run_folder import prepare_folder
 from tests.processes import as_a_user
 from tests.test_training import SMALL, identical
 
@@ -76,7 +76,7 @@ def written(run: Path) -> list[list[object]]:
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from otherview.verbs.run_folder import only_writer
+from otherview.files import only_writer
 with only_writer(Path(sys.argv[1])):
     worker = os.fork()
     if worker:

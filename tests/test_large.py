@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 MEASURED = """
 import sys, time
-from otherview.bench.memory import status_mb  # ru_maxrss would begin at what the parent held when it forked
+from otherview.bench.subject import status_mb  # ru_maxrss would begin at what the parent held when it forked
 from otherview.data.spec import open_source
 began = time.monotonic()
 source = open_source(sys.argv[1])
@@ -99,7 +99,7 @@ def test_pillow_s_odd_and_broken_files(corpus: Path, result_of: Callable[..., di
     assert len(plain) == 2 and not set(plain) & named.keys()
 
     run = ("pretrain", "--recipe", "siamese_im_demo", "--out", corpus.parent / "run", "--epochs", 1, "--steps", "None")
-    done = otherview(*run, "--data", listed, "--training.most-broken", 1, "--json")
+    done = otherview(*run, "--data", listed, "--training.max-broken", 1, "--json")
     assert done.returncode == 0, done.stderr
     # Not from a line's start: libtiff in a worker writes its own lines in pieces, ours may come between two of them.
     said = re.findall(r"broken image (.+?): replaced by the next readable one$", done.stderr, re.MULTILINE)

@@ -12,10 +12,10 @@ from otherview.data.plan import StepPlan
 from otherview.data.shapes import Shapes
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.geometry import PatchGrid
-from otherview.views.pair import PairViews
 from otherview.views.settings import MaskSettings, ViewSettings
+from otherview.views.transforms import PairViews
 
-VIEWS = PairViews(ViewSettings(mask=MaskSettings(hidden=5, minimum_block=2)), (16, 16), PatchGrid(4, 4))
+VIEWS = PairViews(ViewSettings(mask=MaskSettings(count=5, minimum_block=2)), (16, 16), PatchGrid(4, 4))
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,16 @@ def test_any_restart() -> None:
 
 
 def test_ranks_and_accumulation_cut_the_same_batch() -> None:
-    whole = [indices for micro in PLAN.micro_batches(0) for indices in [micro]]
+    """A micro-batch of a step has the same images whatever the number of ranks: batch norm sees them together."""
+    whole = list(PLAN.micro_batches(0))
     for ranks, accumulation in ((2, 1), (3, 2), (1, 6)):
         plans = [StepPlan(20, 6, 8, 3, ranks=ranks, rank=rank, accumulation=accumulation) for rank in range(ranks)]
         parts = [list(plan.micro_batches(0)) for plan in plans]
         for step, indices in enumerate(whole):
-            joined = [
-                index
-                for part in parts
-                for micro in part[step * accumulation : (step + 1) * accumulation]
-                for index in micro
-            ]
-            assert joined == indices
+            for part in range(accumulation):
+                joined = [index for rank in parts for index in rank[step * accumulation + part]]
+                size = 6 // accumulation
+                assert joined == indices[part * size : (part + 1) * size]
 
 
 def test_four_ranks_see_what_one_sees() -> None:
@@ -149,6 +147,6 @@ def test_wrong_batches() -> None:
 
 
 def test_crops_keep_their_precision_in_a_batch() -> None:
-    crop = batches(PLAN)[0].views.seen.crop
+    crop = batches(PLAN)[0].views.online.crop
     assert crop.top.dtype == torch.float64 and crop.flipped.dtype == torch.bool
     assert np.isfinite(crop.width.numpy()).all()

@@ -17,9 +17,9 @@ def test_every_mask_hides_exactly_the_asked_count(rows: int, columns: int, data:
     minimum = data.draw(st.integers(1, 30))
     rng = Random(data.draw(st.integers(0, 2**32)))
     for mask in (
-        blockwise_mask(grid, hidden=hidden, minimum_block=minimum, rng=rng),
-        uniform_block_mask(grid, hidden=hidden, minimum_block=minimum, rng=rng),
-        random_mask(grid, hidden=hidden, rng=rng),
+        blockwise_mask(grid, count=hidden, minimum_block=minimum, rng=rng),
+        uniform_block_mask(grid, count=hidden, minimum_block=minimum, rng=rng),
+        random_mask(grid, count=hidden, rng=rng),
     ):
         assert mask.shape == (rows, columns)
         assert mask.dtype == bool
@@ -28,7 +28,7 @@ def test_every_mask_hides_exactly_the_asked_count(rows: int, columns: int, data:
 
 @pytest.mark.parametrize(("patches", "hidden", "block"), [(196, 118, 16), (256, 154, 21), (64, 39, 5), (16, 10, 4)])
 def test_the_paper_s_counts_on_other_grids(patches: int, hidden: int, block: int) -> None:
-    assert (MaskSettings().hidden_of(patches), MaskSettings().minimum_block_of(patches)) == (hidden, block)
+    assert (MaskSettings().masked_of(patches), MaskSettings().minimum_block_of(patches)) == (hidden, block)
 
 
 def frequency(kind: str, grid: PatchGrid, count: int) -> np.ndarray:

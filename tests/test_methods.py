@@ -13,10 +13,10 @@ from torch.utils.data import default_collate
 from otherview.config import RunConfig
 from otherview.data.picture import picture_of
 from otherview.data.shapes import Shapes
-from otherview.learner import Learner
 from otherview.losses.contrastive import info_nce
-from otherview.losses.reconstruction import hidden_mean_square, normalise_patches, patchify
+from otherview.losses.reconstruction import masked_mean_square, normalise_patches, patchify
 from otherview.methods.build import build
+from otherview.methods.learner import Learner
 from otherview.methods.moco_v3 import MoCoV3
 from otherview.recipes.registry import find
 from otherview.seeding import sample_rng
@@ -31,29 +31,31 @@ SMALL: dict[str, dict[str, Any]] = {
     "supervised": {"classes": 8},
 }
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
-    "same crop": {"views": {"other_crop": "seen"}},
-    "no colour in the seen view": {"views": {"seen_colour": PLAIN}},
-    "no colour in the other view": {"views": {"other_colour": PLAIN}},
-    "random mask": {"views": {"mask": MaskSettings(kind="random", hidden=20)}},
-    "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", hidden=38)}},
+    "same crop": {"views": {"target_crop": "same"}},
+    "no colour in the seen view": {"views": {"online_colour": PLAIN}},
+    "no colour in the other view": {"views": {"target_colour": PLAIN}},
+    "random mask": {"views": {"mask": MaskSettings(kind="random", count=20)}},
+    "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", count=38)}},
     "no mask": {"views": {"mask": MaskSettings(kind="none")}},
-    "three masks": {"views": {"mask": MaskSettings(hidden=38, count=3)}},
-    "a quarter asked": {"views": {"asked": 0.25}},
-    "three masks, a quarter asked": {"views": {"mask": MaskSettings(hidden=38, count=3), "asked": 0.25}},
+    "three masks": {"views": {"masks_per_image": 3, "mask": MaskSettings(count=38)}},
+    "a quarter asked": {"views": {"predict_ratio": 0.25}},
+    "three masks, a quarter asked": {
+        "views": {"masks_per_image": 3, "mask": MaskSettings(count=38), "predict_ratio": 0.25}
+    },
     "registers": {"encoder": {"registers": 2}},
     "patch embedding": {"encoder": {"train_patch_embedding": True}},
     "pixels": {"method": {"target": "pixels"}},
     "pixels, overlap": {"method": {"target": "pixels", "overlap_only": True}},
-    "place alone": {"method": {"relation": "without_scale"}},
-    "untold": {"method": {"relation": "untold"}},
-    "colour told": {"method": {"tell_colour": True}},
+    "place alone": {"method": {"relative_position": "position"}},
+    "no_position": {"method": {"relative_position": "none"}},
+    "colour told": {"method": {"condition_on_colour": True}},
     "global dense": {"method": {"loss": "global_dense"}},
     "global": {"method": {"loss": "global"}},
     "info_nce": {"method": {"loss": "info_nce"}},
     "overlap": {"method": {"overlap_only": True}},
     "overlap, three masks, a quarter asked": {
         "method": {"overlap_only": True},
-        "views": {"mask": MaskSettings(hidden=38, count=3), "asked": 0.25},
+        "views": {"masks_per_image": 3, "mask": MaskSettings(count=38), "predict_ratio": 0.25},
     },
     "layer norm": {"method": {"projector_norm": "layer", "predictor_norm": "layer"}},
     "shallow heads": {"method": {"projector_depth": 0, "predictor_depth": 1}},
@@ -99,8 +101,8 @@ def test_a_step_of_every_method_and_part(recipe: str, part: str | None) -> None:
     loss = learner(batch, context, 0)
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
     assert torch.isfinite(loss.total)
-    assert not any(part.requires_grad for part in loss.parts.values())
-    assert all(torch.isfinite(value).all() for value in learner.figures(context).values())
+    assert not any(part.requires_grad for part in loss.terms.values())
+    assert all(torch.isfinite(value).all() for value in learner.metrics(context).values())
     loss.total.backward()
     frozen = not small(recipe, part).encoder.train_patch_embedding
     for name, parameter in learner.named_parameters():
@@ -127,8 +129,8 @@ def exchanged(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
 @pytest.mark.parametrize(
     ("recipe", "beside", "changes"),
     [
-        ("mae", {}, {"views.other_colour.jitter_probability": 0.1, "views.other_colour.solarise_probability": 1.0}),
-        ("supervised", {}, {"views.other_colour.gray_probability": 1.0}),
+        ("mae", {}, {"views.target_colour.jitter_probability": 0.1, "views.target_colour.solarise_probability": 1.0}),
+        ("supervised", {}, {"views.target_colour.gray_probability": 1.0}),
         ("siamese_im", {}, {"method.temperature": 9.0, "method.global_weight": 9.0, "method.dense_weight": 9.0}),
         ("siamese_im", {"method.loss": "info_nce"}, {"method.negative_weight": 9.0}),
         (
@@ -141,12 +143,12 @@ def exchanged(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
         (
             "siamese_im",
             {"views.mask.kind": "none"},
-            {"views.mask.share": 0.2, "views.mask.hidden": 3, "views.mask.minimum_block": 9},
+            {"views.mask.ratio": 0.2, "views.mask.count": 3, "views.mask.minimum_block": 9},
         ),
         ("siamese_im", {"views.mask.kind": "random"}, {"views.mask.minimum_block": 9}),
-        ("siamese_im", {"views.mask.hidden": 20}, {"views.mask.share": 0.9}),
-        ("siamese_im", {"views.other_crop": "seen"}, {"method.relation": "untold"}),
-        ("siamese_im", {"views.other_crop": "seen"}, {"method.overlap_only": True}),
+        ("siamese_im", {"views.mask.count": 20}, {"views.mask.ratio": 0.9}),
+        ("siamese_im", {"views.target_crop": "same"}, {"method.relative_position": "none"}),
+        ("siamese_im", {"views.target_crop": "same"}, {"method.overlap_only": True}),
         ("siamese_im", {"encoder.positions": "learned"}, {"encoder.column_first": True}),
     ],
 )
@@ -204,7 +206,7 @@ def test_only_hidden_patches_count() -> None:
     prediction = torch.ones(2, 3, 4)
     prediction[:, 0] = 100.0
     hidden = torch.tensor([[False, True, True], [False, False, True]])
-    assert float(hidden_mean_square(prediction, target, hidden)) == 1.0
+    assert float(masked_mean_square(prediction, target, hidden)) == 1.0
 
 
 def test_info_nce_against_a_loop() -> None:

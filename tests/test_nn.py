@@ -12,8 +12,8 @@ from otherview.data.picture import Picture
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build_siamese_im
+from otherview.methods.target import cosine_momentum, ema_update, frozen_copy
 from otherview.nn.batch_norm import TokenBatchNorm, token_statistics
-from otherview.nn.ema import cosine_momentum, move, twin
 from otherview.nn.encoder import Encoder
 from otherview.nn.positions import sincos_grid
 from otherview.nn.settings import EncoderSettings
@@ -139,11 +139,11 @@ def test_batch_norm_is_stable_where_the_mean_is_far_larger_than_the_spread() -> 
 
 def test_moving_average() -> None:
     online = nn.Linear(3, 2)
-    target = twin(online)
+    target = frozen_copy(online)
     before = target.weight.clone()
     with torch.no_grad():
         online.weight.add_(1.0)
-    move(target, towards=online, momentum=0.9)
+    ema_update(target, towards=online, momentum=0.9)
     torch.testing.assert_close(target.weight, before + 0.1)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     assert [cosine_momentum(p, start=0.99) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from otherview.learner import Learner
+from otherview.methods.learner import Learner
 from otherview.training.checkpoint import load_checkpoint, save_checkpoint
-from otherview.training.muon import Muon
-from otherview.training.optim import make_optimiser, set_rate
+from otherview.training.optim import Muon, make_optimiser, set_rate
 from otherview.training.settings import TrainingSettings
 from tests.test_methods import learner_and_batch
 

@@ -15,17 +15,15 @@ from otherview.bench.reference import NaiveSiameseIM
 from otherview.geometry import PatchGrid, place
 from otherview.losses.objectives import Dense
 from otherview.methods.siamese_im import SiameseIM
-from otherview.methods.target import MovingTarget
-from otherview.nn.branch import Branch
-from otherview.nn.ema import constant_momentum
+from otherview.methods.target import EMATarget, constant_momentum
 from otherview.nn.encoder import Encoder
-from otherview.nn.heads import Predictor, Projector
+from otherview.nn.heads import Branch, Predictor, Projector
 from otherview.nn.positions import relative_code, sincos_grid
-from otherview.nn.relation import Told
+from otherview.nn.relative_position import Conditioning
 from otherview.nn.settings import EncoderSettings
 from otherview.views.masks import blockwise_mask
-from otherview.views.pair import PairViews
 from otherview.views.settings import MaskSettings, ViewSettings
+from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair
 from tests.official import (
     DEFAULTS,
@@ -72,11 +70,11 @@ def build(arrays: dict[str, np.ndarray], s: dict[str, Any], kind: type[SiameseIM
     online = Branch(Encoder(encoder), projector)
     learner = kind(
         online=online,
-        target=MovingTarget(online, partial(constant_momentum, always=s["momentum"])),
+        target=EMATarget(online, partial(constant_momentum, always=s["momentum"])),
         predictor=Predictor(width, depth=s["predictor_depth"], heads=heads, norm=norm[s["use_pred_ln"]]),
         objective=Dense(s["neg_weight"]),
         views=PairViews(
-            ViewSettings(mask=MaskSettings(hidden=s["masked_patches"])), tuple(size), grid_of(arrays["in/mask"])
+            ViewSettings(mask=MaskSettings(count=s["masked_patches"])), tuple(size), grid_of(arrays["in/mask"])
         ),
         prediction_norm=nn.LayerNorm(width, eps=1e-5).requires_grad_(False) if s["online_ln"] else None,
     )
@@ -97,14 +95,14 @@ def test_forward_parity(path: Path) -> None:
     learner, batch = build(arrays, settings), batch_of(arrays)
     grid, width = grid_of(arrays["in/mask"]), settings["decoder_dim"]
     context = learner.prepare([batch], 0.0)
-    code = relative_code(place(batch.other.crop, within=batch.seen.crop, grid=grid), width=width)
-    visible = (~batch.seen.hidden).nonzero()[:, 1].view(len(batch.seen.hidden), -1)
+    code = relative_code(place(batch.target.crop, within=batch.online.crop, grid=grid), width=width)
+    visible = (~batch.online.masked).nonzero()[:, 1].view(len(batch.online.masked), -1)
     target = learner.target
-    raw = target.projector(target.encoder(batch.other.pixels).sequence)[:, 1:]
+    raw = target.projector(target.encoder(batch.target.pixels).sequence)[:, 1:]
     ours = {
         "relative_position": code,
-        "relative_position_embedding": learner.predictor.position(Told(code, torch.zeros(0))),
-        "online_encoder_output": learner.online.encoder(batch.seen.pixels, visible).sequence,
+        "relative_position_embedding": learner.predictor.position(Conditioning(code, torch.zeros(0))),
+        "online_encoder_output": learner.online.encoder(batch.online.pixels, visible).sequence,
         "pred": learner.predict(batch),
         "target_raw": raw,
         "target": context.targets[0],
@@ -185,7 +183,7 @@ def test_blockwise_mask_statistics_parity(name: str) -> None:
     grid, count = PatchGrid(golden["grid"], golden["grid"]), golden["samples"]
     rng = Random(1)
     masks = np.stack([
-        blockwise_mask(grid, hidden=golden["masked"], minimum_block=golden["min_block"], rng=rng) for _ in range(count)
+        blockwise_mask(grid, count=golden["masked"], minimum_block=golden["min_block"], rng=rng) for _ in range(count)
     ])  # fmt: skip
     assert (masks.sum(axis=(1, 2)) == golden["masked"]).all()
     frequency = np.asarray(golden["frequency_by_position"])

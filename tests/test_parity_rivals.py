@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from otherview.geometry import Crop, PatchGrid
-from otherview.learner import Learner, StepLoss
+from otherview.losses.objectives import StepLoss
+from otherview.methods.learner import Learner
 from otherview.methods.mae import MAE, Decoder
 from otherview.methods.moco_v3 import Head, MoCoV3
-from otherview.nn.ema import constant_momentum
+from otherview.methods.target import constant_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
-from otherview.views.pair import PairViews
 from otherview.views.settings import MaskSettings, ViewSettings
-from otherview.views.single import SingleView
+from otherview.views.transforms import PairViews, SingleView
 from otherview.views.view import View, ViewPair
 from tests.official import by_stem, check_gradients, load, relative, rival_parameters
 
@@ -34,7 +34,7 @@ class MAEOfTensors(MAE):
     """Golden images are normalised already."""
 
     def forward(self, batch: View, context: None, index: int) -> StepLoss:
-        return StepLoss(self.loss(batch.pixels, batch.hidden), {})
+        return StepLoss(self.loss(batch.pixels, batch.masked), {})
 
 
 class MoCoV3OfTensors(MoCoV3):
@@ -63,11 +63,10 @@ def encoder_of(s: dict[str, Any], *, train_patch_embedding: bool, column_first: 
 def mae_of(path: Path) -> tuple[MAE, list[View], dict[str, np.ndarray], dict[str, Any]]:
     """The learner, the same images under every step's mask, and the case."""
     arrays, s = golden(path, "mae")
-    assert s["normalize_pixels"]
     encoder = encoder_of(s, train_patch_embedding=True, column_first=True)
     grid = PatchGrid(*encoder.grid)
     kept = int(grid.patches * (1 - s["mask_ratio"]))
-    mask = MaskSettings(kind="random", hidden=grid.patches - kept)
+    mask = MaskSettings(kind="random", count=grid.patches - kept)
     values = 3 * s["patch_size"] ** 2
     learner = MAEOfTensors(
         encoder=encoder,
@@ -75,6 +74,7 @@ def mae_of(path: Path) -> tuple[MAE, list[View], dict[str, np.ndarray], dict[str
             s["embed_dim"], s["decoder_dim"], depth=s["decoder_depth"], heads=s["decoder_heads"], values=values
         ),
         view=SingleView(ViewSettings(mask=mask), encoder.settings.image_size, grid),
+        normalise_pixels=s["normalize_pixels"],
     )
     learner.load_state_dict(rival_parameters(arrays, "state/", "mae"), strict=True)
     images = torch.from_numpy(arrays["in/images"])
@@ -124,8 +124,8 @@ def five_steps(learner: Learner, batches: list[Any], s: dict[str, Any]) -> list[
 @by_stem("mae")
 def test_mae_parity(path: Path) -> None:
     learner, views, arrays, s = mae_of(path)
-    assert relative(learner.reconstruct(views[0].pixels, views[0].hidden), arrays["out/pred"]) < 1e-5
-    assert (views[0].hidden.numpy() == arrays["out/mask"].astype(bool)).all()
+    assert relative(learner.reconstruct(views[0].pixels, views[0].masked), arrays["out/pred"]) < 1e-5
+    assert (views[0].masked.numpy() == arrays["out/mask"].astype(bool)).all()
     first_step(learner, views[0])
     check_gradients(learner, rival_parameters(arrays, "grad/", "mae"))
     learner, views, arrays, s = mae_of(path)

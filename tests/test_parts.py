@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from otherview.geometry import Crop, PatchGrid
-from otherview.learner import StepLoss
 from otherview.losses import contrastive
 from otherview.losses.contrastive import info_nce, info_nce_in_chunks
-from otherview.losses.overlap import overlap_roots
+from otherview.losses.objectives import StepLoss, overlap_roots
 from otherview.losses.reconstruction import normalise_patches, patchify
 from otherview.methods.siamese_im import SiameseIM
-from otherview.nn.relation import relative, untold, without_scale
+from otherview.nn.relative_position import no_position, position_and_scale, position_only
 from otherview.views.view import ViewPair, normalise
 from tests.test_methods import PARTS, learner_and_batch
 
@@ -54,11 +53,12 @@ def test_several_masks_are_several_batches(part: str, monkeypatch: pytest.Monkey
     learner, batch = made(part, monkeypatch)
     context = learner.prepare([batch], 0.0)
     assert len(context.targets) == 1 and len(context.targets[0]) == 6
-    hidden = batch.seen.hidden
+    hidden = batch.online.masked
     assert hidden.shape == (6, 3, 64) and not torch.equal(hidden[:, 0], hidden[:, 1])
     together = learner(batch, context, 0).total
     alone = [
-        learner(batch._replace(seen=batch.seen._replace(hidden=hidden[:, mask])), context, 0).total for mask in range(3)
+        learner(batch._replace(online=batch.online._replace(masked=hidden[:, mask])), context, 0).total
+        for mask in range(3)
     ]
     assert float(together.detach()) == pytest.approx(float(torch.stack(alone).detach().mean()), rel=1e-5)
 
@@ -71,7 +71,7 @@ def test_asked_patches_meet_their_own_targets(monkeypatch: pytest.MonkeyPatch) -
     ((y, z),) = recording.shown
     assert y.shape == z.shape == (6, 16, 32)
     for image in range(6):
-        assert torch.equal(z[image], context.targets[0][image][~batch.other.hidden[image]])
+        assert torch.equal(z[image], context.targets[0][image][~batch.target.masked[image]])
 
 
 def test_the_pixels_of_the_other_view_are_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_the_pixels_of_the_other_view_are_the_target(monkeypatch: pytest.MonkeyP
     learner.objective = recording = Recording()
     learner(batch, learner.prepare([batch], 0.0), 0)
     ((y, z),) = recording.shown
-    images = normalise(batch.other.pixels, learner.views.settings.mean, learner.views.settings.std)
+    images = normalise(batch.target.pixels, learner.views.settings.mean, learner.views.settings.std)
     assert torch.equal(z, normalise_patches(patchify(images, 4))) and y.shape == z.shape
     assert list(learner.encoders) == ["encoder"]
 
@@ -96,7 +96,7 @@ def test_what_the_seen_view_does_not_show_counts_for_nothing(part: str, monkeypa
     ((y, z),) = learner.objective.shown
     within = torch.tensor([_centres_within(batch, image) for image in range(6)])
     assert 0.1 < within.float().mean() < 0.9
-    asked = [(~batch.other.hidden[image]).nonzero()[:, 0] for image in range(6)]
+    asked = [(~batch.target.masked[image]).nonzero()[:, 0] for image in range(6)]
     kept = torch.stack([within[image][asked[image]] for image in range(6)])
     kept = kept.repeat_interleave(len(y) // 6, dim=0)
     expected = dense(y[kept][None], z[kept][None], context.statistics)
@@ -104,7 +104,7 @@ def test_what_the_seen_view_does_not_show_counts_for_nothing(part: str, monkeypa
 
 
 def _centres_within(batch: ViewPair, image: int) -> list[bool]:
-    seen, other = ([float(torch.as_tensor(side)[image]) for side in view.crop] for view in (batch.seen, batch.other))
+    seen, other = ([float(torch.as_tensor(side)[image]) for side in view.crop] for view in (batch.online, batch.target))
     found = []
     for row in range(8):
         for column in range(8):
@@ -123,7 +123,9 @@ def test_nothing_overlaps_means_no_loss() -> None:
 def test_what_the_predictor_is_told() -> None:
     grid = PatchGrid(4, 4)
     seen, other = Crop(0.0, 0.0, 32.0, 32.0, False), Crop(8.0, 4.0, 16.0, 8.0, True)
-    whole, place_alone, nothing = (relation(seen, other, grid) for relation in (relative, without_scale, untold))
+    whole, place_alone, nothing = (
+        relation(seen, other, grid) for relation in (position_and_scale, position_only, no_position)
+    )
     assert torch.equal(whole.rows, place_alone.rows) and torch.equal(whole.columns, place_alone.columns)
     assert float(whole.row_scale) == 0.5 and float(place_alone.row_scale) == 1.0 == float(place_alone.column_scale)
     assert torch.allclose(nothing.rows, torch.arange(4.0, dtype=torch.float64))
@@ -134,10 +136,10 @@ def test_what_the_predictor_is_told() -> None:
 def test_colours_matter_where_they_are_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, batch = made(part, monkeypatch)
     torch.nn.init.normal_(learner.predictor.head.weight)
-    changed = batch._replace(other=batch.other._replace(colour=batch.other.colour + 0.5))
+    changed = batch._replace(target=batch.target._replace(colour=batch.target.colour + 0.5))
     same = torch.equal(learner.predict(batch), learner.predict(changed))
     assert same == (part == "zero start")
-    assert batch.other.colour.shape == (6, 7) and batch.other.colour.abs().sum() > 0
+    assert batch.target.colour.shape == (6, 7) and batch.target.colour.abs().sum() > 0
 
 
 def test_no_momentum_is_the_online_branch_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +172,9 @@ def test_the_overlap_of_a_step_is_weighed_as_a_whole(monkeypatch: pytest.MonkeyP
 
 def test_the_same_crop_with_colours_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     _, batch = made("same crop", monkeypatch)
-    for mine, theirs in zip(batch.seen.crop, batch.other.crop, strict=True):
+    for mine, theirs in zip(batch.online.crop, batch.target.crop, strict=True):
         assert torch.equal(torch.as_tensor(mine), torch.as_tensor(theirs))
-    assert not torch.equal(batch.seen.colour, batch.other.colour)
+    assert not torch.equal(batch.online.colour, batch.target.colour)
 
 
 def test_info_nce_in_chunks_is_info_nce(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from otherview.data.decode import MOST_PIXELS
-from otherview.data.levels import RGB, Decoding
+from otherview.data.image import RGB, Preprocessing
 from otherview.data.picture import open_picture
 from otherview.errors import BrokenImage
 from otherview.geometry import Crop
@@ -25,8 +25,8 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def seen(data: bytes, **decoding: object) -> np.ndarray:
-    return open_picture(data, "it", Decoding(**decoding)).decode()  # pyright: ignore[reportArgumentType]
+def seen(data: bytes, **preprocessing: object) -> np.ndarray:
+    return open_picture(data, "it", Preprocessing(**preprocessing)).decode()  # pyright: ignore[reportArgumentType]
 
 
 def array_file(array: np.ndarray) -> bytes:
@@ -76,8 +76,8 @@ def test_sixteen_bit_colour_keeps_its_range(tmp_path: Path) -> None:
     assert (seen((tmp_path / "alpha.png").read_bytes()) == 255).all()
     written = io.BytesIO()
     Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(written, "PNG")
-    for decoding in (RGB, Decoding(1)):
-        assert (open_picture(written.getvalue(), "a", decoding).decode() == 255).all()
+    for preprocessing in (RGB, Preprocessing(1)):
+        assert (open_picture(written.getvalue(), "a", preprocessing).decode() == 255).all()
 
 
 def test_signed_values_need_levels() -> None:

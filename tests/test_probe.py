@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from otherview.data.picture import Picture
-from otherview.evaluation.probe import LinearProbe
+from otherview.evaluation.linear_probe import LinearProbe
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
@@ -22,12 +22,12 @@ from otherview.training.optim import make_lars, set_rate
 from otherview.training.settings import TrainingSettings
 from otherview.views.crop import one_try_crop
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
-from otherview.views.single import LabelledView, LabelledViews, SingleView
+from otherview.views.transforms import LabelledView, LabelledViews, SingleView
 from otherview.views.view import View
 from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(16, 16), patch_size=8, width=32, depth=1, heads=2)
-VIEWS = ViewSettings(seen_colour=PLAIN, mask=MaskSettings(kind="none"))
+VIEWS = ViewSettings(online_colour=PLAIN, mask=MaskSettings(kind="none"))
 SETTINGS = TrainingSettings(lr_per_256=0.1, weight_decay=0.0)
 
 
@@ -91,7 +91,7 @@ def test_encoders_stay_as_they_are() -> None:
     before = {name: value.clone() for name, value in learner.frozen.state_dict().items()}
     loss = learner(some_batch(), None, 0)
     loss.total.backward()
-    assert set(loss.parts) == {"accuracy_encoder_0.1", "accuracy_untrained_0.1"}
+    assert set(loss.terms) == {"accuracy_encoder_0.1", "accuracy_untrained_0.1"}
     assert all(value.grad is None for value in learner.frozen.parameters())
     assert all(value.grad is not None for value in learner.probes.parameters())
     for name, value in learner.frozen.state_dict().items():
@@ -142,7 +142,7 @@ def test_one_try_crops_are_cut_to_the_image() -> None:
 
 WORDS = (
     "evaluate",
-    "probe",
+    "linear-probe",
     "--weights",
     "random:siamese_im_pico_32",
     "--train",
@@ -155,14 +155,16 @@ WORDS = (
 @pytest.mark.slow
 def test_the_verb_trains_resumes_and_refuses(tmp_path: Path, result_of: Callable, otherview: Callable) -> None:
     out = tmp_path / "found"
-    result = result_of(*WORDS, "--epochs", "6", "--rates", "0.1", "3", "--shown", "1", "--out", out)
+    result = result_of(*WORDS, "--epochs", "6", "--rates", "0.1", "3", "--crop-pct", "1", "--out", out)
     names = [score["name"] for score in (*result["scores"], *result["control"])]
     assert names == [
-        f"probe_{name} (rate {rate}) (epochs 6, shown 1)" for name in ("encoder", "untrained") for rate in ("0.1", "3")
+        f"linear_probe_{name} (rate {rate}) (epochs 6, crop pct 1)"
+        for name in ("encoder", "untrained")
+        for rate in ("0.1", "3")
     ]
     assert [score["value"] for score in result["scores"]] == [score["value"] for score in result["control"]]
     assert result["batch"] == 20 and json.loads((out / "results.jsonl").read_text())["epochs"] == 6
-    again = result_of(*WORDS, "--epochs", "6", "--rates", "0.1", "3", "--shown", "1", "--out", out)
+    again = result_of(*WORDS, "--epochs", "6", "--rates", "0.1", "3", "--crop-pct", "1", "--out", out)
     assert again["scores"] == result["scores"]
     for words, said in (
         (("--epochs", "5", "--rates", "0.1", "3", "--out", out), "holds a fit with steps 60, not 50"),
@@ -177,18 +179,18 @@ def test_the_verb_trains_resumes_and_refuses(tmp_path: Path, result_of: Callable
 
 @pytest.mark.slow
 def test_a_killed_probe_ends_as_if_it_had_not_been(tmp_path: Path, result_of: Callable) -> None:
-    words = [*WORDS, "--epochs", "12", "--shown", "1", "--threads", "1", "--device", "cpu", "--out"]
+    words = [*WORDS, "--epochs", "12", "--crop-pct", "1", "--threads", "1", "--device", "cpu", "--out"]
     whole = result_of(*words, tmp_path / "whole")
     command = [sys.executable, "-m", "otherview", *map(str, words), str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
-    while process.poll() is None and not (tmp_path / "killed/probe/checkpoints/last.pt").exists():
+    while process.poll() is None and not (tmp_path / "killed/linear_probe/checkpoints/last.pt").exists():
         pass
     process.kill()
     assert process.wait() == -signal.SIGKILL
     killed = result_of(*words, tmp_path / "killed")
     assert killed["scores"] == whole["scores"]
     one, two = (
-        torch.load(tmp_path / name / "probe/checkpoints/last.pt", weights_only=True)["learner"]
+        torch.load(tmp_path / name / "linear_probe/checkpoints/last.pt", weights_only=True)["learner"]
         for name in ("whole", "killed")
     )
     assert all(torch.equal(one[name], two[name]) for name in one)

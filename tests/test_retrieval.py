@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from otherview.data.picture import Look
+from otherview.data.image import Preprocessing
 from otherview.data.spec import open_source
-from otherview.evaluation.features import Asked
+from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.retrieval import found_places, pairs, retrieve, share_found, without_position
 from otherview.geometry import Crop, PatchGrid
 from otherview.views.view import ViewPair
 
-GRID, LOOK = PatchGrid(4, 6), Look((32, 48), (0.5,) * 3, (0.25,) * 3)
+GRID, LOOK = PatchGrid(4, 6), Preprocessing((32, 48), (0.5,) * 3, (0.25,) * 3)
 
 
 def some_pairs(count: int = 40) -> list[ViewPair]:
@@ -37,12 +37,12 @@ def test_found_places_are_those_of_a_loop_in_source_pixels() -> None:
     (pair,) = some_pairs()
     rng = torch.Generator().manual_seed(0)
     seen, other = torch.randn(2, 40, GRID.patches, 5, generator=rng)
-    found, shown = found_places(seen, other, (pair.seen.crop, pair.other.crop), GRID)
+    found, shown = found_places(seen, other, (pair.online.crop, pair.target.crop), GRID)
     assert 0 < found.sum() < shown.sum() < shown.numel()
     for image in range(40):
-        top, left, height, width, _ = (torch.as_tensor(side)[image].item() for side in pair.seen.crop)
-        places = centres(pair.seen.crop, image)
-        for patch, (y, x) in enumerate(centres(pair.other.crop, image)):
+        top, left, height, width, _ = (torch.as_tensor(side)[image].item() for side in pair.online.crop)
+        places = centres(pair.online.crop, image)
+        for patch, (y, x) in enumerate(centres(pair.target.crop, image)):
             within = top < y < top + height and left < x < left + width
             assert shown[image, patch] == within
             nearest = torch.cosine_similarity(other[image, patch][None], seen[image]).argmax()
@@ -64,7 +64,7 @@ def test_tokens_that_know_their_place_find_it_and_blind_ones_do_not() -> None:
         points = torch.tensor([centres(crop, image) for image in range(40)])
         return (-(torch.cdist(points, spots[None]) ** 2) / 18).exp()
 
-    crops = pair.seen.crop, pair.other.crop
+    crops = pair.online.crop, pair.target.crop
     knowing, _, n = share_found(*found_places(place_tokens(crops[0]), place_tokens(crops[1]), crops, GRID))
     assert knowing > 0.97 and n >= 35
     blind = torch.randn(2, 40, GRID.patches, 64, generator=torch.Generator().manual_seed(1))
@@ -81,9 +81,9 @@ def test_what_all_images_have_at_a_position_counts_for_nothing() -> None:
 def test_views_are_plain_and_the_same_for_any_number_of_workers() -> None:
     source, indices = open_source("shapes:9@48"), torch.arange(9).numpy()
     one, two = (next(pairs(source, indices, LOOK, GRID, seed=0, workers=count)) for count in (0, 2))
-    assert torch.equal(one.seen.pixels, two.seen.pixels) and torch.equal(one.other.pixels, two.other.pixels)
-    assert not one.seen.hidden.any() and (one.seen.crop.height != one.other.crop.height).any()  # pyright: ignore
-    assert retrieve({"pixels": None}, iter([one]), LOOK, grid=GRID, asked=Asked(8))["pixels"][1].shape == (9, 24)
+    assert torch.equal(one.online.pixels, two.online.pixels) and torch.equal(one.target.pixels, two.target.pixels)
+    assert not one.online.masked.any() and (one.online.crop.height != one.target.crop.height).any()  # pyright: ignore
+    assert retrieve({"pixels": None}, iter([one]), LOOK, grid=GRID, spec=FeatureSpec(8))["pixels"][1].shape == (9, 24)
 
 
 def test_a_broken_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_a_broken_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / f"{index}.png").write_bytes(source.read(index))
     (tmp_path / "1.png").write_bytes(b"no picture")
     (pair,) = pairs(open_source(str(tmp_path)), torch.arange(3).numpy(), LOOK, GRID, seed=0, workers=0)
-    assert len(pair.seen.pixels) == len(torch.as_tensor(pair.other.crop.top)) == 2
+    assert len(pair.online.pixels) == len(torch.as_tensor(pair.target.crop.top)) == 2
     assert "1.png" in capsys.readouterr().err
 
 

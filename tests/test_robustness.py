@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from otherview.data.picture import Look, picture_of
+from otherview.data.image import Preprocessing
+from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import centre, extract_all
-from otherview.evaluation.robustness import (
+from otherview.evaluate import robustness
+from otherview.evaluation.corruptions import (
     ALEXNET,
     CORRUPTIONS,
     Corrupted,
@@ -23,9 +24,9 @@ from otherview.evaluation.robustness import (
     scores_of,
     subset_classes,
 )
-from otherview.verbs.robustness import robustness
+from otherview.evaluation.features import centre, extract_all
 
-LOOK = Look((32, 32), (0.0,) * 3, (1 / 255,) * 3)
+LOOK = Preprocessing((32, 32), (0.0,) * 3, (1 / 255,) * 3)
 
 
 def changed(name: str, *, workers: int, seed: int = 0) -> torch.Tensor:
@@ -51,8 +52,8 @@ def test_workers_do_not_matter_and_seeds_do(name: str) -> None:
 
 @pytest.mark.slow
 def test_severity_lowers_psnr_on_real_images(real_data: Path) -> None:
-    source, look = open_source(str(real_data / "photos")), Look((224, 224), (0.0,) * 3, (1.0,) * 3)
-    images = [centre(picture_of(source, index), look) for index in range(100)]
+    source, preprocessing = open_source(str(real_data / "photos")), Preprocessing((224, 224), (0.0,) * 3, (1.0,) * 3)
+    images = [centre(picture_of(source, index), preprocessing) for index in range(24)]
 
     def psnr(name: str, severity: int) -> float:
         corrupt = Corrupted(name, severity, 0)
@@ -102,23 +103,23 @@ def test_errors_are_of_images_not_of_answers() -> None:
 def test_the_verb_judges_a_classifier_and_its_control(tmp_path: Path, result_of: Callable) -> None:
     result_of(
         "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:40:test",
-        "--epochs", "1", "--augment", "none", "--shown", "1", "--out", tmp_path,
+        "--epochs", "1", "--augment", "none", "--crop-pct", "1", "--out", tmp_path,
     )  # fmt: skip
     own = tmp_path / "finetune/classifier.safetensors"
     result = result_of(
-        "evaluate", "robustness", "--weights", tmp_path, "--test", "shapes:60:test", "--shown", "1", "--corruptions", "fog",
+        "evaluate", "robustness", "--weights", tmp_path, "--test", "shapes:60:test", "--crop-pct", "1", "--corruptions", "fog",
         "contrast", "--severities", "1", "5", "--baseline", own,
     )  # fmt: skip
     found = [score["name"] for score in result["scores"]]
-    assert all(name.endswith(" (shown 1)") for name in found)
-    names = [name.removeprefix("robustness_encoder_").removesuffix(" (shown 1)") for name in found]
+    assert all(name.endswith(" (crop pct 1)") for name in found)
+    names = [name.removeprefix("robustness_encoder_").removesuffix(" (crop pct 1)") for name in found]
     assert names == ["clean", "fog", "contrast", "corrupted", "mce"]
     values = {name: score["value"] for name, score in zip(names, result["scores"], strict=True)}
     assert values["mce"] == pytest.approx(1.0) and not result["comparable_with_published"]  # relative to itself
     assert values["corrupted"] == pytest.approx((values["fog"] + values["contrast"]) / 2)
     assert {score["name"].split("_")[1] for score in result["control"]} == {"untrained", "baseline"}
     for options, said in (
-        ({"corruptions": ("rain",)}, "no corruption is called 'rain'"),
+        ({"corruptions": ("rain",)}, "there is no corruption 'rain'"),
         ({"severities": (6,)}, "--severities 6 is none"),
         ({"subset": "imagenet-a", "corruptions": ("none",)}, "the classifier lacks 200 of the subset's 200 classes"),
         ({"weights": tmp_path / "finetune"}, "holds no classifier: run `otherview evaluate finetune`"),

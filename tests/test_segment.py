@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from otherview.data.image import Preprocessing
 from otherview.data.objects import pixels_named
-from otherview.data.picture import Look, Picture
+from otherview.data.picture import Picture
 from otherview.data.spec import open_source
 from otherview.evaluation.features import centre
-from otherview.evaluation.segment import (
+from otherview.evaluation.linear_segment import (
     IGNORED,
     Segmented,
     centre_labels,
@@ -56,7 +57,7 @@ def test_labels_are_cut_where_the_pixels_are(shape: tuple[int, int]) -> None:
     """A picture of its own labels: resized, it agrees with the resized labels better than when either is shifted."""
     labels = (np.indices(shape) * 6 // max(shape)).sum(axis=0).astype(np.uint8)
     picture = Picture("labels", (labels * 20)[..., None].repeat(3, axis=2))
-    pixels = torch.from_numpy(centre(picture, Look((32, 32), (0.5,) * 3, (0.5,) * 3)))[0].float() / 20
+    pixels = torch.from_numpy(centre(picture, Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3)))[0].float() / 20
     cut = centre_labels(labels, (32, 32)).float()
     apart = {
         shift: float((pixels - cut.roll(shift, (0, 1)))[2:-2, 2:-2].abs().mean())

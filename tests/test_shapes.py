@@ -8,7 +8,7 @@ from otherview.data.picture import picture_of
 from otherview.data.shapes import CLASSES, Shapes
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.logistic import fit_logistic
+from otherview.evaluation.linear import fit_logistic
 
 CHANCE = 1 / len(CLASSES)
 

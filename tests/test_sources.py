@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from otherview.data import files
+from otherview.data import folder as files
 from otherview.data.annotated import CocoImages, LabelledPixels
 from otherview.data.hub import TorchvisionImages
 from otherview.data.index import cache_folder

@@ -1,4 +1,4 @@
-"""Attention of cls, principal components, matches: against plain arithmetic; and the verbs that draw them."""
+"""Attention of cls, principal components, matches: against plain arithmetic; and the commands that draw them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from otherview.evaluation.attention import cls_attention, component_colours
+from otherview.evaluation.token_pictures import cls_attention, component_colours
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 

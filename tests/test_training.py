@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +15,18 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 
-from otherview.atomic import json_lines
 from otherview.bench.flops import random_batch
 from otherview.errors import WrongRequest
+from otherview.files import json_lines
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
+from otherview.runs.run_folder import prepare_folder
 from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
-from otherview.training.journal import Journal
+from otherview.training.health import verdict
+from otherview.training.metrics_log import MetricsLog
 from otherview.training.schedule import warmup_cosine
-from otherview.training.verdict import verdict
-from otherview.verbs.run_folder import prepare_folder
+from otherview.weights.export import export as otherview_export
+from otherview.weights.names import load_encoder
 from tests.processes import as_a_user
 
 SMALL = (
@@ -69,6 +72,36 @@ def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
     kept = {path.name for path in (undisturbed / "checkpoints").glob("*.pt")}
     assert kept == {"last.pt", "before.pt", "step-000007.pt", "step-000014.pt"}  # whatever save_every is
     assert not list(undisturbed.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_every_checkpoint_is_an_encoder(undisturbed: Path, tmp_path: Path) -> None:
+    """RUN@STEP and RUN@last, from the checkpoint alone; what was kept was exported as well."""
+    last = load_encoder(f"{undisturbed}@last")
+    assert last.card.model_dump() == load_encoder(undisturbed).card.model_dump()
+    for one, other in (
+        (last, undisturbed),
+        (load_encoder(f"{undisturbed}@7"), undisturbed / "checkpoints/step-000007-encoder.safetensors"),
+    ):
+        known = load_encoder(other).encoder.state_dict()
+        assert all(torch.equal(value, known[name]) for name, value in one.encoder.state_dict().items())
+    assert load_encoder(f"{undisturbed}@7").card.steps == 7
+    assert (undisturbed / "checkpoints/step-000007-target.safetensors").exists()
+    assert not torch.equal(last.encoder.vit.cls_token, load_encoder(f"{undisturbed}@7").encoder.vit.cls_token)
+    with pytest.raises(WrongRequest, match=r"@3 does not exist: the run has @7, @14, @last"):
+        load_encoder(f"{undisturbed}@3")
+    stopped = tmp_path / "stopped"
+    shutil.copytree(undisturbed, stopped, ignore=shutil.ignore_patterns("*.safetensors", "summary.json"))
+    with pytest.raises(
+        WrongRequest,
+        match=r"holds no encoder yet: the run is not finished \(the encoder of its newest checkpoint is .*stopped@last\)",
+    ):
+        load_encoder(stopped)
+    out = tmp_path / "t"
+    assert (
+        otherview_export(f"{stopped}@last", to="safetensors", out=tmp_path / "e.safetensors")["difference"] < 1e-6
+        and not out.exists()
+    )
 
 
 @pytest.mark.slow
@@ -244,13 +277,13 @@ def test_nothing_from_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
 def test_the_journal_is_cut_back_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    journal = Journal(path)
+    journal = MetricsLog(path)
     journal.write({"step": 1, "loss": float("nan")})
     known = journal.length
     journal.write({"step": 2, "loss": 0.5})
     with path.open("a") as file:
         file.write('{"step": 3, "lo')
-    Journal(path, length=known).write({"step": 2, "loss": 0.25})
+    MetricsLog(path, length=known).write({"step": 2, "loss": 0.25})
     assert json_lines(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.25}]
 
 
@@ -268,7 +301,7 @@ def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> No
     """In a process of its own: the choice lasts as long as the process."""
     script = """
 import resource
-from otherview.training.memory import keep_pages
+from otherview.training.device import keep_pages
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

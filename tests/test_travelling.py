@@ -19,10 +19,11 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import read_embedding
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
-from otherview.weights.convert import ORIGINS, converted, twin_in_timm
-from otherview.weights.export import to_huggingface, to_timm
+from otherview.weights.formats import to_huggingface, to_timm
+from otherview.weights.names import load_encoder
 from otherview.weights.onnx import to_onnx
-from otherview.weights.pretrained import Card, load_encoder, save_encoder
+from otherview.weights.origins import ORIGINS, converted, twin_in_timm
+from otherview.weights.pretrained import Card, save_encoder
 from otherview.weights.unpickle import read_file
 from tests.official import by_stem, cases, official
 
@@ -194,7 +195,7 @@ def test_a_file_without_heads_asks_for_them(otherview: Callable, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_verbs_convert_export_and_continue(otherview: Callable, result_of: Callable, tmp_path: Path) -> None:
+def test_the_commands_convert_export_and_continue(otherview: Callable, result_of: Callable, tmp_path: Path) -> None:
     content, heads, _ = official(cases("mae")[0], "mae")
     torch.save(content, tmp_path / "m.pth")
     found = result_of("convert", "--from", "mae", "m.pth", "--out", "m.safetensors", "--heads", str(heads))
@@ -226,7 +227,9 @@ def test_embedding_has_a_row_an_image_and_continues(otherview: Callable, result_
     from otherview.data.spec import open_source
     from otherview.evaluation.features import extract
 
-    expected = extract(encoder.encoder, open_source("shapes:2300@48"), encoder.card.look, indices=np.array([5, 2299]))
+    expected = extract(
+        encoder.encoder, open_source("shapes:2300@48"), encoder.card.preprocessing, indices=np.array([5, 2299])
+    )
     torch.testing.assert_close(rows[[5, 2299]], expected.tokens["mean"])
     # A part that is there is not computed again: poison it and see it in the file.
     parts = tmp_path / "p.npy.parts"
@@ -242,14 +245,14 @@ def test_embedding_has_a_row_an_image_and_continues(otherview: Callable, result_
 
 
 def load_random() -> Any:
-    from otherview.verbs.weights import load_encoder as load_any
+    from otherview.weights.names import load_encoder as load_any
 
     return load_any(RANDOM)
 
 
 def test_parts_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
     from otherview.data.spec import open_source
-    from otherview.evaluation.embedding import PART, Embedding, embed
+    from otherview.evaluation.embedding import PART, Embedding, write_features
 
     loaded, source = load_random(), open_source(f"shapes:{PART + 5}")
     for about, expected in (({"run": 1}, True), ({"run": 2}, False)):  # of another request, parts are dropped
@@ -258,7 +261,10 @@ def test_parts_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
         (wanted.parts / "about.json").write_text(json.dumps({"run": 1}))
         poison = np.full((PART, 128), 7, np.float32)
         np.savez(wanted.parts / f"{0:012d}.npz", features=poison, indices=np.arange(PART))
-        assert embed(loaded.encoder, source, loaded.card.look, wanted, workers=0, advance=lambda _: None) == PART + 5
+        assert (
+            write_features(loaded.encoder, source, loaded.card.preprocessing, wanted, workers=0, advance=lambda _: None)
+            == PART + 5
+        )
         rows = read_embedding(tmp_path / "e.npy")[1]
         assert bool((rows[:PART] == 7).all()) is expected and not bool((rows[PART:] == 7).any())
 
@@ -273,7 +279,7 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
     done = otherview("convert", "--from", "timm", "t.safetensors", "--out", "w.safetensors", "--heads", "4")
     assert done.returncode == 0, done.stderr
     words = ("pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200@48", "--out", "r", "--threads", "1")
-    sizes = ("--encoder.image-size", "48", "48", "--views.mask.hidden", "80", "--init", "w.safetensors")
+    sizes = ("--encoder.image-size", "48", "48", "--views.mask.count", "80", "--init", "w.safetensors")
     begun = otherview(*words, *sizes, "--training.lr-per-256", "1e-12", OTHERVIEW_SHORTEN="1")
     assert begun.returncode == 0, begun.stderr
     for said in ("starting from w.safetensors", "norm after the last block is left out", "resampled from 8×8 to 12×12"):
@@ -292,8 +298,8 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
 
 def test_the_encoder_that_ships_is_small_whole_and_knows_its_outlines(tmp_path: Path) -> None:
     from otherview.evaluation.knn import accuracy, knn_sweep
-    from otherview.verbs.reference import resolved
-    from otherview.verbs.weights import load_encoder as load_any
+    from otherview.weights.names import load_encoder as load_any
+    from otherview.weights.names import resolved
 
     folder = resolved("reference:demo")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3 * 2**20
@@ -304,7 +310,7 @@ def test_the_encoder_that_ships_is_small_whole_and_knows_its_outlines(tmp_path: 
     from otherview.evaluation.features import extract
 
     bank, queries = open_source("shapes:600:val"), open_source("shapes:200:test")
-    tokens = [extract(loaded.encoder, side, loaded.card.look).tokens["mean"] for side in (bank, queries)]
+    tokens = [extract(loaded.encoder, side, loaded.card.preprocessing).tokens["mean"] for side in (bank, queries)]
     labels = [torch.from_numpy(labels_of(side, "")) for side in (bank, queries)]
     (found,) = knn_sweep(tokens[0], labels[0], tokens[1], ks=(20,), temperatures=(0.07,)).values()
     assert accuracy(found, labels[1]) > 0.45  # untrained .3

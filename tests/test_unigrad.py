@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from otherview.bench.reference import unigrad_by_similarities
 from otherview.losses.objectives import Dense, Global, GlobalDense
-from otherview.losses.unigrad import correlation, spectrum_figures, unigrad
+from otherview.losses.unigrad import correlation, spectrum_metrics, unigrad
 from tests.ranks import correlation_of_rank, in_ranks
 
 
@@ -54,7 +54,7 @@ def test_the_specification_s_oracles(rank: int, expected: float) -> None:
     """Width 768, weight 0.02: full collapse 0.9389, isotropic targets 0.0196, y = 0 gives 1."""
     width, w = 768, 0.02
     c = torch.diag(torch.cat([torch.full((rank,), width / rank), torch.zeros(width - rank)]))
-    figures = spectrum_figures(c, weight=w)
+    figures = spectrum_metrics(c, weight=w)
     assert float(figures["reachable_loss"]) == pytest.approx(expected, abs=1e-4)
     assert float(figures["effective_rank"]) == pytest.approx(rank, rel=1e-4)
 
@@ -64,7 +64,7 @@ def test_nothing_predicted_gives_one_and_the_floor_is_reached() -> None:
     c = correlation([z])
     assert float(unigrad(torch.zeros_like(z), z, c, weight=0.5).total) == pytest.approx(1, abs=1e-4)
     best = torch.linalg.solve(torch.eye(16) + 0.5 * c, z.T).T
-    floor = spectrum_figures(c, weight=0.5)["reachable_loss"]
+    floor = spectrum_metrics(c, weight=0.5)["reachable_loss"]
     assert float(unigrad(best, z, c, weight=0.5).total) == pytest.approx(float(floor), rel=1e-4)
 
 

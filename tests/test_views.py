@@ -9,14 +9,14 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
+from otherview.data.image import Reduced
 from otherview.data.picture import Picture
 from otherview.geometry import Crop, PatchGrid
-from otherview.learner import Reduced
 from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, least_scale, planes, sample_crop
-from otherview.views.pair import PairViews
 from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
+from otherview.views.transforms import PairViews
 from otherview.views.view import normalise, visible_indices
 
 
@@ -102,8 +102,8 @@ def test_probabilities_and_branches() -> None:
             [(colour.recolour(pixels, colour.draw_colour(settings, rng)) != pixels).any() for _ in range(1500)]
         )
         assert abs(changed - share) < 0.05, field
-    assert ViewSettings().other_colour.solarise_probability == 0.2
-    assert ViewSettings().seen_colour.blur_probability == 1.0
+    assert ViewSettings().target_colour.solarise_probability == 0.2
+    assert ViewSettings().online_colour.blur_probability == 1.0
 
 
 def test_crops_have_the_reference_s_distribution() -> None:
@@ -170,19 +170,19 @@ def test_images_of_any_number_of_channels(channels: int) -> None:
     views = PairViews(settings, (16, 24), PatchGrid(4, 6))
     for index in range(20):
         pair = views(Picture("array", pixels), sample_rng(seed=0, epoch=0, index=index))
-        assert pair.seen.pixels.shape == pair.other.pixels.shape == (channels, 16, 24)
+        assert pair.online.pixels.shape == pair.target.pixels.shape == (channels, 16, 24)
 
 
 def test_a_pair_is_a_function_of_image_and_generator(photo: Image.Image) -> None:
-    views = PairViews(ViewSettings(mask=MaskSettings(hidden=10)), (16, 24), PatchGrid(4, 6))
+    views = PairViews(ViewSettings(mask=MaskSettings(count=10)), (16, 24), PatchGrid(4, 6))
     first, again, other = (
         views(Picture("photo", np.asarray(photo)), sample_rng(seed=0, epoch=0, index=index)) for index in (1, 1, 2)
     )
-    assert (first.seen.pixels == again.seen.pixels).all() and first.seen.crop == again.seen.crop
-    assert (first.seen.pixels != other.seen.pixels).any()
-    assert first.seen.pixels.shape == first.other.pixels.shape == (3, 16, 24)
-    assert int(first.seen.hidden.sum()) == 10 and not first.other.hidden.any()
-    assert first.seen.crop != first.other.crop
+    assert (first.online.pixels == again.online.pixels).all() and first.online.crop == again.online.crop
+    assert (first.online.pixels != other.online.pixels).any()
+    assert first.online.pixels.shape == first.target.pixels.shape == (3, 16, 24)
+    assert int(first.online.masked.sum()) == 10 and not first.target.masked.any()
+    assert first.online.crop != first.target.crop
 
 
 def test_visible_indices_are_those_not_hidden() -> None:

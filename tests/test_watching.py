@@ -3,20 +3,23 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from otherview.atomic import json_lines
 from otherview.config import load_config
 from otherview.errors import WrongRequest
+from otherview.files import json_lines
 from otherview.losses.unigrad import correlation, dead_channels, unigrad
+from otherview.methods.build import build
 from otherview.recipes.registry import find
+from otherview.runs.cost import in_steps, seconds_of
 from otherview.training.checkpoint import load_checkpoint, save_checkpoint
-from otherview.training.verdict import EARLY_STEPS, Monitor
-from otherview.verbs.budget import in_steps, seconds_of
+from otherview.training.device import prepare_blocks
+from otherview.training.health import COLLAPSE_AFTER, Health
 from tests.test_training import SMALL
 
 
@@ -25,16 +28,16 @@ def line(step: int, **figures: Any) -> dict[str, Any]:
 
 
 def said(*lines: dict[str, Any], final: bool = False) -> str:
-    monitor = Monitor()
+    health = Health()
     for one in lines:
-        monitor.see(one)
-    return monitor.verdict(final=final)
+        health.see(one)
+    return health.verdict(final=final)
 
 
 def test_each_rule_of_the_verdict() -> None:
     steady = [line(step) for step in range(0, 400, 20)]
     assert said(*steady).startswith("learning")
-    low = [line(step, effective_rank=3.0) for step in range(500, EARLY_STEPS + 200, 100)]
+    low = [line(step, effective_rank=3.0) for step in range(500, COLLAPSE_AFTER + 200, 100)]
     assert said(*steady, low[0]).startswith("too early to say")
     assert said(*steady, *low).startswith("collapsing since step 500")
     assert said(*steady, low[0], final=True).startswith("collapsing since step 500")
@@ -65,7 +68,7 @@ def test_dead_channels_and_cosine() -> None:
 
 @pytest.mark.slow
 def test_a_run_made_to_diverge_skips_names_and_ends(otherview: Callable, tmp_path: Path) -> None:
-    wild = [*SMALL, "--training.lr-per-256", "1e30", "--training.most-skipped", "3", "--out", tmp_path / "run"]
+    wild = [*SMALL, "--training.lr-per-256", "1e30", "--training.max-skipped", "3", "--out", tmp_path / "run"]
     wild[wild.index("--training.save-every") + 1] = "1"
     done = otherview(*wild)
     assert done.returncode == 1
@@ -84,11 +87,19 @@ def test_a_run_made_to_collapse_is_told_and_can_end_early(otherview: Callable, t
     flags = list(SMALL)
     for name, value in (
         ("--method.negative-weight", 0),
-        ("--steps", EARLY_STEPS + 50),
+        ("--steps", 150),
         ("--training.save-every", 1000),
     ):
         flags[flags.index(name) + 1] = str(value)
-    flags += ["--training.log-every", "20", "--training.stop-on-collapse", "--out", str(tmp_path / "run")]
+    flags += [
+        "--training.log-every",
+        "10",
+        "--training.stop-on-collapse",
+        "--training.collapse-after",
+        "100",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = otherview(*flags, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "collapsing since step" in done.stderr.splitlines()[-1]
@@ -158,7 +169,32 @@ def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: P
     one, two = (
         [entry["loss"] for entry in json_lines(tmp_path / name / "metrics.jsonl")] for name in ("plain", "option")
     )
-    assert one == pytest.approx(two, rel=1e-5)
+    assert len(one) == 2 and one == pytest.approx(two, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_half_precision_trains_as_full_precision_does(otherview: Callable, tmp_path: Path) -> None:
+    """The published recipes train in bf16: the loop, not only the parts, on a CPU's autocast."""
+    assert find("siamese_im_vit_b16").make().training.precision == "bf16"
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        done = otherview(*SMALL, "--steps", "6", "--training.precision", precision, "--out", tmp_path / precision)
+        assert done.returncode == 0, done.stderr
+        losses[precision] = [entry["loss"] for entry in json_lines(tmp_path / precision / "metrics.jsonl")]
+    assert len(losses["bf16"]) == 3 and losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
+
+
+def test_options_of_the_blocks_act_on_those_that_learn() -> None:
+    config = find("siamese_im_pico_32").make()
+    for option in ({"gradient_checkpointing": True}, {"compile": True}, {}):
+        learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
+        prepare_blocks(learner, config.training.model_copy(update=option))
+        online, target = (branch.encoder.vit.blocks[0] for branch in (learner.online, learner.target))  # pyright: ignore
+        checkpointed = [isinstance(block.forward, partial) for block in (online, target)]
+        assert checkpointed == ([True, False] if "gradient_checkpointing" in option else [False, False])
+        compiled = [block._compiled_call_impl is not None for block in (online, target)]
+        assert compiled == ([True, True] if "compile" in option else [False, False])
 
 
 def test_times() -> None:

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from otherview.config import RunConfig
 from otherview.data.picture import Picture
-from otherview.learner import Learner
 from otherview.methods.build import build
+from otherview.methods.learner import Learner
 from otherview.methods.settings import SupervisedSettings
 from otherview.training.optim import make_optimiser
 

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from otherview.bench.flops import random_batch
-from otherview.bench.memory import forget_peak, status_mb
-from otherview.bench.subject import WHO, contender, stepper
+from otherview.bench.subject import WHO, contender, forget_peak, status_mb, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings

@@ -17,8 +17,8 @@ from otherview.data.picture import picture_of
 from otherview.data.plan import StepPlan
 from otherview.data.source import Selected, Source
 from otherview.geometry import PatchGrid
-from otherview.views.pair import PairViews
 from otherview.views.settings import ViewSettings
+from otherview.views.transforms import PairViews
 
 SIZE, GRID = (224, 224), PatchGrid(14, 14)
 BATCH, BATCHES, ROUNDS = 16, 3, 9

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from otherview.bench.memory import forget_peak, status_mb
+from otherview.bench.subject import forget_peak, status_mb
 
 SIZES = ((3136, 768), (12544, 768), (25088, 768))
 """Tokens × width: 16, 64 and 128 images of 196 patches on one rank."""

@@ -19,11 +19,11 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as tv
 
 from otherview.bench.reference_views import reference_branch
+from otherview.data.image import Image as View
+from otherview.data.image import Reduced
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
 from otherview.geometry import Crop
-from otherview.learner import Image as View
-from otherview.learner import Reduced
 from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, draw_crop, least_scale, planes, take
@@ -56,7 +56,9 @@ def compare_operations(
         rng = sample_rng(seed=0, epoch=place // len(source), index=index)
         for name, (ours, theirs) in _operations(picture_of(source, index), settings, rng).items():
             apart = (
-                np.abs(ours.astype(np.int16) - theirs).mean() if name not in ("seen branch", "other branch") else np.nan
+                np.abs(ours.astype(np.int16) - theirs).mean()
+                if name not in ("online branch", "target branch")
+                else np.nan
             )
             found.setdefault(name, []).append((figures(ours), figures(theirs), float(apart)))
         advance(1)
@@ -69,7 +71,7 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
     view = cut(Reduced(pixels), crop, size=SIZE)
     reduced = picture.reduced(least_scale((crop,), size=SIZE))
     image = Image.fromarray(view)
-    strength = settings.seen_colour
+    strength = settings.online_colour
     around_one = {
         name: rng.uniform(1 - getattr(strength, name), 1 + getattr(strength, name))
         for name in ("brightness", "contrast", "saturation")
@@ -85,7 +87,7 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
     pairs["gray"] = colour.gray(view), np.asarray(tv.rgb_to_grayscale(image, 3))
     pairs["blur"] = colour.blur(view, sigma), np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))
     pairs["solarise"] = colour.solarise(view), np.asarray(tv.solarize(image, 128))
-    for name, branch in (("seen branch", settings.seen_colour), ("other branch", settings.other_colour)):
+    for name, branch in (("online branch", settings.online_colour), ("target branch", settings.target_colour)):
         whole = settings.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
         theirs = reference_branch(whole, branch, SIZE)(Image.fromarray(pixels)).permute(1, 2, 0).numpy() * 255
         ours = take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0]

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from timm.layers import Attention  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
-from otherview.learner import StepLoss
-from otherview.losses.unigrad import spectrum_figures
+from otherview.losses.objectives import StepLoss
+from otherview.losses.unigrad import spectrum_metrics
 from otherview.methods.siamese_im import Context, SiameseIM
-from otherview.methods.target import MovingTarget
+from otherview.methods.target import EMATarget
 from otherview.views.view import ViewPair
 
 
@@ -47,8 +47,8 @@ class DenseBySquare:
         negative = (y @ statistics[0] @ y.T).diagonal().mean()
         return StepLoss((positive + self.negative_weight * negative) / y.shape[1], {})
 
-    def figures(self, statistics: Any) -> Mapping[str, Tensor]:
-        return spectrum_figures(statistics[0], weight=self.negative_weight)
+    def metrics(self, statistics: Any) -> Mapping[str, Tensor]:
+        return spectrum_metrics(statistics[0], weight=self.negative_weight)
 
 
 class NaiveSiameseIM(SiameseIM):
@@ -64,11 +64,11 @@ class NaiveSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
-        assert isinstance(self.target, MovingTarget)
+        assert isinstance(self.target, EMATarget)
         momentum = self.target.momentum(progress)
         for mine, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
             mine.data = mine.data * momentum + theirs.data * (1 - momentum)
-        targets = [self.target(self._normalised(batch.other)) for batch in micro_batches]
+        targets = [self.target(self._normalised(batch.target)) for batch in micro_batches]
         return Context(targets, self.objective.statistics(targets), None)
 
 

@@ -88,8 +88,8 @@ class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor, np.ndarray]]):
         self.source = source
         self.grid = grid
         self.mask = views.mask
-        self.seen = reference_branch(views, views.seen_colour, size)
-        self.other = reference_branch(views, views.other_colour, size)
+        self.online = reference_branch(views, views.online_colour, size)
+        self.target = reference_branch(views, views.target_colour, size)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -97,6 +97,6 @@ class ReferenceViews(Dataset[tuple[torch.Tensor, torch.Tensor, np.ndarray]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         image = Image.open(io.BytesIO(self.source.read(index)), formats=FORMATS).convert("RGB")
         patches = self.grid.patches
-        hidden, minimum = self.mask.hidden_of(patches), self.mask.minimum_block_of(patches)
+        hidden, minimum = self.mask.masked_of(patches), self.mask.minimum_block_of(patches)
         mask = reference_mask(*self.grid, hidden=hidden, minimum_block=minimum)
-        return self.seen(image), self.other(image), mask
+        return self.online(image), self.target(image), mask

@@ -15,8 +15,7 @@ from collections.abc import Callable
 import torch
 
 from otherview.bench.flops import flops_per_image, random_batch
-from otherview.bench.memory import status_mb
-from otherview.bench.subject import WHO, contender, stepper
+from otherview.bench.subject import WHO, contender, status_mb, stepper
 from otherview.config import RunConfig
 
 ROUNDS = 3

@@ -1,6 +1,7 @@
 """What the benches of the step measure: a learner and an optimiser step on a batch."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -10,7 +11,7 @@ from otherview.methods.build import build_siamese_im
 from otherview.methods.settings import SiameseIMSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.settings import EncoderSettings
-from otherview.training.memory import keep_pages
+from otherview.training.device import keep_pages
 from otherview.training.optim import make_optimiser, set_rate
 from otherview.training.settings import TrainingSettings
 from otherview.views.view import ViewPair
@@ -52,3 +53,16 @@ def stepper(learner: SiameseIM, config: RunConfig, batch: ViewPair) -> Callable[
         float(loss.detach())
 
     return step
+
+
+def status_mb(field: str) -> float:
+    """VmRSS, what is held now, or VmHWM, the most that was, in MiB; raises RuntimeError where the kernel does not say."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def forget_peak() -> None:
+    """VmHWM starts again from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")

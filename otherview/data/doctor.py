@@ -4,11 +4,14 @@ findings = examine(source, workers=2)
 findings.unreadable, findings.repeats, findings.mean
 """
 
+import csv
 import hashlib
 import io
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,17 +19,20 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data.decode import ARRAY_START, FORMATS
-from otherview.data.levels import RGB, Decoding
+from otherview.data.folder import ROWS_OF, Files
+from otherview.data.image import RGB, Preprocessing
 from otherview.data.loader import settle_worker
 from otherview.data.picture import open_picture
-from otherview.data.source import Source
+from otherview.data.source import Joined, Selected, Source
+from otherview.data.spec import absolute
 from otherview.errors import BrokenImage
+from otherview.files import atomically, write_atomically
 
 BATCH = 64
 
 
 class Checkup(NamedTuple):
-    """One image: why it cannot be read (empty: it can), its kind, size, content and moments per channel."""
+    """One image: why it cannot be read (empty: it can), its kind, size, digest and moments per channel."""
 
     fault: str
     kind: str
@@ -58,22 +64,22 @@ class Findings:
 
 
 class _Checkups(Dataset[Checkup]):
-    def __init__(self, source: Source, decoding: Decoding) -> None:
-        self.source, self.decoding = source, decoding
+    def __init__(self, source: Source, preprocessing: Preprocessing) -> None:
+        self.source, self.preprocessing = source, preprocessing
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Checkup:
-        nothing = np.zeros(self.decoding.channels)
+        nothing = np.zeros(self.preprocessing.channels)
         try:
             data = self.source.read(index)
-            pixels = open_picture(data, self.source.name(index), self.decoding).decode()
+            pixels = open_picture(data, self.source.name(index), self.preprocessing).decode()
         except BrokenImage as error:
             return Checkup(str(error), "", (0, 0), 0, nothing, nothing)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
         mean, square = _moments(pixels)
-        return Checkup("", _kind(data, self.decoding.channels), pixels.shape[:2], digest, mean, square)
+        return Checkup("", _kind(data, self.preprocessing.channels), pixels.shape[:2], digest, mean, square)
 
 
 def _moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,16 +106,16 @@ def _kind(data: bytes, channels: int) -> str:
 def examine(
     source: Source,
     *,
-    decoding: Decoding = RGB,
+    preprocessing: Preprocessing = RGB,
     workers: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Findings:
     """Decode everything once; memory is a few numbers per image."""
     found = Findings()
     digests = np.zeros(len(source), np.int64)
-    sums = np.zeros((2, decoding.channels))
+    sums = np.zeros((2, preprocessing.channels))
     loader = DataLoader(
-        _Checkups(source, decoding), BATCH, num_workers=workers, worker_init_fn=settle_worker, collate_fn=list
+        _Checkups(source, preprocessing), BATCH, num_workers=workers, worker_init_fn=settle_worker, collate_fn=list
     )
     for checkups in loader:
         for index, checkup in enumerate(checkups, found.images):
@@ -136,3 +142,39 @@ def _repeats(digests: np.ndarray, unreadable: dict[int, str]) -> dict[int, int]:
     firsts = first[which]
     again = np.flatnonzero(firsts != np.arange(len(good)))
     return {int(good[place]): int(good[firsts[place]]) for place in again}
+
+
+def write_good_list(source: Source, spec: str, *, bad: set[int], folder: Path) -> Path:
+    """Write good.csv (paths and labels) or good.txt (row numbers); returns its path."""
+    good = [index for index in range(len(source)) if index not in bad]
+    files = list(_files(source, good))
+    if len(files) == len(good):
+        path = folder / "good.csv"
+        atomically(path, lambda temporary: _write_csv(temporary, files, source))
+    else:
+        path = folder / "good.txt"
+        write_atomically(path, "\n".join([f"{ROWS_OF}{absolute(spec)}", *map(str, good), ""]).encode())
+    return path
+
+
+def _write_csv(path: Path, files: list[tuple[str, int | None]], source: Source) -> None:
+    labelled = any(label is not None for _, label in files)
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label"] if labelled else ["path"])
+        rows.writerows([name, _word(label, source)] if labelled else [name] for name, label in files)
+
+
+def _word(label: int | None, source: Source) -> str:
+    """A label as it is written: the name of the class, where it has one."""
+    return "" if label is None else str(label) if source.classes is None else source.classes[label]
+
+
+def _files(source: Source, indices: list[int]) -> Iterator[tuple[str, int | None]]:
+    """Path and label of every image that is a file; labels in the numbers or names of the whole source."""
+    for index in indices:
+        part, inner = source, index
+        while isinstance(part, (Joined, Selected)):
+            part, inner = part.locate(inner)
+        if isinstance(part, Files):
+            yield os.path.abspath(part.path(inner)), source.label(index)  # noqa: PTH100 (links stay as they are)

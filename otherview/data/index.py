@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from otherview.atomic import alone_in
 from otherview.errors import WrongRequest
+from otherview.files import alone_in
 
 NO_LABEL = -1
 FORMAT = 4
@@ -139,7 +139,12 @@ KEPT_DAYS, ABANDONED_DAYS = 7, 1
 def cache_folder() -> Path:
     """Where indexes live: OTHERVIEW_CACHE, else the user's cache folder; raises WrongRequest where it cannot be made."""
     base = os.environ.get("OTHERVIEW_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "otherview"
+    if base:
+        folder = Path(base)
+    else:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("otherview", appauthor=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,3 +213,27 @@ def _is_good(folder: Path) -> bool:
         return all((size, changed) == _state(path) for path, size, changed in depends)
     except (OSError, ValueError):
         return False
+
+
+class FirstLevel:
+    """Numbers the first levels in the order they come, which is sorted where names are."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.flat = False
+
+    def label(self, name: str) -> int:
+        """The class of a name with '/' between its levels."""
+        first, below, _ = name.partition("/")
+        if not below:
+            self.flat = True
+            return NO_LABEL
+        return self.numbers.setdefault(first, len(self.numbers))
+
+    def finish(self, writer: TableWriter) -> None:
+        """Name the classes, or take all labels back where images lie beside the folders."""
+        if self.flat:
+            writer.replace("label", np.full(len(writer), NO_LABEL))
+        elif self.numbers:
+            writer.name_classes(list(self.numbers))
+        writer.close()

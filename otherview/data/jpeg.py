@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, faults_named, upright
+from otherview.data.image import Reduced
 from otherview.data.objects import nothing_placed
 from otherview.data.source import unlabelled
 from otherview.errors import BrokenImage
-from otherview.learner import Reduced
 
 JPEG_START = b"\xff\xd8\xff"
 

@@ -2,27 +2,30 @@
 
 A step is a list of (epoch, index) pairs, and a sample is a function of (seed, epoch, index), so a run that stopped
 after step s simply asks for steps s, s + 1, ...
-A broken image is replaced by the next readable one in the source's order, seen through the broken one's randomness.
+A broken image is replaced by the next readable one in the source's order, with the broken one's random draws.
 Samples wait in shared memory: at most workers × WAITING micro-batches of them.
 """
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
-from otherview.data.levels import RGB, Decoding
+from otherview.data.image import RGB, Preprocessing, Views
 from otherview.data.picture import picture_of
 from otherview.data.plan import StepPlan
-from otherview.data.ragged import collate_samples
 from otherview.data.source import Source
 from otherview.errors import BrokenImage
-from otherview.learner import Views
+from otherview.launch import STOPPING
 from otherview.seeding import sample_rng
 
 MOST_BROKEN_IN_A_ROW = 100
@@ -49,22 +52,23 @@ class SampleMaker(Dataset[Sample]):
     source: Source
     views: Views
     seed: int
-    decoding: Decoding = RGB
+    preprocessing: Preprocessing = RGB
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        rng = sample_rng(seed=self.seed, epoch=epoch, index=index)
+        rng, reason = sample_rng(seed=self.seed, epoch=epoch, index=index), ""
         for step in range(MOST_BROKEN_IN_A_ROW):
             actual = (index + step) % len(self.source)
             try:
-                image = picture_of(self.source, actual, self.decoding)
+                image = picture_of(self.source, actual, self.preprocessing)
                 views = self.views(image, rng)
-            except BrokenImage:
+            except BrokenImage as error:
+                reason = reason or str(error)
                 rng = sample_rng(seed=self.seed, epoch=epoch, index=index)  # a late fault may have drawn already
                 continue
             return Sample(views, actual, -1 if step == 0 else index)
         raise BrokenImage(
-            f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, from {self.source.name(index)} on: "
+            f"{MOST_BROKEN_IN_A_ROW} images in a row cannot be read, the first of them because {reason}: "
             "train on the list of good images that `otherview doctor --out DIR` writes"
         )
 
@@ -84,14 +88,34 @@ def settle_worker(_worker: int) -> None:
     """A worker computes on one thread, the model has the others; and signals are the main process's business.
 
     Terminals and cluster schedulers send a signal to every process of a job: a worker that died of it would take the
-    run down before its checkpoint is written. A worker leaves when its loader or its parent does.
+    run down before its checkpoint is written. A worker leaves when its own parent says so, or is gone.
     """
     import cv2
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for number in STOPPING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    _leave_for_parent_alone()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def _leave_for_parent_alone() -> None:
+    """End this process at a SIGTERM of its parent, and at nobody else's; where the sender is not told, at anybody's.
+
+    Ignoring it altogether would leave a parent that ends with an error waiting for its workers for ever.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="waits for the parent's SIGTERM").start()
 
 
 def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int, pin: bool) -> DataLoader[Sample]:
@@ -110,3 +134,27 @@ def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int,
 def usable_cores() -> int:
     """More workers than cores only take turns; the batches are the same for any number of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Ragged(NamedTuple):
+    """Of one image, or of a batch: the rows of all its images one after another."""
+
+    values: Shaped[Tensor, "N *shape"]
+    counts: Int[Tensor, "*B"]
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Ragged":
+        """The rows of one image."""
+        return cls(values, torch.tensor(len(values)))
+
+    def split(self) -> Sequence[Tensor]:
+        """The rows of each image of a batch."""
+        return self.values.split(self.counts.tolist())
+
+
+def _join(batch: Sequence[Ragged], *, collate_fn_map: Any = None) -> Ragged:
+    return Ragged(torch.cat([rows.values for rows in batch]), torch.stack([rows.counts for rows in batch]))
+
+
+collate_samples = partial(collate, collate_fn_map={**default_collate_fn_map, Ragged: _join})
+"""torch's own way to make a batch of samples, which knows Ragged as well."""

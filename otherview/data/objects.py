@@ -20,6 +20,8 @@ from otherview.data.source import Source, behind
 from otherview.errors import BrokenImage, WrongRequest
 
 Annotation = Mapping[str, Any]
+IGNORED = 255
+"""Pixels with this label count nowhere."""
 
 
 class Objects(NamedTuple):
@@ -119,7 +121,7 @@ def nothing_placed() -> Any:
 def fault(annotation: Annotation, *, size: tuple[int, int], known: Mapping[int, int]) -> str | None:
     """Why an annotation is no object to learn from, or None; `size` is (height, width), `known` numbers categories by id.
 
-    A size of 0 × 0 is one that the file does not tell: then boxes are not held against it.
+    A size of 0 × 0 is one that the file does not tell: then boxes are not compared with it.
     """
     if annotation.get("category_id") not in known:
         return f"its category {annotation.get('category_id')!r} is unknown"

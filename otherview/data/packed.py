@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 
-from otherview.data.files import LARGEST_IMAGE
+from otherview.data.folder import LARGEST_IMAGE
 from otherview.data.index import Indexed, Table
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
@@ -27,7 +27,7 @@ class Packed(Indexed):
         offset, size = self.table.number("offset", index), self.table.number("size", index)
         self.check_size(index, size)
         try:
-            data = os.pread(_opened(self.file), size, offset)
+            data = read_at(_opened(self.file), size, offset)
         except OSError as error:
             raise BrokenImage(f"{self.name(index)}: {self.file} {error.strerror}") from error
         if len(data) < size:
@@ -51,11 +51,19 @@ def _opened(file: Path) -> int:
     """A descriptor of this process; the one not used for longest is closed when there are too many."""
     key = (os.getpid(), file)  # a forked worker opens its own
     if key not in _open:
-        _open[key] = os.open(file, os.O_RDONLY)
+        _open[key] = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         if len(_open) > MOST_OPEN:
             os.close(_open.popitem(last=False)[1])
     _open.move_to_end(key)
     return _open[key]
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Bytes at an offset; where the system cannot read at one, by going there first: a process reads from one thread."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
 
 
 def leads_outside(name: str) -> bool:

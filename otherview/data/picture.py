@@ -5,38 +5,21 @@
     picture.decode()                     # uint8 [H, W, C]
     picture.reduced(.3)                  # perhaps smaller: a JPEG is decoded at 1/2, 1/4 or 1/8 for less work
 
-What a person would see stands in data/decode.py, the rule of levels in data/levels.py. Everything that cannot be read
+What a person would see stands in data/decode.py, the rule of levels in data/image.py. Everything that cannot be read
 raises BrokenImage.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from otherview.data.decode import decode_values
+from otherview.data.image import RGB, Preprocessing, Reduced, to_levels
 from otherview.data.jpeg import JPEG_START, JpegPicture
-from otherview.data.levels import RGB, Decoding, to_levels
 from otherview.data.objects import nothing_placed, pixels_named, placed
 from otherview.data.source import Source, unlabelled
 from otherview.errors import BrokenImage
-from otherview.learner import Reduced
-
-
-class Look(NamedTuple):
-    """How an encoder wants its images."""
-
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    mean: Sequence[float]
-    """Per channel, of levels in [0, 1]; so is `std`."""
-    std: Sequence[float]
-    decoding: Decoding = RGB
-    shown: float = 1.0
-    """Share of the shorter side that is left after a centre crop; the published protocols have 224/256."""
-    resize: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 class Picture:
@@ -64,22 +47,22 @@ class Picture:
         return Reduced(self._pixels)
 
 
-def open_picture(data: bytes, name: str, decoding: Decoding = RGB) -> Picture | JpegPicture:
+def open_picture(data: bytes, name: str, preprocessing: Preprocessing = RGB) -> Picture | JpegPicture:
     """Open an encoded image; decodes it at once unless it is a JPEG."""
     if not data:
         raise BrokenImage(f"{name}: it is empty")
     try:
-        if data.startswith(JPEG_START) and decoding == RGB:
+        if data.startswith(JPEG_START) and preprocessing.channels == 3 and preprocessing.levels is None:
             with suppress(ValueError):
                 return JpegPicture(name, data)
-        return Picture(name, to_levels(decode_values(data, decoding.channels), decoding))
+        return Picture(name, to_levels(decode_values(data, preprocessing.channels), preprocessing))
     except BrokenImage as error:
         raise BrokenImage(f"{name}: {error}") from error
 
 
-def picture_of(source: Source, index: int, decoding: Decoding = RGB) -> Picture | JpegPicture:
+def picture_of(source: Source, index: int, preprocessing: Preprocessing = RGB) -> Picture | JpegPicture:
     """Open one image of a source; its class, its objects and the classes of its pixels are looked up when asked for."""
-    picture = open_picture(source.read(index), source.name(index), decoding)
+    picture = open_picture(source.read(index), source.name(index), preprocessing)
     picture.label = partial(source.label, index)
     picture.objects, picture.pixel_labels = partial(placed, source, index), partial(pixels_named, source, index)
     return picture

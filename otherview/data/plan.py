@@ -24,7 +24,7 @@ class StepPlan:
     def __post_init__(self) -> None:
         if self.batch % (self.ranks * self.accumulation):
             raise WrongRequest(
-                f"--batch {self.batch} is not divided by {self.ranks} ranks × {self.accumulation} accumulation steps"
+                f"--batch {self.batch} is not divisible by {self.ranks} ranks × {self.accumulation} accumulation steps"
             )
         if self.images < self.batch:
             raise WrongRequest(
@@ -38,14 +38,17 @@ class StepPlan:
         return self.images // self.batch
 
     def micro_batches(self, start: int) -> Iterator[list[tuple[int, int]]]:
-        """This rank's micro-batches from step `start` on, `accumulation` of them per step."""
-        size = self.batch // (self.ranks * self.accumulation)
+        """This rank's micro-batches from step `start` on, `accumulation` of them per step.
+
+        Micro-batch j of a step holds the same images however many ranks share it out, since batch norm sees them together.
+        """
+        micro = self.batch // self.accumulation
+        size = micro // self.ranks
         order, known = np.empty(0, int), -1
         for step in range(start, self.steps):
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != known:
                 order, known = epoch_order(self.images, seed=self.seed, epoch=epoch), epoch
-            mine = place * self.batch + self.rank * size * self.accumulation
             for part in range(self.accumulation):
-                chosen = order[mine + part * size : mine + (part + 1) * size]
-                yield [(epoch, int(index)) for index in chosen]
+                first = place * self.batch + part * micro + self.rank * size
+                yield [(epoch, int(index)) for index in order[first : first + size]]

@@ -5,7 +5,9 @@ source.read(0), source.label(0), source.name(0)
 open_picture(source.read(0), source.name(0))      # data/picture.py
 """
 
+import sys
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -152,3 +154,30 @@ def same_numbers(labels: np.ndarray, *, of: Sequence[str] | None, like: Sequence
     if unknown := sorted(set(names) - set(number)):
         raise WrongRequest(f"the test images have classes that the training images lack ({', '.join(unknown[:5])})")
     return np.asarray([number[name] for name in names], dtype=np.int64)
+
+
+def first_of(source: Source, count: int | None) -> np.ndarray:
+    """Indices of `count` images spread evenly over the source; all of them by default."""
+    if count is None or count >= len(source):
+        return np.arange(len(source))
+    return np.linspace(0, len(source) - 1, count).round().astype(np.int64)
+
+
+_named: set[str] = set()
+
+
+def name_once(fault: str, said: str = "broken image left out") -> None:
+    """A broken image is named on standard error, but not at every look again."""
+    if fault not in _named:
+        _named.add(fault)
+        print(f"{said}: {fault}", file=sys.stderr)
+
+
+FINGERPRINTED = 1000
+"""So many images' names, spread evenly, tell one source from another."""
+
+
+def names_fingerprint(source: Source) -> str:
+    """Sixteen hexadecimal digits of how many images a source has and what they are called."""
+    names = [source.name(int(index)) for index in first_of(source, FINGERPRINTED)]
+    return blake2b(f"{len(source)} {names}".encode(errors="surrogateescape"), digest_size=8).hexdigest()

@@ -7,7 +7,7 @@ open_source("train-*.tar,shapes:5000:val")    # several, one after another
 from collections.abc import Callable
 from pathlib import Path
 
-from otherview.data.files import ENDINGS, open_folder, open_list, rows_of
+from otherview.data.folder import ENDINGS, open_folder, open_list, rows_of
 from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 

@@ -3,7 +3,7 @@
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from otherview.data.files import ARRAYS, ENDINGS
+from otherview.data.folder import ARRAYS, ENDINGS
 from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.packed import Packed, check_name
 from otherview.errors import WrongRequest

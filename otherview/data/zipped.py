@@ -1,15 +1,13 @@
 """A zip archive of images, read in place; the first folder level names the class, as in a folder."""
 
-import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from otherview.data.files import ARRAYS, ENDINGS
-from otherview.data.first_level import FirstLevel
-from otherview.data.index import Table, TableWriter, cached
-from otherview.data.packed import Packed, check_name
+from otherview.data.folder import ARRAYS, ENDINGS
+from otherview.data.index import FirstLevel, Table, TableWriter, cached
+from otherview.data.packed import Packed, check_name, read_at
 from otherview.errors import BrokenImage, WrongRequest
 
 ENCRYPTED = 1
@@ -87,5 +85,5 @@ def _check(file: Path, member: zipfile.ZipInfo) -> None:
 
 def _data_offset(descriptor: int, header: int) -> int:
     """Where a member's bytes begin: behind its local header, whose name and extra field have their own lengths."""
-    name, extra = struct.unpack("<HH", os.pread(descriptor, 30, header)[26:30])
+    name, extra = struct.unpack("<HH", read_at(descriptor, 30, header)[26:30])
     return header + 30 + name + extra

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from otherview.dense.detections import Detection
+from otherview.dense.inference import Detection
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Score
+from otherview.scores import Score
 
 What = Literal["bbox", "segm"]
 LVIS_DETECTIONS = 300

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from otherview.data.image import Image, Reduced
+from otherview.data.loader import Ragged
 from otherview.data.objects import Objects
-from otherview.data.ragged import Ragged
 from otherview.errors import BrokenImage
 from otherview.geometry import Crop
-from otherview.learner import Image, Reduced
 from otherview.views.crop import cut
 
 PADDING = 128

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from otherview.data.image import Image
+from otherview.data.objects import IGNORED
 from otherview.dense.jitter import resized
 from otherview.dense.settings import SegmentConfig
 from otherview.errors import BrokenImage
-from otherview.evaluation.segment import IGNORED
-from otherview.learner import Image
 from otherview.views.colour import draw_colour, recolour
 
 TRIES = 10

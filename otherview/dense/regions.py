@@ -20,8 +20,8 @@ from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes, roi_align
 
 from otherview.dense.federated import Federated
-from otherview.dense.pyramid import STRIDES
 from otherview.dense.settings import BoxSettings
+from otherview.dense.windows import STRIDES
 
 CANONICAL_PATCHES = 14
 """A region of so many patches along a side is pooled from the level of the patches themselves (224 px at 16)."""

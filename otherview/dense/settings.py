@@ -1,10 +1,13 @@
 """The settings of detection and segmentation, torch-free. Defaults are the published ones for ViT-B/16 (specification 2)."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.settings import JudgeSettings
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import ColourSettings
 
@@ -39,17 +42,17 @@ class BoxSettings(_Settings):
     proposals_before: tuple[int, int] = (2000, 1000)
     """Per level before suppression, in training and in testing."""
     proposals: int = Field(default=1000, ge=1)
-    """Kept of an image."""
+    """Kept per image."""
     anchors_sampled: int = Field(default=256, ge=1)
-    """Of an image, for the loss of proposals."""
+    """Per image, for the proposal loss."""
     regions_sampled: int = Field(default=512, ge=1)
-    """Of an image, for the loss of boxes; a quarter of them may show an object."""
+    """Per image, for the box loss; at most a quarter show an object."""
     least_score: float = Field(default=0.05, ge=0, le=1)
-    """Of a detection that is kept."""
+    """Lowest score of a kept detection."""
     suppression: float = Field(default=0.5, gt=0, le=1)
-    """Overlap at which the lower of two detections of a class goes."""
+    """Overlap at which the weaker of two detections of a class is dropped."""
     detections: int = Field(default=100, ge=1)
-    """Kept of an image."""
+    """Kept per image."""
     classification: Literal["softmax", "federated"] = "softmax"
     """federated: sigmoids, and the loss of an image's step over a sample of classes (LVIS)."""
     federated_classes: int = Field(default=50, ge=1)
@@ -67,31 +70,31 @@ class DetectConfig(_Settings):
     """Range of the factor by which an image is scaled in training, before a square of it is cut out or filled up."""
     flip: float = Field(default=0.5, ge=0, le=1)
     repeat_threshold: float | None = Field(default=None, gt=0)
-    """Images with classes that fewer than this share of images show are seen more often (LVIS: .001); none: all alike."""
+    """Show images more often if one of their classes is in less than this share of images (LVIS: .001); none: all alike."""
     batch: int = Field(default=64, ge=1)
     steps: int = Field(default=184_375, ge=1)
     warmup_steps: int = Field(default=250, ge=0)
-    falls: tuple[float, ...] = (163_889 / 184_375, 177_546 / 184_375)
-    """Shares of the run at which the rate falls to a tenth."""
+    milestones: tuple[float, ...] = (163_889 / 184_375, 177_546 / 184_375)
+    """Shares of the run at which the rate is divided by ten."""
     layer_decay: float = Field(default=0.7, gt=0, le=1)
     windows: WindowSettings = WindowSettings()
     boxes: BoxSettings = BoxSettings()
     training: TrainingSettings = TrainingSettings(
         lr_per_256=4e-4, weight_decay=0.1, betas=(0.9, 0.999), clip_norm=None, warmup=0.0
     )
-    """The rate is 1e-4 for the batch of 64; of the schedule above, nothing in here is used."""
+    """The rate is 1e-4 for the batch of 64; warmup and min_lr in here are not used."""
 
     def check(self, *, patch_size: int, depth: int) -> None:
         """Raise WrongRequest where settings do not fit the encoder."""
         unit = 4 * patch_size
         if self.size % unit:
             raise WrongRequest(
-                f"size {self.size} is not divided by {unit} (4 patches of {patch_size}): take --size "
+                f"size {self.size} is not divisible by {unit} (4 patches of {patch_size}): use --size "
                 f"{max(1, round(self.size / unit)) * unit}"
             )
         if wrong := [block for block in self.windows.global_blocks if not 0 <= block < depth]:
             raise WrongRequest(
-                f"windows.global_blocks {wrong[0]} is no block of this encoder, which has 0 … {depth - 1}: give "
+                f"windows.global_blocks {wrong[0]}: this encoder has blocks 0 … {depth - 1}; give "
                 f"--windows.global-blocks {depth - 1}"
             )
         _check_range("jitter", self.jitter)
@@ -137,14 +140,14 @@ class SegmentConfig(_Settings):
     training: TrainingSettings = TrainingSettings(
         lr_per_256=1.6e-3, weight_decay=0.05, betas=(0.9, 0.999), clip_norm=None, warmup=0.0
     )
-    """The rate is 1e-4 for the batch of 16; of the schedule above, nothing in here is used."""
+    """The rate is 1e-4 for the batch of 16; warmup and min_lr in here are not used."""
 
     def check(self, *, patch_size: int, depth: int) -> None:
         """Raise WrongRequest where settings do not fit the encoder."""
         unit = 2 * patch_size
         if self.size % unit:
             raise WrongRequest(
-                f"size {self.size} is not divided by {unit} (2 patches of {patch_size}): take --size "
+                f"size {self.size} is not divisible by {unit} (2 patches of {patch_size}): use --size "
                 f"{max(1, round(self.size / unit)) * unit}"
             )
         if len(self.taps) != 4 or not all(1 <= tap <= depth for tap in self.taps):
@@ -156,4 +159,50 @@ class SegmentConfig(_Settings):
 
 def _check_range(name: str, values: tuple[float, float]) -> None:
     if not 0 < values[0] <= values[1]:
-        raise WrongRequest(f"{name} {values[0]} {values[1]} must rise, from above 0")
+        raise WrongRequest(f"{name} {values[0]} {values[1]} must be two numbers above 0, the smaller first")
+
+
+@dataclass(kw_only=True)
+class DenseSettings(JudgeSettings):
+    """Settings that detection and segmentation share."""
+
+    train: str
+    """Images to learn from, with what is where in them (a data SPEC)."""
+    test: str
+    """Images to be judged on (a data SPEC)."""
+    train_images: int | None = None
+    """Use only so many training images, spread evenly; default: all."""
+    test_images: int | None = None
+    """Use only so many test images, spread evenly; default: all."""
+    allow_shared: bool = False
+    """Judge although --train and --test share images."""
+    control: bool = True
+    """Also fit the untrained encoder; doubles the time."""
+    pictures: int = 4
+    """Test images that are drawn with what was predicted beside the truth."""
+    seed: int = 0
+    """Seed of the heads, the order of images and all random draws."""
+
+
+@dataclass(kw_only=True)
+class DetectSettings(DenseSettings):
+    """Fine-tune an encoder as a detector: box and mask AP, by COCO's rules or, for LVIS files, by LVIS's. Resumes like any run.
+
+    Beside the checkpoints lie predictions.json, in COCO's form, and pictures of predictions beside the truth.
+    """
+
+    config: Annotated[DetectConfig, tyro.conf.arg(name="")]
+    """Every setting of the fit; the values in brackets are the recipe's."""
+
+
+@dataclass(kw_only=True)
+class SegmentSettings(DenseSettings):
+    """Fine-tune an encoder with UPerNet: the class of every pixel, mIoU and accuracy. Resumes like any run.
+
+    Beside the checkpoints lie a picture of classes for every test image and pictures of predictions beside the truth.
+    """
+
+    classes: int | None = None
+    """How many classes there are; default: what the labels of the training images show."""
+    config: Annotated[SegmentConfig, tyro.conf.arg(name="")]
+    """Every setting of the fit; the values in brackets are the recipe's."""

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from otherview.atomic import atomically
+from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
-from otherview.data.picture import Look, picture_of
-from otherview.data.source import Source
+from otherview.data.picture import picture_of
+from otherview.data.source import Source, name_once
 from otherview.dense.jitter import resized as resized_pixels
 from otherview.dense.pixels import classes_of, shown_size
 from otherview.dense.settings import SegmentConfig
 from otherview.dense.upernet import UPerNet, resized
 from otherview.distributed import rank, ranks
 from otherview.errors import BrokenImage
-from otherview.evaluation.features import name_once
+from otherview.files import atomically
 from otherview.views.view import normalise
 
 
@@ -57,7 +57,7 @@ class _Wholes(Dataset[tuple[Any, ...]]):
 
     source: Source
     indices: np.ndarray
-    look: Look
+    preprocessing: Preprocessing
     config: SegmentConfig
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class _Wholes(Dataset[tuple[Any, ...]]):
         index = int(self.indices[place])
         name = self.source.name(index)
         try:
-            image = picture_of(self.source, index, self.look.decoding)
+            image = picture_of(self.source, index, self.preprocessing)
             truth = classes_of(image, zero_is_ignored=self.config.zero_is_ignored)
             return index, name, image.decode(), resized_pixels(image, shown_size(image, self.config)), truth, ""
         except BrokenImage as error:
@@ -76,12 +76,18 @@ class _Wholes(Dataset[tuple[Any, ...]]):
 
 @torch.no_grad()
 def predictions(
-    net: UPerNet, source: Source, indices: np.ndarray, look: Look, config: SegmentConfig, *, workers: int = 1
+    net: UPerNet,
+    source: Source,
+    indices: np.ndarray,
+    preprocessing: Preprocessing,
+    config: SegmentConfig,
+    *,
+    workers: int = 1,
 ) -> Iterator[Prediction | None]:
     """This rank's share of the images, one by one; None for one that cannot be read, which is named."""
     mine = np.array_split(indices, ranks())[rank()]
     loader = DataLoader(
-        _Wholes(source, mine, look, config), batch_size=None, num_workers=workers, worker_init_fn=settle_worker,
+        _Wholes(source, mine, preprocessing, config), batch_size=None, num_workers=workers, worker_init_fn=settle_worker,
         collate_fn=None,
     )  # fmt: skip
     net.eval()
@@ -92,7 +98,7 @@ def predictions(
             yield None
             continue
         planes = torch.from_numpy(np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1))).to(device)
-        image = normalise(planes[None], look.mean, look.std)[0]
+        image = normalise(planes[None], preprocessing.mean, preprocessing.std)[0]
         scores = scores_of(net, image, size=config.size, stride=config.stride)
         whole = F.interpolate(scores[None], np.asarray(truth).shape, mode="bilinear", align_corners=False)[0]
         predicted = whole.argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -70,7 +70,7 @@ class UPerHead(nn.Module):
         path = [self.bottleneck(torch.cat([coarsest, *pooled], dim=1))]
         for lateral, level in zip(reversed(self.laterals), reversed(levels[:-1]), strict=True):
             path.append(lateral(level) + resized(path[-1], like=level))
-        fine = [smooth(level) for smooth, level in zip(self.smooth, path[:0:-1], strict=True)]
+        fine = [smooth(level) for smooth, level in zip(self.smooth, reversed(path[1:]), strict=True)]
         return self.classify(self.fuse(torch.cat([resized(level, like=fine[0]) for level in [*fine, path[0]]], dim=1)))
 
 

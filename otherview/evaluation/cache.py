@@ -1,13 +1,13 @@
-"""Features that were computed before: the same weights, the same images, the same look at them.
+"""Features that were computed before: the same weights, the same images, the same preprocessing.
 
     cache = FeatureCache(folder)
-    found = cache.features(modules, source, look, indices=indices, contents=digests_of(source, indices))
+    found = cache.features(modules, source, preprocessing, indices=indices, fingerprints=fingerprints_of(source, indices))
 
 A key is made of the weights, of the bytes of all images and of everything between them, so an entry never answers for
 something else. Entries that were not asked for the longest make room for new ones. Several ranks share the work out
 and keep nothing. What a classifier makes of raw pixels is the same beside every encoder, and is kept as well:
 
-    predicted = cache.answers(f"knn {settings}", look, asked, contents, answer=lambda: classify(…))
+    predicted = cache.answers(f"knn {settings}", preprocessing, spec, fingerprints, answer=lambda: classify(…))
 """
 
 import os
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from otherview.atomic import atomically
-from otherview.data.picture import Look
+from otherview.data.image import Preprocessing
 from otherview.data.source import Source
 from otherview.distributed import ranks
-from otherview.evaluation.content import Advance, weights_content
-from otherview.evaluation.features import KINDS, WHOLE, Asked, Features, blank_of, extract_all
+from otherview.evaluation.features import KINDS, WHOLE, Features, FeatureSpec, blank_of, extract_all
+from otherview.evaluation.fingerprint import Advance, weights_fingerprint
+from otherview.files import atomically
 from otherview.nn.encoder import Encoder
 
 Answers = dict[str, torch.Tensor]
@@ -55,25 +55,26 @@ class FeatureCache:
         self,
         modules: Mapping[str, nn.Module | None],
         source: Source,
-        look: Look,
+        preprocessing: Preprocessing,
         *,
         indices: np.ndarray,
-        contents: Sequence[str],
+        fingerprints: Sequence[str],
         workers: int = 1,
         advance: Advance = lambda _: None,
-        asked: Asked = WHOLE,
+        spec: FeatureSpec = WHOLE,
+        shared: bool = False,
     ) -> dict[str, Features]:
-        """`extract_all` for what is not known yet; `contents` are the digests of the images' bytes."""
-        places = {name: self._place(module, look, asked, contents) for name, module in modules.items()}
+        """`extract_all` for what is not known yet; `fingerprints` are those of the images' bytes."""
+        places = {name: self._place(module, preprocessing, spec, fingerprints) for name, module in modules.items()}
         found = {name: known for name, place in places.items() if (known := _read(place)) is not None}
         missing = {name: module for name, module in modules.items() if name not in found}
-        kept = self._fitting(missing, look, asked, images=len(indices))
+        kept = self._fitting(missing, preprocessing, spec, images=len(indices))
         temporary = {name: _begin(place) for name in kept if (place := places[name]) is not None}
         try:
             if missing:
                 found |= extract_all(
-                    missing, source, look, indices=indices, workers=workers, advance=advance, asked=asked,
-                    kept_in=temporary,
+                    missing, source, preprocessing, indices=indices, workers=workers, advance=advance, spec=spec,
+                    kept_in=temporary, shared=shared,
                 )  # fmt: skip
             else:
                 advance(len(indices))
@@ -86,10 +87,16 @@ class FeatureCache:
         return {name: found[name] for name in modules}
 
     def answers(
-        self, question: str, look: Look, asked: Asked, contents: Sequence[str], *, answer: Callable[[], Answers]
+        self,
+        question: str,
+        preprocessing: Preprocessing,
+        spec: FeatureSpec,
+        fingerprints: Sequence[str],
+        *,
+        answer: Callable[[], Answers],
     ) -> Answers:
         """`answer()`, or what it was before; `question` tells everything but raw pixels that it depends on."""
-        place = self._place(None, look, asked, [f"{ANSWERS_FORMAT} {question}", *contents])
+        place = self._place(None, preprocessing, spec, [f"{ANSWERS_FORMAT} {question}", *fingerprints])
         if place is None:
             return answer()
         file = place / "answers.npz"
@@ -107,21 +114,27 @@ class FeatureCache:
         atomically(file, write)
         return found
 
-    def _place(self, module: nn.Module | None, look: Look, asked: Asked, contents: Sequence[str]) -> Path | None:
+    def _place(
+        self, module: nn.Module | None, preprocessing: Preprocessing, spec: FeatureSpec, fingerprints: Sequence[str]
+    ) -> Path | None:
         """Where the entry is or will be; nowhere for modules whose code we cannot know, or where several ranks work."""
         if self.folder is None or ranks() > 1 or not isinstance(module, Encoder | None):
             return None
         device = "cpu" if module is None else next(module.parameters()).device.type
-        what = "pixels" if module is None else f"{module.settings!r} {weights_content(module)}"
-        key = blake2b(f"{FORMAT}|{torch.__version__}|{device}|{look!r}|{asked!r}|{what}|".encode(), digest_size=16)
-        key.update(" ".join(contents).encode())
+        what = "pixels" if module is None else f"{module.settings!r} {weights_fingerprint(module)}"
+        key = blake2b(
+            f"{FORMAT}|{torch.__version__}|{device}|{preprocessing!r}|{spec!r}|{what}|".encode(), digest_size=16
+        )
+        key.update(" ".join(fingerprints).encode())
         return self.folder / key.hexdigest()
 
-    def _fitting(self, modules: Mapping[str, nn.Module | None], look: Look, asked: Asked, *, images: int) -> list[str]:
+    def _fitting(
+        self, modules: Mapping[str, nn.Module | None], preprocessing: Preprocessing, spec: FeatureSpec, *, images: int
+    ) -> list[str]:
         """The modules whose features may be kept: all, or none where they would take too much of the disk."""
         if self.folder is None or not modules:
             return []
-        rows = [row for module in modules.values() for row in blank_of(module, look, asked).values()]
+        rows = [row for module in modules.values() for row in blank_of(module, preprocessing, spec).values()]
         self.folder.mkdir(parents=True, exist_ok=True)
         return list(modules) if 4 * images * sum(map(torch.numel, rows)) < self._room() else []
 

@@ -7,6 +7,7 @@ Axes: N images, L patches, D width.
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,22 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from otherview.atomic import atomically, write_atomically
-from otherview.data.picture import Look
-from otherview.data.source import Source
+from otherview.data.image import Preprocessing
+from otherview.data.source import Selected, Source, first_of
+from otherview.data.spec import absolute, open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import Asked, extract_all
+from otherview.evaluation.features import FeatureSpec, extract_all
+from otherview.evaluation.fingerprint import weights_fingerprint
+from otherview.evaluation.settings import EmbedSettings
+from otherview.evaluation.split import SHORTENED_IMAGES
+from otherview.files import atomically, check_written, write_atomically
+from otherview.launch import launched_ranks, shortened
 from otherview.nn.encoder import Encoder
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import compute_on
+from otherview.weights.formats import check_size
+from otherview.weights.names import check_weights, load_encoder
 
 Kind = Literal["cls", "mean", "patches"]
 ENDINGS = (".parquet", ".npy", ".safetensors")
@@ -50,18 +61,26 @@ class Embedding:
         return self.path.with_name(self.path.name + ".parts")
 
 
-def embed(
-    encoder: Encoder, source: Source, look: Look, wanted: Embedding, *, workers: int, advance: Callable[[int], None]
+def write_features(
+    encoder: Encoder,
+    source: Source,
+    preprocessing: Preprocessing,
+    wanted: Embedding,
+    *,
+    workers: int,
+    advance: Callable[[int], None],
 ) -> int:
     """Compute what is missing, then write the file; returns how many images it has. Those that cannot be read are left out."""
     _open_parts(wanted)
-    asked = Asked(patch_size=encoder.settings.patch_size if wanted.kind == "patches" else None)
-    count = part_of(encoder, look, wanted.kind, images=len(source), path=wanted.path)
+    spec = FeatureSpec(patch_size=encoder.settings.patch_size if wanted.kind == "patches" else None)
+    count = part_of(encoder, preprocessing, wanted.kind, images=len(source), path=wanted.path)
     for start in range(0, len(source), count):
         indices = np.arange(start, min(start + count, len(source)))
         place = wanted.parts / f"{start:012d}.npz"
         if not place.exists():
-            found = extract_all({"it": encoder}, source, look, indices=indices, workers=workers, asked=asked)["it"]
+            found = extract_all({"it": encoder}, source, preprocessing, indices=indices, workers=workers, spec=spec)[
+                "it"
+            ]
             rows = {"features": found.tokens[wanted.kind].numpy(), "indices": indices[found.kept.numpy()]}
             atomically(place, lambda path, rows=rows: _save(path, rows))
         advance(len(indices))
@@ -70,9 +89,11 @@ def embed(
     return written
 
 
-def part_of(encoder: Encoder, look: Look, kind: Kind, *, images: int, path: Path) -> int:
+def part_of(encoder: Encoder, preprocessing: Preprocessing, kind: Kind, *, images: int, path: Path) -> int:
     """How many images make a part; raises WrongRequest where a safetensors file would not fit into memory."""
-    patches = (look.size[0] // encoder.settings.patch_size) * (look.size[1] // encoder.settings.patch_size)
+    patches = (preprocessing.size[0] // encoder.settings.patch_size) * (
+        preprocessing.size[1] // encoder.settings.patch_size
+    )
     row = 4 * encoder.settings.width * (patches if kind == "patches" else 1)
     if path.suffix == ".safetensors" and row * images > LARGEST_IN_MEMORY:
         raise WrongRequest(
@@ -166,3 +187,36 @@ def read_embedding(path: Path) -> tuple[list[str], Float[torch.Tensor, "N *L D"]
     except Exception as error:
         raise WrongRequest(f"{path} is no file of `otherview embed`: {str(error).splitlines()[0]}") from error
     raise WrongRequest(f"{path} must end in {', '.join(ENDINGS)}: give a file of `otherview embed`")
+
+
+@takes(EmbedSettings)
+def embed(settings: EmbedSettings) -> dict[str, Any]:
+    """Write the features of every image to a file; returns where it is and what is in it. Continues what was stopped."""
+    began = time.monotonic()
+    if settings.out.suffix not in ENDINGS:
+        raise WrongRequest(f"--out {settings.out} must end in {', '.join(ENDINGS)}")
+    check_weights(settings.weights)
+    source = open_source(settings.data)
+    check_written(settings.out, flag="--out")
+    if launched_ranks() > 1:
+        raise WrongRequest("otherview embed is one process: start it without torchrun or srun")
+    device = compute_on(settings)
+    loaded = load_encoder(settings.weights)
+    size = settings.size or loaded.card.encoder.image_size
+    check_size(loaded.card, size)
+    if shortened():
+        source = Selected(source, first_of(source, SHORTENED_IMAGES))
+    about = {
+        "weights": weights_fingerprint(loaded.encoder), "data": absolute(settings.data), "images": len(source),
+        "tokens": settings.tokens, "size": list(size),
+    }  # fmt: skip
+    preprocessing = loaded.card.preprocessing._replace(size=size)
+    wanted = Embedding(settings.out, settings.tokens, about)
+    with RunProgress(total=len(source), title="features") as progress:
+        count = write_features(
+            loaded.encoder.to(device), source, preprocessing, wanted, workers=settings.workers, advance=progress.advance
+        )
+    return {
+        "out": str(settings.out), "images": count, "left_out": len(source) - count, "tokens": settings.tokens,
+        "width": loaded.card.encoder.width, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip

@@ -6,8 +6,10 @@ divided by its length; mean cross-entropy + (strength / 2)·‖W‖² without an
 Axes: N images, D width, K classes.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +20,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from otherview.errors import WrongRequest
-from otherview.evaluation.logistic import minimised
+from otherview.evaluation.backbone import Backbone, load_backbone
+from otherview.evaluation.features import FeatureSpec
+from otherview.evaluation.frozen import FeatureMaker, cache_of, features_of, label_of, modules_of
+from otherview.evaluation.knn import accuracy
+from otherview.evaluation.linear import minimised
+from otherview.evaluation.result import check_crop_pct, finish
+from otherview.evaluation.settings import FewShotSettings
+from otherview.evaluation.split import Split, open_splits, with_fingerprints
+from otherview.launch import launched_rank
+from otherview.scores import Score, Scores, drawn_score
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import compute_on
+from otherview.weights.names import check_weights
 
 STRENGTH = 0.1
 """Times 1/N; scikit-learn's C = 10 whatever N is."""
@@ -110,3 +125,85 @@ def draw_listed(names: Sequence[str], listed: Sequence[str], *, name: str) -> Dr
         )
         raise WrongRequest(f"--list {name}: {what}; give a text file with one image's file name a line")
     return Draw(name, 0, np.unique([places[entry] for entry in listed]))
+
+
+@takes(FewShotSettings)
+def few_shot(settings: FewShotSettings) -> Scores:
+    """Accuracy from few labels, mean and spread over draws, next to the untrained encoder and raw pixels."""
+    began = time.monotonic()
+    check_crop_pct(settings.crop_pct)
+    if settings.draws < 1:
+        raise WrongRequest(f"--draws {settings.draws} is too few: give 1 or more")
+    check_weights(settings.weights)
+    bank, queries = open_splits(settings)
+    draws = [*_draws(bank, settings)]
+    if not draws:
+        raise WrongRequest("nothing to learn from: give --shares, --shots or --list")
+    device = compute_on(settings)
+    backbone = load_backbone(settings.weights).to(device)
+    backbone.check_block(settings.block)
+    found = _judge(backbone, bank, queries, draws=draws, settings=settings)
+    about = {
+        "train": settings.train, "test": settings.test, "crop_pct": settings.crop_pct,
+        **({"list": str(settings.list)} if settings.list else {"draws": settings.draws, "draws_seed": settings.seed}),
+    }  # fmt: skip
+    return finish(settings, found, known=backbone.about, about=about, began=began)
+
+
+def _draws(bank: "Split", settings: FewShotSettings) -> "Iterator[Draw]":
+
+    labels = bank.labels.numpy()
+    if settings.list is not None:
+        try:
+            lines = settings.list.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise WrongRequest(
+                f"--list {settings.list} cannot be read ({error}): give a text file of file names"
+            ) from error
+        listed = [line.strip() for line in lines if line.strip()]
+        names = [bank.source.name(int(index)) for index in bank.indices]
+        yield draw_listed(names, listed, name=settings.list.name)
+        return
+    for number in range(settings.draws):
+        for share in settings.shares:
+            yield draw_shares(labels, share, number=number, seed=settings.seed)
+        for shots in settings.shots:
+            yield draw_shots(labels, shots, number=number, seed=settings.seed)
+
+
+def _judge(
+    backbone: "Backbone", bank: "Split", queries: "Split", *, draws: "Sequence[Draw]", settings: FewShotSettings
+) -> dict[str, list[Score]]:
+    """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
+
+    wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
+    splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
+    splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    images, speak = sum(len(split.indices) for split in splits), launched_rank() == 0
+    preprocessing = backbone.preprocessing._replace(crop_pct=settings.crop_pct, interpolation="bilinear")
+    # the protocol's features are the last block's, before the final norm
+    maker = FeatureMaker(
+        preprocessing, FeatureSpec(block=settings.block or backbone.depth), cache_of(settings), settings.workers
+    )
+    with RunProgress(total=images, title="features", speak=speak) as progress:
+        learned, judged = features_of(modules_of(backbone, images=images), splits, maker, advance=progress.advance)
+    place = {int(index): row for row, index in enumerate(wanted[learned.kept])}
+    found: dict[str, list[Score]] = {"encoder": []}
+    kinds = [(name, kind) for name, tokens in learned.tokens.items() for kind in tokens]
+    with RunProgress(total=len(draws) * len(kinds), title="fits", speak=speak) as progress:
+        for name, kind in kinds:
+            features, asked = (to_unit(split.tokens[name][kind]) for split in (learned, judged))
+            by_draw: dict[str, list[float]] = {}
+            for draw in draws:
+                rows = torch.tensor([place[int(index)] for index in draw.chosen if int(index) in place])
+                if not len(rows):
+                    raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
+                weight = fit(features[rows], learned.labels[rows])
+                predicted = (asked @ weight).argmax(dim=1)
+                by_draw.setdefault(draw.name, []).append(accuracy(predicted, judged.labels))
+                progress.advance(1)
+            found.setdefault(name, []).extend(
+                drawn_score(f"few_shot_{label_of(name, kind)} ({words})", values, len(judged.labels))
+                for words, values in by_draw.items()
+            )
+    return found

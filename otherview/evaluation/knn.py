@@ -1,16 +1,32 @@
-"""Weighted k-nearest-neighbour classification on frozen features (specification 2).
+"""Weighted k-nearest-neighbour classification on frozen features (specification 2), after a run and while it goes on.
 
 Cosine similarity, the k most similar images of a bank vote with weight exp(similarity / temperature).
 Axes: N bank images, Q queries, D width, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from otherview.data.image import Preprocessing
+from otherview.data.source import Source, first_of, labels_of, same_numbers
+from otherview.distributed import gather_objects, ranks
+from otherview.errors import WrongRequest
+from otherview.evaluation.features import extract
+from otherview.evaluation.frozen import Protocol, judge_frozen
+from otherview.evaluation.settings import KnnSettings
+from otherview.methods.learner import Learner
+from otherview.scores import Scores
+from otherview.signature import takes
+from otherview.training.callbacks import Callback
+
+V = TypeVar("V", int, float)
 
 
 def knn_predict(
@@ -35,18 +51,28 @@ def knn_sweep(
     ks: Sequence[int],
     temperatures: Sequence[float],
     chunk: int = 1000,
+    shared: bool = False,
 ) -> dict[tuple[int, float], Int[Tensor, " Q"]]:
-    """The predicted class of every query for every k and temperature, similarities computed once."""
-    assert 0 < min(ks) <= max(ks) <= len(bank), (ks, len(bank))
+    """The predicted class of every query for every k and temperature, similarities computed once.
+
+    With `shared` the bank is this rank's share of one, and all ranks ask the same queries.
+    """
+    everyone = gather_objects if shared else lambda thing: [thing]
+    assert 0 < min(ks) <= max(ks) <= sum(everyone(len(bank))), (ks, len(bank))
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
-    classes = int(labels.max()) + 1
+    classes = max(everyone(int(labels.max()) + 1 if len(labels) else 0))
     votes: dict[tuple[int, float], list[Tensor]] = {setting: [] for setting in product(ks, temperatures)}
     for part in queries.split(chunk):
-        similarity, nearest = (part @ bank.T).topk(max(ks), dim=1)
+        similarity, nearest = (part @ bank.T).topk(min(max(ks), len(bank)), dim=1)
+        similarity, kinds = (
+            torch.cat(parts, dim=1) for parts in zip(*everyone((similarity, labels[nearest])), strict=True)
+        )
+        similarity, places = similarity.topk(max(ks), dim=1)
+        kinds = kinds.gather(1, places)
         for (k, temperature), found in votes.items():
             beyond = similarity[:, :k] - similarity[:, :1]  # less the nearest: one vote is always 1
             weight = (beyond / temperature).exp()
-            vote = torch.zeros(len(part), classes).scatter_add_(1, labels[nearest[:, :k]], weight)
+            vote = torch.zeros(len(part), classes).scatter_add_(1, kinds[:, :k], weight)
             found.append(vote.argmax(dim=1))
     return {setting: torch.cat(parts) for setting, parts in votes.items()}
 
@@ -54,3 +80,63 @@ def knn_sweep(
 def accuracy(predicted: Int[Tensor, " Q"], truth: Int[Tensor, " Q"]) -> float:
     """Share of agreement in [0, 1]."""
     return (predicted == truth).double().mean().item()
+
+
+@takes(KnnSettings)
+def knn(settings: KnnSettings) -> Scores:
+    """Weighted kNN of the mean and the cls token, next to the untrained encoder and raw pixels."""
+    ks, temperatures = _several(settings.k), _several(settings.temperature)
+    if not ks or not temperatures or min(ks) < 1 or min(temperatures) <= 0:
+        raise WrongRequest(f"--k {ks} and --temperature {temperatures} must all be above 0")
+    several = len(ks) * len(temperatures) > 1
+
+    def classify(bank: Tensor, labels: Tensor, queries: Tensor) -> dict[str, Tensor]:
+        readable = sum(gather_objects(len(bank)))
+        if max(ks) > readable:
+            raise WrongRequest(
+                f"--k {max(ks)} is larger than the {readable} training images that can be read: use fewer"
+            )
+        found = knn_sweep(bank, labels, queries, ks=ks, temperatures=temperatures, shared=ranks() > 1)
+        return {f" (k {k}, temperature {t:g})" if several else "": predicted for (k, t), predicted in found.items()}
+
+    known = {"k": ks, "temperature": temperatures} if several else {"k": ks[0], "temperature": temperatures[0]}
+    return judge_frozen(settings, Protocol("knn", known, classify, least_images=max(ks), shared=True))
+
+
+def _several(value: V | tuple[V, ...]) -> tuple[V, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@dataclass
+class OnlineKnn(Callback):
+    """kNN of the online encoder's mean and cls token: up to `bank_size` images judge up to `query_size` others."""
+
+    bank: Source
+    queries: Source
+    preprocessing: Preprocessing
+    every: int = 500
+    bank_size: int = 5000
+    query_size: int = 2000
+    _labels: list[Tensor] = field(default_factory=list)
+
+    def on_step(self, step: int, learner: Learner) -> Mapping[str, float]:
+        """Accuracies in [0, 1]."""
+        encoder = next(iter(learner.encoders.values()))
+        indices = [first_of(self.bank, self.bank_size), first_of(self.queries, self.query_size)]
+        if not self._labels:
+            everyone = (
+                labels_of(self.bank, "the bank of the online kNN"),
+                labels_of(self.queries, "the online kNN's test data"),
+            )
+            everyone = everyone[0], same_numbers(everyone[1], of=self.queries.classes, like=self.bank.classes)
+            self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
+        bank, queries = (
+            extract(encoder, source, self.preprocessing, indices=chosen)
+            for source, chosen in zip((self.bank, self.queries), indices, strict=True)
+        )
+        known, truth = self._labels[0][bank.kept], self._labels[1][queries.kept]
+        k = min(20, len(known))
+        return {
+            f"knn_{token}": accuracy(knn_predict(bank.tokens[token], known, queries.tokens[token], k=k), truth)
+            for token in ("mean", "cls")
+        }

@@ -1,13 +1,14 @@
 """Patch retrieval: does a patch of one view find the same place in another view? A dense measure without labels.
 
-Two crops of an image, nothing else changed; every patch of the one whose centre the other shows too takes the most similar
-patch of the other (cosine). It has found its place where that patch's centre is less than a patch's side away along both
-sides, which chance does for less than 4 patches in L. The mean token of each position is taken off first: what the tokens
-of all images share there is the position in the view, not what the view shows.
+Two crops of an image, nothing else changed; every patch of the target view whose centre the online view shows too
+takes the most similar patch of the online view (cosine). It has found its place where that patch's centre is less than a
+patch's side away along both sides, which chance does for less than 4 patches in L. The mean token of each position is
+taken off first: what the tokens of all images share there is the position in the view, not what the view shows.
 
 Axes: I images, L patches, D width.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -17,26 +18,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from otherview.data.image import Preprocessing
 from otherview.data.loader import Sample, SampleMaker, settle_worker
-from otherview.data.picture import Look
-from otherview.data.source import Source
-from otherview.evaluation.features import Asked, name_once, tokens_of
+from otherview.data.source import Source, first_of, name_once
+from otherview.data.spec import open_source
+from otherview.errors import WrongRequest
+from otherview.evaluation.backbone import Backbone, load_backbone
+from otherview.evaluation.features import FeatureSpec, tokens_of
+from otherview.evaluation.result import finish
+from otherview.evaluation.settings import RetrievalSettings
+from otherview.evaluation.split import images_used
 from otherview.geometry import Crop, PatchGrid, inside, place
-from otherview.views.pair import PairViews
+from otherview.launch import launched_rank
+from otherview.scores import Score, Scores
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import compute_on
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
+from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair
+from otherview.weights.names import check_weights
 
 LEAST_SHARE = 0.3
 """A crop shows this share of the image or more: two of them nearly always share something."""
 
 
 def pairs(
-    source: Source, indices: np.ndarray, look: Look, grid: PatchGrid, *, seed: int, workers: int
+    source: Source, indices: np.ndarray, preprocessing: Preprocessing, grid: PatchGrid, *, seed: int, workers: int
 ) -> Iterator[ViewPair]:
     """Batches of two views of each image, crops and mirroring alone; images that cannot be read are named and left out."""
     whole = MaskSettings(kind="none")
-    settings = ViewSettings(crop_share=(LEAST_SHARE, 1), seen_colour=PLAIN, other_colour=PLAIN, mask=whole)
-    maker = SampleMaker(source, PairViews(settings, look.size, grid), seed, look.decoding)
+    settings = ViewSettings(crop_share=(LEAST_SHARE, 1), online_colour=PLAIN, target_colour=PLAIN, mask=whole)
+    maker = SampleMaker(source, PairViews(settings, preprocessing.size, grid), seed, preprocessing)
     keys = [[(0, int(index)) for index in part] for part in np.array_split(indices, -(-len(indices) // 100))]
     loader: DataLoader[Sample] = DataLoader(
         maker, batch_sampler=keys, num_workers=workers, worker_init_fn=settle_worker
@@ -56,26 +69,28 @@ def _of(view: View, kept: Bool[Tensor, " B"]) -> View:
 def retrieve(
     modules: Mapping[str, nn.Module | None],
     batches: Iterator[ViewPair],
-    look: Look,
+    preprocessing: Preprocessing,
     *,
     grid: PatchGrid,
-    asked: Asked,
+    spec: FeatureSpec,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[Bool[Tensor, "I L"], Bool[Tensor, "I L"]]]:
     """`found_places` by module; None are the patches' own normalised pixels."""
     tokens: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
     crops: list[tuple[Crop, Crop]] = []
     for batch in batches:
-        crops.append((batch.seen.crop, batch.other.crop))
+        crops.append((batch.online.crop, batch.target.crop))
         for name, module in modules.items():
-            seen, other = (tokens_of(module, view.pixels, look, asked)["patches"].float().cpu() for view in batch)
-            tokens[name].append((seen, other))
-        advance(len(batch.seen.pixels))
-    joined = joined_crops([seen for seen, _ in crops]), joined_crops([other for _, other in crops])
+            online, target = (
+                tokens_of(module, view.pixels, preprocessing, spec)["patches"].float().cpu() for view in batch
+            )
+            tokens[name].append((online, target))
+        advance(len(batch.online.pixels))
+    joined = joined_crops([online for online, _ in crops]), joined_crops([target for _, target in crops])
     return {
         name: found_places(
-            without_position(torch.cat([seen for seen, _ in both])),
-            without_position(torch.cat([other for _, other in both])),
+            without_position(torch.cat([online for online, _ in both])),
+            without_position(torch.cat([target for _, target in both])),
             joined,
             grid,
         )
@@ -93,16 +108,16 @@ def without_position(tokens: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:
     return tokens - tokens.mean(dim=0)
 
 
-def most_similar(seen: Float[Tensor, "I L D"], other: Float[Tensor, "I L D"]) -> Int[Tensor, "I L"]:
-    """For every patch of the other view, which patch of the seen view is most like it (cosine)."""
-    return (F.normalize(other, dim=2) @ F.normalize(seen, dim=2).transpose(1, 2)).argmax(dim=2)
+def most_similar(online: Float[Tensor, "I L D"], target: Float[Tensor, "I L D"]) -> Int[Tensor, "I L"]:
+    """For every patch of the target view, which patch of the online view is most like it (cosine)."""
+    return (F.normalize(target, dim=2) @ F.normalize(online, dim=2).transpose(1, 2)).argmax(dim=2)
 
 
 def found_places(
-    seen: Float[Tensor, "I L D"], other: Float[Tensor, "I L D"], crops: tuple[Crop, Crop], grid: PatchGrid
+    online: Float[Tensor, "I L D"], target: Float[Tensor, "I L D"], crops: tuple[Crop, Crop], grid: PatchGrid
 ) -> tuple[Bool[Tensor, "I L"], Bool[Tensor, "I L"]]:
-    """For every patch of the other view: whether it found its place in the seen view, and whether that shows it at all."""
-    predicted = most_similar(seen, other)
+    """For every patch of the target view: whether it found its place in the online view, and whether that shows it at all."""
+    predicted = most_similar(online, target)
     placed = place(crops[1], within=crops[0], grid=grid)
     rows = placed.rows[:, :, None].expand(-1, -1, grid.columns).flatten(1)
     columns = placed.columns[:, None, :].expand(-1, grid.rows, -1).flatten(1)
@@ -116,3 +131,40 @@ def share_found(found: Bool[Tensor, "I L"], shown: Bool[Tensor, "I L"]) -> tuple
     counted = shown.any(dim=1)
     shares = found[counted].sum(dim=1).double() / shown[counted].sum(dim=1)
     return float(shares.mean()), float(shares.std() / len(shares) ** 0.5), len(shares)
+
+
+@takes(RetrievalSettings)
+def retrieval(settings: RetrievalSettings) -> Scores:
+    """The share of patches that find their place, next to the untrained encoder's and raw patches'."""
+    began = time.monotonic()
+    if settings.test_images < 2:
+        raise WrongRequest(f"--test-images {settings.test_images} is too few: give 2 or more")
+    check_weights(settings.weights)
+    device = compute_on(settings)
+    backbone = load_backbone(settings.weights).to(device)
+    backbone.check_block(settings.block)
+    backbone.check_patches()
+    about = {"test": settings.test, "views_seed": settings.seed}
+    return finish(settings, _judge(backbone, settings), known=backbone.about, about=about, began=began)
+
+
+def _judge(backbone: "Backbone", settings: RetrievalSettings) -> dict[str, list[Score]]:
+    """The score of every module on the same views."""
+
+    source, grid, preprocessing = open_source(settings.test), backbone.grid, backbone.preprocessing
+    indices = first_of(source, images_used(settings.test_images))
+    with RunProgress(total=len(indices), title="views", speak=launched_rank() == 0) as progress:
+        found = retrieve(
+            {**backbone.modules, "pixels": None},
+            pairs(source, indices, preprocessing, grid, seed=settings.seed, workers=settings.workers), preprocessing,
+            grid=grid, spec=FeatureSpec(backbone.patch_size, settings.block), advance=progress.advance,
+        )  # fmt: skip
+    scores = {}
+    for name, (places, shown) in found.items():
+        if shown.any(dim=1).sum() < 2:
+            raise WrongRequest(
+                f"{settings.test} has fewer than 2 images that can be read and share something: give more"
+            )
+        share, spread, n = share_found(places, shown)
+        scores[name] = [Score(f"retrieval_{name}", share, "share of patches", n, spread)]
+    return scores

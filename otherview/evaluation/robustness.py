@@ -1,133 +1,194 @@
-"""How a classifier bears what it never saw: fifteen corruptions at five severities, and subsets of ImageNet's classes.
+"""A fine-tuned classifier on images it was not made for: corrupted ones, ImageNet-A, -R, -Sketch and -C (specification 2)."""
 
-D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019.
-The corruptions are those of the imagecorruptions package, made in memory after the centre crop: figures are not comparable
-with those on the published files, which were compressed once more.
-"""
-
-import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
+from otherview.data.source import first_of, labels_of, same_numbers
+from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import Score
-from otherview.seeding import sample_rng
-from otherview.views.augmented import drawn_from
+from otherview.evaluation.corruptions import (
+    ALEXNET,
+    CORRUPTIONS,
+    SEVERITIES,
+    Corrupted,
+    check_corruptions,
+    errors_of,
+    mce_score,
+    places_of,
+    scores_of,
+    subset_classes,
+)
+from otherview.evaluation.features import extract_all
+from otherview.evaluation.result import check_crop_pct, finish
+from otherview.evaluation.settings import RobustnessSettings
+from otherview.evaluation.split import Split, images_used
+from otherview.launch import launched_rank
+from otherview.scores import Scores, accuracy_score
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import compute_on
+from otherview.weights.names import known_of, named
+from otherview.weights.pretrained import Classifier, load_classifier
 
-ALEXNET = {
-    "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640, "defocus_blur": 0.819880,
-    "glass_blur": 0.826268, "motion_blur": 0.785948, "zoom_blur": 0.798360, "snow": 0.866816, "frost": 0.826572,
-    "fog": 0.819324, "brightness": 0.564592, "contrast": 0.853204, "elastic_transform": 0.646056,
-    "pixelate": 0.717840, "jpeg_compression": 0.606500,
-}  # fmt: skip
-"""AlexNet's mean error over the severities of every corruption, as published with ImageNet-C."""
-CORRUPTIONS = tuple(ALEXNET)
-SEVERITIES = 1, 2, 3, 4, 5
-OWN_SEED = "glass_blur", "impulse_noise"
-"""They do not draw from NumPy's global generator."""
-LEAST_SIDE = 32
-RESAMPLES = 200
+SHORTENED_IMAGES = 16
+"""Each is judged 76 times, so a shortened run takes fewer than other protocols do."""
 
 
-@dataclass(frozen=True)
-class Corrupted:
-    """Changes the pixels of an image, uint8 [3, H, W], by a corruption; what is drawn depends on (seed, image) alone."""
+@takes(RobustnessSettings)
+def robustness(settings: RobustnessSettings) -> Scores:
+    """Accuracies of a classifier on clean, corrupted or foreign images, next to the untrained encoder's where there is one."""
+    began = time.monotonic()
+    names = _corruptions(settings)
 
-    name: str
-    severity: int
-    seed: int
+    judged = _classifiers(settings, compute_on(settings))
+    card = judged["encoder"].card
+    if names and settings.published is None:
+        check_corruptions(card.encoder.image_size, card.encoder.channels)
+    clean, answers = _answers(judged, settings, names)
+    scores = {
+        name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
+        for name, right in clean.items()
+    }
+    for name, right in answers.items():
+        scores[name] += scores_of(name, right)
+    if settings.baseline:
+        errors = ALEXNET if settings.baseline == "alexnet" else errors_of(answers["baseline"])
+        for name, right in answers.items():
+            scores[name].append(mce_score(name, right, errors))
+    about = {
+        "test": settings.test, "corruptions": list(names), "severities": list(settings.severities), "subset": settings.subset,
+        "baseline": settings.baseline, "crop_pct": settings.crop_pct, "corruption_seed": settings.seed,
+        "comparable_with_published": settings.published is not None and _whole(settings, names),
+    }  # fmt: skip
+    return finish(settings, scores, known=known_of(card), about=about, began=began)
 
-    def __call__(self, pixels: np.ndarray, index: int) -> np.ndarray:
-        from imagecorruptions import corrupt  # pyright: ignore[reportMissingImports]
 
-        rng = sample_rng(seed=self.seed, epoch=self.severity, index=index)
-        own = {"seed": rng.getrandbits(31)} if self.name in OWN_SEED else {}
-        with drawn_from(rng):
-            changed = corrupt(
-                np.ascontiguousarray(pixels.transpose(1, 2, 0)),
-                corruption_name=self.name,
-                severity=self.severity,
-                **own,
+def _corruptions(settings: RobustnessSettings) -> tuple[str, ...]:
+    """The names that were asked for; raises WrongRequest for unknown ones and wrong severities."""
+
+    if wrong := set(settings.severities) - set(SEVERITIES) or (not settings.severities and {"none"}):
+        raise WrongRequest(f"--severities {min(wrong)} is not one of 1 2 3 4 5")
+    check_crop_pct(settings.crop_pct)
+    if settings.baseline == "alexnet" and set(settings.severities) != set(SEVERITIES):
+        raise WrongRequest("--baseline alexnet is published over severities 1 2 3 4 5: leave --severities out")
+    if settings.corruptions in (("all",), ("none",)):
+        return CORRUPTIONS if settings.corruptions == ("all",) else ()
+    if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
+        raise WrongRequest(f"there is no corruption {unknown[0]!r}: there are {', '.join(CORRUPTIONS)}")
+    return settings.corruptions
+
+
+def _whole(settings: RobustnessSettings, names: Sequence[str]) -> bool:
+    """Whether all corruptions at all severities are judged, as in published results."""
+
+    return set(names) == set(CORRUPTIONS) and set(settings.severities) == set(SEVERITIES)
+
+
+def _untrained(path: Path) -> Path:
+    """Where the classifier of the untrained encoder lies, if there is one: beside a probe's, or in a folder beside."""
+    if path.name.startswith("classifier-"):
+        return path.with_name(path.name.replace("classifier-", "untrained-", 1))
+    return path.parent.with_name("finetune_untrained") / "classifier.safetensors"
+
+
+def _classifiers(settings: RobustnessSettings, device: "torch.device") -> "dict[str, Classifier]":
+    """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
+
+    path = Path(named(settings.weights)).expanduser().absolute()
+    paths = {"encoder": path / "finetune/classifier.safetensors" if path.is_dir() else path}
+    if not paths["encoder"].is_file():
+        raise WrongRequest(
+            f"{settings.weights} holds no classifier: run `otherview evaluate finetune`, or give its classifier.safetensors"
+        )
+    beside = _untrained(paths["encoder"])
+    if beside.is_file():
+        paths["untrained"] = beside
+    if settings.baseline not in (None, "alexnet"):
+        paths["baseline"] = Path(settings.baseline or "")
+    found = {name: load_classifier(where) for name, where in paths.items()}
+    for name, one in found.items():
+        one.encoder.to(device)
+        one.head.to(device)
+        if one.classes != found["encoder"].classes or one.card.preprocessing != found["encoder"].card.preprocessing:
+            raise WrongRequest(
+                f"{paths[name]} has other classes or sizes than {paths['encoder']}: they see the same images"
             )
-        return np.ascontiguousarray(changed.transpose(2, 0, 1))
+    return found
 
 
-def check_corruptions(size: tuple[int, int], channels: int) -> None:
-    """Raise WrongRequest where the corruptions cannot be made."""
-    try:
-        import imagecorruptions  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise WrongRequest("corruptions need a package of their own: pip install 'otherview[robustness]'") from error
-    if channels != 3 or min(size) < LEAST_SIDE:
-        raise WrongRequest(
-            f"corruptions are for colour images of {LEAST_SIDE} px or more, not {size[0]}×{size[1]} with {channels} channels"
-        )
+Right = dict[str, "Tensor"]
+"""By classifier: which answers are right."""
 
 
-def subset_classes(name: str) -> list[str]:
-    """The 200 classes of ImageNet-A or -R, as timm carries them; raises WrongRequest for another name."""
-    if name not in ("imagenet-a", "imagenet-r"):
-        raise WrongRequest(f"--subset {name} is not known: give imagenet-a or imagenet-r")
-    return files("timm.data").joinpath(f"_info/{name.replace('-', '_')}_synsets.txt").read_text("utf-8").split()
+def _answers(
+    judged: "Mapping[str, Classifier]", settings: RobustnessSettings, names: Sequence[str]
+) -> tuple[Right, dict[str, Right]]:
+    """Which answers are right on the images as they are, bool [N], and by classifier and corruption, bool [N, severities]."""
+
+    split = _open(settings.test, settings, classes=judged["encoder"].classes)
+    _, clean = _right(judged, split, settings, title="clean", crop_pct=settings.crop_pct)
+    columns: dict[str, list[tuple[Tensor, Right]]] = {corruption: [] for corruption in names}
+    for corruption, severity in ((one, two) for one in names for two in settings.severities):
+        title = f"{corruption}/{severity}"
+        if settings.published is None:
+            alter = Corrupted(corruption, severity, settings.seed)
+            column = _right(judged, split, settings, title=title, crop_pct=settings.crop_pct, alter=alter)
+        else:  # cut to the size when they were made
+            changed = _open(str(settings.published / title), settings, classes=judged["encoder"].classes)
+            column = _right(judged, changed, settings, title=title, crop_pct=1.0)
+        columns[corruption].append(column)
+    places = [set(kept.tolist()) for some in columns.values() for kept, _ in some]
+    common = torch.tensor(sorted(set.intersection(*places)) if places else [], dtype=torch.long)
+    found = {
+        name: {
+            corruption: torch.stack([answers[name][torch.isin(kept, common)] for kept, answers in some], dim=1)
+            for corruption, some in columns.items()
+        }
+        for name in judged
+    }
+    return clean, found if names else {}
 
 
-def places_of(subset: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Where a subset's classes stand among a classifier's; raises WrongRequest where one is missing."""
-    place = {name: number for number, name in enumerate(classes)}
-    if missing := [name for name in subset if name not in place]:
-        raise WrongRequest(
-            f"the classifier lacks {len(missing)} of the subset's {len(subset)} classes ({missing[0]} first): it must have "
-            "learned ImageNet's classes under their WordNet names"
-        )
-    return [place[name] for name in subset]
+def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) -> "Split":
+    """Labelled images, their classes in the numbers of a classifier's."""
+
+    source = open_source(spec)
+    labels = labels_of(source, spec)
+    names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
+    indices = first_of(source, images_used(settings.test_images, few=SHORTENED_IMAGES))
+    truth = same_numbers(labels[indices], of=names, like=classes)
+    return Split(source, indices, torch.from_numpy(truth), classes)
 
 
-def corruption_error(
-    right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[str, float], *, images: Tensor | None = None
-) -> float:
-    """mCE: the mean over corruptions of the error over all severities S, divided by the baseline's."""
-    shares = [1 - (answers if images is None else answers[images]).double().mean().item() for answers in right.values()]
-    return sum(share / baseline[name] for share, name in zip(shares, right, strict=True)) / len(shares)
+def _right(
+    judged: "Mapping[str, Classifier]",
+    split: "Split",
+    settings: RobustnessSettings,
+    *,
+    title: str,
+    crop_pct: float,
+    alter: Any = None,
+) -> "tuple[Tensor, Right]":
+    """Which of a split's images could be read, and which answers of each classifier are right on them, altered or not."""
 
-
-def spread_of_error(right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[str, float]) -> float:
-    """The standard error of mCE over images, by drawing them anew."""
-    rng = torch.Generator().manual_seed(0)
-    count = len(next(iter(right.values())))
-    drawn = [torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES)]
-    return float(np.std([corruption_error(right, baseline, images=images) for images in drawn]))
-
-
-def scores_of(name: str, right: Mapping[str, Bool[Tensor, "N S"]]) -> list[Score]:
-    """Accuracy over the severities of every corruption, and the mean of all; errors as of images, not of answers."""
-    shares = {corruption: answers.double().mean(dim=1) for corruption, answers in right.items()}
-    over_all = torch.stack([*shares.values()]).mean(dim=0)
-    return [
-        Score(
-            f"robustness_{name}_{what}", float(share.mean()), unit, len(share),
-            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))),
-        )
-        for what, share, unit in (
-            *((corruption, share, "accuracy over severities") for corruption, share in shares.items()),
-            ("corrupted", over_all, "mean of corruptions"),
-        )
-    ]  # fmt: skip
-
-
-def errors_of(right: Mapping[str, Bool[Tensor, "N S"]]) -> dict[str, float]:
-    """A baseline's error by corruption, at least a tenth of an image's, so that it can be divided by."""
-    return {name: max(1 - float(answers.double().mean()), 0.1 / answers.numel()) for name, answers in right.items()}
-
-
-def mce_score(name: str, right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[str, float]) -> Score:
-    """mCE against the baseline's errors."""
-    n = len(next(iter(right.values())))
-    return Score(
-        f"robustness_{name}_mce", corruption_error(right, baseline), "mCE", n, spread_of_error(right, baseline)
-    )
+    preprocessing = judged["encoder"].card.preprocessing._replace(crop_pct=crop_pct)
+    with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
+        found = extract_all(
+            {name: classifier.encoder for name, classifier in judged.items()}, split.source, preprocessing,
+            indices=split.indices, workers=settings.workers, advance=progress.advance, alter=alter,
+        )  # fmt: skip
+    everyone = range(len(split.names))
+    allowed = list(everyone if settings.subset is None else places_of(subset_classes(settings.subset), split.names))
+    answers, kept = {}, torch.as_tensor(next(iter(found.values())).kept)
+    for name, features in found.items():
+        head = judged[name].head
+        with torch.no_grad():
+            scores = head(features.tokens["mean"].to(next(head.parameters()).device)).cpu()
+        predicted = torch.tensor(allowed)[scores[:, allowed].argmax(dim=1)]
+        answers[name] = predicted == split.labels[features.kept]
+    return kept, answers

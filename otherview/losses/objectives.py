@@ -7,17 +7,24 @@ Axes: B images, L tokens, D width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.distributed import gather
-from otherview.learner import StepLoss
+from otherview.distributed import gather, mean_over_ranks
 from otherview.losses.contrastive import info_nce_in_chunks
-from otherview.losses.unigrad import correlation, effective_rank, spectrum_figures, split_mean, unigrad
+from otherview.losses.unigrad import correlation, effective_rank, spectrum_metrics, split_mean, unigrad
+
+
+class StepLoss(NamedTuple):
+    """What a forward pass returns: the scalar to descend and its detached terms, by name."""
+
+    total: Float[Tensor, ""]
+    terms: Mapping[str, Tensor]
+
 
 Statistics = tuple[Tensor, ...]
 """C, or two of them, or all keys: what an objective needs of the whole step."""
@@ -31,7 +38,7 @@ class Objective(Protocol):
 
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss: ...
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]: ...
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Dense:
         loss = unigrad(y, z, statistics[0], weight=self.negative_weight)
         return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative, "cosine": loss.cosine})
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
-        return spectrum_figures(statistics[0], weight=self.negative_weight)
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        return spectrum_metrics(statistics[0], weight=self.negative_weight)
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,11 @@ class GlobalDense:
             for a, b, c in zip(split_mean(y.float()), split_mean(z), statistics, strict=True)
         )
         total = self.global_weight * of_means.total + self.dense_weight * of_rests.total
-        parts = {"global": of_means.total.detach(), "dense": of_rests.total.detach(), "cosine": of_rests.cosine}
-        return StepLoss(total, parts)
+        terms = {"global": of_means.total.detach(), "dense": of_rests.total.detach(), "cosine": of_rests.cosine}
+        return StepLoss(total, terms)
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
-        of_means, of_rests = (spectrum_figures(c, weight=self.negative_weight) for c in statistics)
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        of_means, of_rests = (spectrum_metrics(c, weight=self.negative_weight) for c in statistics)
         return {f"global_{name}": value for name, value in of_means.items()} | of_rests
 
 
@@ -90,8 +97,8 @@ class Global:
         loss = unigrad(y.float().mean(dim=1), z.mean(dim=1), statistics[0], weight=self.negative_weight)
         return StepLoss(loss.total, {"positive": loss.positive, "negative": loss.negative, "cosine": loss.cosine})
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
-        return spectrum_figures(statistics[0], weight=self.negative_weight)
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]:
+        return spectrum_metrics(statistics[0], weight=self.negative_weight)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class DenseInfoNCE:
         cosine = F.cosine_similarity(y.detach().float(), z, dim=1).mean()
         return StepLoss(info_nce_in_chunks(y, z, statistics[0], temperature=self.temperature), {"cosine": cosine})
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]:
         return {"effective_rank": effective_rank(correlation([F.normalize(statistics[0], dim=1)]))}
 
 
@@ -122,5 +129,19 @@ class MeanSquare:
     def __call__(self, y: Float[Tensor, "B L D"], z: Float[Tensor, "B L D"], statistics: Statistics) -> StepLoss:
         return StepLoss(F.mse_loss(y.float(), z), {})
 
-    def figures(self, statistics: Statistics) -> Mapping[str, Tensor]:
+    def metrics(self, statistics: Statistics) -> Mapping[str, Tensor]:
         return {}
+
+
+@torch.no_grad()
+def overlap_roots(
+    inside: Sequence[Bool[Tensor, "B L"]], predicted: Sequence[Bool[Tensor, "B L"]]
+) -> list[Float[Tensor, "B L 1"]]:
+    """Roots of weights that are 0 outside and alike inside, with mean 1 over all predicted patches of the step on all ranks."""
+    counts = torch.stack([
+        torch.cat([(i & a).flatten() for i, a in zip(inside, predicted, strict=True)]).float().sum(),
+        torch.cat([a.flatten() for a in predicted]).float().sum(),
+    ])  # fmt: skip
+    within, whole = mean_over_ranks(counts)
+    weight = whole / within.clamp(min=1 / 2)  # nothing overlaps: no loss
+    return [(i * weight).sqrt()[..., None] for i in inside]

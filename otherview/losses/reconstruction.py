@@ -1,4 +1,4 @@
-"""Predict pixels: patches, normalised each by itself, and the mean square over those that were hidden.
+"""Predict pixels: patches, normalised each by itself, and the mean square over those that were masked.
 
 Source: MAE, arXiv 2111.06377; our specification 4.
 Axes: B images, C channels, H and W pixels, L patches in row order, K = size · size · C values of a patch.
@@ -24,9 +24,9 @@ def normalise_patches(patches: Float[Tensor, "B L K"]) -> Float[Tensor, "B L K"]
     return (patches - mean) / (variance + VARIANCE_FLOOR).sqrt()
 
 
-def hidden_mean_square(
-    prediction: Float[Tensor, "B L K"], target: Float[Tensor, "B L K"], hidden: Bool[Tensor, "B L"]
+def masked_mean_square(
+    prediction: Float[Tensor, "B L K"], target: Float[Tensor, "B L K"], masked: Bool[Tensor, "B L"]
 ) -> Float[Tensor, ""]:
-    """The mean square of the hidden patches; what was seen does not count. float32 throughout."""
+    """The mean square of the masked patches; what was seen does not count. float32 throughout."""
     squares = (prediction.float() - target.float()).square().mean(dim=-1)
-    return (squares * hidden).sum() / hidden.sum()
+    return (squares * masked).sum() / masked.sum()

@@ -92,7 +92,7 @@ SHOWN_DIRECTIONS = 32
 """Of the spectrum, the strongest first."""
 
 
-def spectrum_figures(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:
+def spectrum_metrics(c: Float[Tensor, "D D"], *, weight: float) -> dict[str, Tensor]:
     """How far from collapse: the effective rank of C, the least loss that its spectrum allows (specification 1.8), and the
     shares of its strongest directions."""
     eigenvalues = _spectrum(c)

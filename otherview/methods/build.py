@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from otherview.geometry import PatchGrid
-from otherview.learner import Learner
 from otherview.losses.objectives import Dense, DenseInfoNCE, Global, GlobalDense, MeanSquare, Objective
+from otherview.methods.learner import Learner
 from otherview.methods.mae import MAE, Decoder
 from otherview.methods.moco_v3 import Head, MoCoV3
 from otherview.methods.settings import (
@@ -19,19 +19,15 @@ from otherview.methods.settings import (
 )
 from otherview.methods.siamese_im import SiameseIM
 from otherview.methods.supervised import Supervised
-from otherview.methods.target import MovingTarget, PixelTarget
-from otherview.nn.branch import Branch
-from otherview.nn.class_head import ClassHead
-from otherview.nn.ema import constant_momentum, cosine_momentum
+from otherview.methods.target import EMATarget, PixelTarget, constant_momentum, cosine_momentum
 from otherview.nn.encoder import Encoder
-from otherview.nn.heads import Predictor, Projector
+from otherview.nn.heads import Branch, ClassHead, Predictor, Projector
 from otherview.nn.initialise import seeded
-from otherview.nn.relation import PositionAndColour, relative, untold, without_scale
+from otherview.nn.relative_position import PositionAndColour, no_position, position_and_scale, position_only
 from otherview.nn.settings import EncoderSettings
-from otherview.views.colour import NUMBERS_TOLD
-from otherview.views.pair import PairViews
+from otherview.views.colour import COLOUR_NUMBERS
 from otherview.views.settings import ViewSettings
-from otherview.views.single import LabelledViews, SingleView
+from otherview.views.transforms import LabelledViews, PairViews, SingleView
 
 
 def build(method: MethodSettings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> Learner:
@@ -58,7 +54,9 @@ def build_mae(method: MAESettings, *, encoder: EncoderSettings, views: ViewSetti
             values=encoder.channels * encoder.patch_size**2,
         )
     view = SingleView(views, encoder.image_size, PatchGrid(*encoder.grid))
-    return MAE(encoder=Encoder(encoder, seed=seed), decoder=decoder, view=view)
+    return MAE(
+        encoder=Encoder(encoder, seed=seed), decoder=decoder, view=view, normalise_pixels=method.normalise_pixels
+    )
 
 
 def build_moco_v3(method: MoCoV3Settings, *, encoder: EncoderSettings, views: ViewSettings, seed: int) -> MoCoV3:
@@ -106,7 +104,9 @@ def build_siamese_im(
             depth=method.predictor_depth,
             heads=method.head_heads,
             norm=method.predictor_norm,
-            position=PositionAndColour(method.head_width, numbers=NUMBERS_TOLD) if method.tell_colour else None,
+            position=PositionAndColour(method.head_width, numbers=COLOUR_NUMBERS)
+            if method.condition_on_colour
+            else None,
             values=encoder.channels * encoder.patch_size**2 if method.target == "pixels" else None,
         )
         if method.predictor_start == "zero":
@@ -114,13 +114,13 @@ def build_siamese_im(
     online = Branch(Encoder(encoder, seed=seed), projector)
     return SiameseIM(
         online=online,
-        target=PixelTarget(encoder.patch_size)
-        if method.target == "pixels"
-        else MovingTarget(online, _momentum(method)),
+        target=PixelTarget(encoder.patch_size) if method.target == "pixels" else EMATarget(online, _momentum(method)),
         predictor=predictor,
         objective=_objective(method),
         views=PairViews(views, encoder.image_size, PatchGrid(*encoder.grid)),
-        relation={"relative": relative, "without_scale": without_scale, "untold": untold}[method.relation],
+        relative_position={"position_and_scale": position_and_scale, "position": position_only, "none": no_position}[
+            method.relative_position
+        ],
         overlap_only=method.overlap_only,
     )
 

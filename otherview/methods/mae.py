@@ -2,7 +2,7 @@
 
 Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377; our specification 4.
 
-    view ──visible──▶ encoder ──▶ decoder(+ mask tokens) ──▶ pixels of the hidden patches
+    view ──visible──▶ encoder ──▶ decoder(+ mask tokens) ──▶ pixels of the masked patches
 
     learner = MAE(encoder=…, decoder=…, view=…)
 
@@ -19,13 +19,14 @@ from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivat
 from torch import Tensor, nn
 
 from otherview.geometry import PatchGrid
-from otherview.learner import Learner, StepLoss
-from otherview.losses.reconstruction import hidden_mean_square, normalise_patches, patchify
+from otherview.losses.objectives import StepLoss
+from otherview.losses.reconstruction import masked_mean_square, normalise_patches, patchify
+from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import transformer_blocks
 from otherview.nn.initialise import initialise_linears
 from otherview.nn.positions import halves_swapped, sincos_grid
-from otherview.views.single import SingleView
+from otherview.views.transforms import SingleView
 from otherview.views.view import View, normalise, visible_indices
 
 
@@ -60,10 +61,11 @@ class Decoder(nn.Module):
 class MAE(Learner):
     """The method as its parts. The encoder has a final norm and trains its patch embedding."""
 
-    def __init__(self, *, encoder: Encoder, decoder: Decoder, view: SingleView) -> None:
+    def __init__(self, *, encoder: Encoder, decoder: Decoder, view: SingleView, normalise_pixels: bool = True) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        self.normalise_pixels = normalise_pixels
         self._view = view
 
     @property
@@ -82,19 +84,20 @@ class MAE(Learner):
 
     def forward(self, batch: View, context: None, index: int) -> StepLoss:
         images = normalise(batch.pixels, self._view.settings.mean, self._view.settings.std)
-        return StepLoss(self.loss(images, batch.hidden), {})
+        return StepLoss(self.loss(images, batch.masked), {})
 
-    def figures(self, context: None) -> Mapping[str, Tensor]:
+    def metrics(self, context: None) -> Mapping[str, Tensor]:
         return {}
 
-    def loss(self, images: Float[Tensor, "B C H W"], hidden: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """How far the reconstruction of the hidden patches is from the images, normalised already."""
-        target = normalise_patches(patchify(images, self.encoder.settings.patch_size))
-        return hidden_mean_square(self.reconstruct(images, hidden), target, hidden)
+    def loss(self, images: Float[Tensor, "B C H W"], masked: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
+        """How far the reconstruction of the masked patches is from the images, normalised already."""
+        patches = patchify(images, self.encoder.settings.patch_size)
+        target = normalise_patches(patches) if self.normalise_pixels else patches
+        return masked_mean_square(self.reconstruct(images, masked), target, masked)
 
-    def reconstruct(self, images: Float[Tensor, "B C H W"], hidden: Bool[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
+    def reconstruct(self, images: Float[Tensor, "B C H W"], masked: Bool[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
         """Every patch's normalised values, from the visible ones."""
         grid = self._view.grid
-        visible = visible_indices(hidden, visible=grid.patches - self._view.settings.mask.hidden_of(grid.patches))
+        visible = visible_indices(masked, visible=grid.patches - self._view.settings.mask.masked_of(grid.patches))
         tokens = self.encoder(images, visible)
         return self.decoder(tokens.without_registers, visible, grid)

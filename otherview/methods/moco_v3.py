@@ -1,4 +1,4 @@
-"""MoCo-v3: two views of one image are told from all others.
+"""MoCo-v3: tell two views of one image from all other images.
 
 Xinlei Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers", arXiv 2104.02057; our
 specification 4.
@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.distributed import gather, rank
-from otherview.learner import Learner, StepLoss
 from otherview.losses.contrastive import info_nce
+from otherview.losses.objectives import StepLoss
 from otherview.losses.unigrad import correlation, effective_rank
+from otherview.methods.learner import Learner
+from otherview.methods.target import ema_update, frozen_copy
 from otherview.nn.batch_norm import TokenBatchNorm
-from otherview.nn.branch import Branch
-from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
-from otherview.views.pair import PairViews
+from otherview.nn.heads import Branch
+from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair, normalise
 
 
@@ -66,7 +67,7 @@ class MoCoV3(Learner):
     ) -> None:
         super().__init__()
         self.online = Branch(encoder, projector)
-        self.target = twin(self.online)
+        self.target = frozen_copy(self.online)
         self.predictor = predictor
         self.momentum = momentum
         self.temperature = temperature
@@ -87,8 +88,8 @@ class MoCoV3(Learner):
     @torch.no_grad()
     def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
         """Move the target, then take its keys of both views of every micro-batch, from all ranks."""
-        move(self.target, towards=self.online, momentum=self.momentum(progress))
-        sizes = [len(batch.seen.pixels) for batch in micro_batches]
+        ema_update(self.target, towards=self.online, momentum=self.momentum(progress))
+        sizes = [len(batch.online.pixels) for batch in micro_batches]
         first, second = (
             gather(torch.cat([self._project(self.target, view) for view in views])).flatten(0, 1)
             for views in zip(*micro_batches, strict=True)
@@ -103,7 +104,7 @@ class MoCoV3(Learner):
         loss = loss + info_nce(second, context.keys[0], own, temperature=self.temperature)
         return StepLoss(loss, {})
 
-    def figures(self, context: Context) -> Mapping[str, Tensor]:
+    def metrics(self, context: Context) -> Mapping[str, Tensor]:
         """How many directions the keys fill."""
         return {"effective_rank": effective_rank(correlation([F.normalize(keys, dim=1) for keys in context.keys]))}
 

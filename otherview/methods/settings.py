@@ -1,16 +1,24 @@
 """The settings of the methods: torch-free. Defaults are the paper's (specification 1.4 to 1.8)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from otherview.errors import WrongRequest
 
 
-def that_hold(rules: Sequence[tuple[Any, ...]]) -> dict[str, str]:
-    """Of rules (whether it holds, why, names …), the reason of every name for which one holds."""
-    return {name: why for holds, why, *names in rules if holds for name in names}
+class Rule(NamedTuple):
+    """Where it holds, the settings that it names decide nothing."""
+
+    holds: bool
+    why: str
+    names: Sequence[str]
+
+
+def that_hold(rules: Sequence[Rule]) -> dict[str, str]:
+    """The reason of every name for which a rule holds."""
+    return {name: rule.why for rule in rules if rule.holds for name in rule.names}
 
 
 class _Method(BaseModel):
@@ -33,7 +41,7 @@ class _Method(BaseModel):
         """A transformer's width is shared out among its heads, and its positions have four parts."""
         width, heads = getattr(self, f"{part}_width"), getattr(self, f"{part}_heads")
         if width % heads or width % 4:
-            raise WrongRequest(f"method.{part}_width {width} must be divided by method.{part}_heads {heads} and by 4")
+            raise WrongRequest(f"method.{part}_width {width} must be divisible by method.{part}_heads {heads} and by 4")
 
 
 class SiameseIMSettings(_Method):
@@ -58,15 +66,15 @@ class SiameseIMSettings(_Method):
     target: Literal["features", "pixels"] = "features"
     """features: of the moving average, after its projector (the paper); pixels: of every patch, normalised by themselves,
     whose loss is the mean square."""
-    relation: Literal["relative", "without_scale", "untold"] = "relative"
-    """What the predictor is told of where the other view lies: place and scale (the paper), place alone, nothing."""
-    tell_colour: bool = False
-    """Also tell the predictor what was done to the colours of both views."""
+    relative_position: Literal["position_and_scale", "position", "none"] = "position_and_scale"
+    """What the predictor knows about where the target view lies: position and scale (the paper), position alone, or nothing."""
+    condition_on_colour: bool = False
+    """The predictor also knows the colour changes of both views."""
     loss: Literal["dense", "global_dense", "global", "info_nce"] = "dense"
     """dense: the CVPR form; global_dense: the article's, with the two weights below; global: of mean tokens alone;
     info_nce: dense, every token against those of all images, slow and in chunks."""
     overlap_only: bool = False
-    """Patches of the other view that the seen one does not show count for nothing; loss dense or target pixels only."""
+    """Patches of the target view that lie outside the online view do not count; loss dense or target pixels only."""
     negative_weight: float = Field(default=0.02, ge=0)
     """Weight of UniGrad's negative term. It is tied to the width: keep negative_weight · head_width near 15."""
     global_weight: float = Field(default=1.0, ge=0)
@@ -81,22 +89,24 @@ class SiameseIMSettings(_Method):
     def check(self) -> None:
         self._check_width("head")
         if self.target == "pixels" and self.loss != "dense":
-            raise WrongRequest(f"method.loss {self.loss} is for features: the loss of pixels is their mean square")
+            raise WrongRequest(
+                f"method.loss {self.loss} needs method.target features: pixels always use the mean squared error"
+            )
         if self.overlap_only and self.target == "features" and self.loss != "dense":
             raise WrongRequest(
-                f"method.overlap_only needs method.loss dense, not {self.loss}: means and keys have no place"
+                f"method.overlap_only needs method.loss dense, not {self.loss}: only dense predictions have a position"
             )
 
     def unused(self) -> dict[str, str]:
         pixels, loss = self.target == "pixels", self.loss
         rules = [
-            (pixels, "method.target pixels does not move", "momentum", "momentum_schedule"),
-            (pixels, "method.target pixels cannot collapse", "negative_weight"),
-            (loss == "info_nce", "method.loss info_nce has negatives of its own", "negative_weight"),
-            (loss != "info_nce", f"method.loss is {loss}, not info_nce", "temperature"),
-            (loss != "global_dense", f"method.loss is {loss}, not global_dense", "global_weight", "dense_weight"),
-            (self.momentum_schedule == "none", "method.momentum_schedule none has none", "momentum"),
-            (self.projector_depth == 0, "method.projector_depth 0 has no norm", "projector_norm"),
+            Rule(pixels, "method.target pixels has no moving average", ("momentum", "momentum_schedule")),
+            Rule(pixels, "method.target pixels cannot collapse", ("negative_weight",)),
+            Rule(loss == "info_nce", "method.loss info_nce has negatives of its own", ("negative_weight",)),
+            Rule(loss != "info_nce", f"method.loss is {loss}, not info_nce", ("temperature",)),
+            Rule(loss != "global_dense", f"method.loss is {loss}, not global_dense", ("global_weight", "dense_weight")),
+            Rule(self.momentum_schedule == "none", "method.momentum_schedule none uses no momentum", ("momentum",)),
+            Rule(self.projector_depth == 0, "method.projector_depth 0 has no norm", ("projector_norm",)),
         ]
         return that_hold(rules)
 
@@ -121,13 +131,16 @@ class SiameseIMSettings(_Method):
 
 
 class MAESettings(_Method):
-    """Masked autoencoder, arXiv 2111.06377. The share of hidden patches is the views' (`views.mask`)."""
+    """Masked autoencoder, arXiv 2111.06377. The share of masked patches is that of the views (`views.mask.ratio`)."""
 
     name: Literal["mae"] = "mae"
     decoder_width: int = Field(default=512, ge=4)
     decoder_depth: int = Field(default=8, ge=1)
-    """Blocks; without any, nothing that is seen would reach what is hidden."""
+    """Blocks; with none, nothing visible could reach the masked patches."""
     decoder_heads: int = Field(default=16, ge=1)
+    normalise_pixels: bool = True
+    """Every patch's pixels, less their mean and divided by their standard deviation, are the target (the paper's best
+    setting); else the pixels as the encoder gets them."""
 
     def check(self) -> None:
         self._check_width("decoder")

@@ -17,10 +17,11 @@ from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivat
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.learner import Learner, StepLoss
-from otherview.nn.class_head import ClassHead
+from otherview.losses.objectives import StepLoss
+from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
-from otherview.views.single import LabelledView, LabelledViews
+from otherview.nn.heads import ClassHead
+from otherview.views.transforms import LabelledView, LabelledViews
 from otherview.views.view import normalise
 
 
@@ -54,5 +55,5 @@ class Supervised(Learner):
         right = (scores.detach().argmax(dim=1) == labels).float().mean()
         return StepLoss(F.cross_entropy(scores, labels, label_smoothing=self.smoothing), {"accuracy": right})
 
-    def figures(self, context: None) -> Mapping[str, Tensor]:
+    def metrics(self, context: None) -> Mapping[str, Tensor]:
         return {}

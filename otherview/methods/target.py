@@ -3,17 +3,19 @@
 Axes: B images, C channels, H and W pixels, L patches, P width of the target.
 """
 
+import copy
+import math
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.losses.reconstruction import normalise_patches, patchify
-from otherview.nn.branch import Branch
-from otherview.nn.ema import move, twin
 from otherview.nn.encoder import Encoder
+from otherview.nn.heads import Branch
 
 
 @runtime_checkable
@@ -25,26 +27,26 @@ class Target(Protocol):
         """Its encoder, where it has one worth keeping."""
         ...
 
-    def follow(self, online: Branch, progress: float) -> None:
-        """Move once per optimiser step, before anything is asked."""
+    def ema_update(self, online: Branch, progress: float) -> None:
+        """Update once per optimiser step, before any target is made."""
         ...
 
     def __call__(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B L P"]: ...
 
 
-class MovingTarget(Branch):
+class EMATarget(Branch):
     """The online branch's moving average: its patch tokens after the projector, layer-normalised (specification 1.7)."""
 
     def __init__(self, online: Branch, momentum: Callable[[float], float]) -> None:
-        super().__init__(twin(online.encoder), twin(online.projector))
+        super().__init__(frozen_copy(online.encoder), frozen_copy(online.projector))
         self.momentum = momentum
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         return {"target": self.encoder}
 
-    def follow(self, online: Branch, progress: float) -> None:
-        move(self, towards=online, momentum=self.momentum(progress))
+    def ema_update(self, online: Branch, progress: float) -> None:
+        ema_update(self, towards=online, momentum=self.momentum(progress))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B L P"]:
         tokens = self.encoder(images).without_registers
@@ -62,7 +64,7 @@ class PixelTarget(nn.Module):
     def encoders(self) -> Mapping[str, Encoder]:
         return {}
 
-    def follow(self, online: Branch, progress: float) -> None:
+    def ema_update(self, online: Branch, progress: float) -> None:
         """Pixels stay where they are."""
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B L P"]:
@@ -72,3 +74,29 @@ class PixelTarget(nn.Module):
 def normalise_target(tokens: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
     """Layer norm without affine, eps 1e-5, in float32."""
     return F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-5)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen_copy(module: M) -> M:
+    """A copy that takes no gradient."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_update(target: nn.Module, *, towards: nn.Module, momentum: float) -> None:
+    """target ← momentum · target + (1 − momentum) · towards, parameter by parameter, in the parameters' own float32."""
+    mine: list[Tensor] = list(target.parameters())
+    theirs: list[Tensor] = list(towards.parameters())
+    torch._foreach_lerp_(mine, theirs, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def cosine_momentum(progress: float, *, start: float) -> float:
+    """From `start` at progress 0 to 1 at progress 1 along half a cosine."""
+    return 1 - 0.5 * (1 + math.cos(math.pi * progress)) * (1 - start)
+
+
+def constant_momentum(progress: float, *, always: float) -> float:
+    """The same from beginning to end; 0 makes the target the online module itself."""
+    return always

@@ -1,1 +1,1 @@
-"""Tokens: positions, the encoder on timm, heads, token batch norm, the moving average."""
+"""Tokens: positions, the encoder on timm, heads, token batch norm, initial weights."""

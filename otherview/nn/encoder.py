@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         height, width = images.shape[-2:]
         size = self.settings.patch_size
         if height % size or width % size:
-            raise WrongRequest(f"images of {height}×{width} are not divided by the encoder's patch size {size}")
+            raise WrongRequest(f"images of {height}×{width} are not divisible by the encoder's patch size {size}")
         table = self.positions(PatchGrid(height // size, width // size), images.device)
         return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
 

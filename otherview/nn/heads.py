@@ -1,7 +1,7 @@
 """Projector and predictor: the transformers that exist only while pre-training (specification 1.4 and 1.5).
 
-Axes: B images, N tokens, V visible patches of the seen view, L patches of the other view that are asked for, D encoder
-width, P width of the heads, K numbers that answer.
+Axes: B images, N tokens, V visible patches of the online view, L patches of the target view that are predicted, D encoder
+width, P width of the heads, K values of a prediction.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from otherview.nn.batch_norm import TokenBatchNorm
+from otherview.nn.encoder import Encoder
 from otherview.nn.initialise import initialise_linears
-from otherview.nn.relation import Position, Told
+from otherview.nn.relative_position import Conditioning, Position
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"batch": TokenBatchNorm, "layer": partial(nn.LayerNorm, eps=1e-6)}
 
@@ -44,7 +45,7 @@ class Projector(nn.Module):
 
 
 class Predictor(nn.Module):
-    """From the visible tokens of one view to the patches of the other that are asked for.
+    """From the visible tokens of one view to the predicted patches of the target view.
 
     One shared mask token plus psi(relative code) stands for each of them; all tokens attend to all. Their outputs go
     through a Linear and are the predictions.
@@ -60,7 +61,7 @@ class Predictor(nn.Module):
         position: Position | None = None,
         values: int | None = None,
     ) -> None:
-        """`position` (default psi) says where a question lies, `values` how many numbers answer it (default: the width)."""
+        """`position` (default psi) encodes where a predicted patch lies; a prediction has `values` numbers (default: width)."""
         super().__init__()
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.position = position or Position(width)
@@ -74,10 +75,29 @@ class Predictor(nn.Module):
         cls: Float[Tensor, "B P"],
         visible: Float[Tensor, "B V P"],
         visible_positions: Float[Tensor, "B V P"],
-        told: Told,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "B L K"]:
-        asked = self.mask_token + self.position(told)
-        tokens = torch.cat([cls[:, None], visible + visible_positions, asked], dim=1)
+        predicted = self.mask_token + self.position(conditioning)
+        tokens = torch.cat([cls[:, None], visible + visible_positions, predicted], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.head(tokens[:, -asked.shape[1] :])
+        return self.head(tokens[:, -predicted.shape[1] :])
+
+
+class Branch(nn.Module):
+    """Encoder and projector as one module: what the online and the target side share, and what the moving average moves."""
+
+    def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+
+class ClassHead(nn.Sequential):
+    """Mean token in, scores of the classes out: layer norm and a Linear that begins at nearly nothing (specification 2)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(nn.LayerNorm(width, eps=1e-6), last := nn.Linear(width, classes))
+        self.classes = classes
+        nn.init.trunc_normal_(last.weight, std=2e-5)
+        nn.init.zeros_(last.bias)

@@ -1,7 +1,7 @@
 """Sine-cosine positions, absolute and relative, computed for any grid (specification 1.3 and 1.6).
 
 sincos_grid(PatchGrid(14, 14), width=768)                      # [196, 768]
-relative_code(place(other, within=seen, grid=grid), width=768)   # [B, 196, 1536]
+relative_code(place(target, within=online, grid=grid), width=768)   # [B, 196, 1536]
 """
 
 import torch
@@ -51,16 +51,12 @@ def sincos_grid(
 def relative_code(placement: Placement, *, width: int) -> Float[Tensor, "*B L twice_D"]:
     """PE_rel, float32 and without gradient: codes of row, column, row scale and column scale, width / 2 long each."""
     half = width // 2
-    rows, columns = _both_axes(
-        sincos(placement.rows, length=half),
-        sincos(placement.columns, length=half),
-    )
-    scales = torch.cat(
-        [sincos(SCALE_FACTOR * scale.log(), length=half) for scale in (placement.row_scale, placement.column_scale)],
-        dim=-1,
-    )
-    scales = scales[..., None, :].expand(*rows.shape[:-1], scales.shape[-1])
-    return torch.cat([rows, columns, scales], dim=-1).float().detach()
+    along = [placement.rows, placement.columns]
+    scales = [SCALE_FACTOR * scale.log() for scale in (placement.row_scale, placement.column_scale)]
+    by_row, by_column, row_scale, column_scale = (sincos(part, length=half).float() for part in (*along, *scales))
+    rows, columns = _both_axes(by_row, by_column)  # in doubles up to here, per axis; the large table never is
+    sizes = torch.cat([row_scale, column_scale], dim=-1)
+    return torch.cat([rows, columns, sizes[..., None, :].expand(*rows.shape[:-1], sizes.shape[-1])], dim=-1).detach()
 
 
 def resampled(table: Float[Tensor, "L D"], had: PatchGrid, wanted: PatchGrid) -> Float[Tensor, "M D"]:

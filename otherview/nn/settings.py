@@ -16,7 +16,7 @@ class EncoderSettings(BaseModel):
     """Height and width in pixels."""
     patch_size: int = Field(default=16, ge=1)
     channels: int = Field(default=3, ge=1)
-    """Of the images: 3 for what a person would see; others for arrays (*.npy) and TIFF with several channels."""
+    """Image channels: 3 for ordinary images, other numbers for arrays (*.npy) and TIFF with several channels."""
     width: int = Field(default=768, ge=4)
     depth: int = Field(default=12, ge=1)
     heads: int = Field(default=12, ge=1)
@@ -48,10 +48,10 @@ class EncoderSettings(BaseModel):
         if height % size or width % size or min(height, width) < size:
             near = " ".join(str(max(1, round(side / size)) * size) for side in (height, width))
             raise WrongRequest(
-                f"encoder.image_size {height} {width} is not divided by encoder.patch_size {size}: "
-                f"take --encoder.image-size {near}, or another patch size"
+                f"encoder.image_size {height} {width} is not divisible by encoder.patch_size {size}: "
+                f"use --encoder.image-size {near}, or another patch size"
             )
         if self.width % self.heads or self.width % 4:
             raise WrongRequest(
-                f"encoder.width {self.width} must be divided by encoder.heads {self.heads} and by 4 (sin-cos positions)"
+                f"encoder.width {self.width} must be divisible by encoder.heads {self.heads} and by 4 (sin-cos positions)"
             )

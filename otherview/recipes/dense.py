@@ -28,7 +28,7 @@ def vitdet_b_lvis() -> DetectConfig:
     return coco.model_copy(
         update={
             "recipe": "vitdet_b_lvis", "repeat_threshold": 0.001, "steps": 156_250, "boxes": boxes,
-            "falls": (138_889 / 156_250, 150_463 / 156_250),
+            "milestones": (138_889 / 156_250, 150_463 / 156_250),
             "training": coco.training.model_copy(update={"lr_per_256": 8e-4}),
         }
     )  # fmt: skip

@@ -17,7 +17,7 @@ from otherview.dense.settings import DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
 
 Config = TypeVar("Config", bound=BaseModel, default=RunConfig)
-VERBS: dict[type[BaseModel], str] = {
+COMMANDS: dict[type[BaseModel], str] = {
     RunConfig: "pretrain",
     DetectConfig: "evaluate detect",
     SegmentConfig: "evaluate segment",
@@ -52,20 +52,22 @@ def all_recipes() -> dict[str, Recipe[BaseModel]]:
 
 
 def recipes_of(kind: type[Config]) -> dict[str, Recipe[Config]]:
-    """The recipes of one verb by name."""
+    """The recipes of one command by name."""
     return {name: recipe for name, recipe in all_recipes().items() if recipe.kind is kind}  # pyright: ignore[reportReturnType]
 
 
 def find(name: str, kind: type[Config] = RunConfig) -> Recipe[Config]:
-    """A verb's recipe of that name; raises WrongRequest that lists what there is."""
+    """A command's recipe of that name; raises WrongRequest that lists what there is."""
     known = recipes_of(kind)
     if name not in known and (other := all_recipes().get(name)):
-        raise WrongRequest(f"{name} is a recipe of `otherview {VERBS[other.kind]}`: here there are {', '.join(known)}")
+        raise WrongRequest(
+            f"{name} is a recipe of `otherview {COMMANDS[other.kind]}`: here there are {', '.join(known)}"
+        )
     return _among(known, name)
 
 
 def named(name: str) -> Recipe[BaseModel]:
-    """Any verb's recipe of that name; raises WrongRequest that lists what there is."""
+    """Any command's recipe of that name; raises WrongRequest that lists what there is."""
     return _among(all_recipes(), name)
 
 
@@ -74,4 +76,9 @@ def _among(known: dict[str, Recipe[Config]], name: str) -> Recipe[Config]:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "there are: " + ", ".join(known)
-    raise WrongRequest(f"no recipe is called {name!r}: {hint} (`otherview recipes` lists them)")
+    raise WrongRequest(f"there is no recipe {name!r}: {hint} (`otherview recipes` lists them)")
+
+
+def recipe(name: str) -> RunConfig:
+    """The config of a pre-training recipe, ready for `otherview.pretrain` or `model_copy`."""
+    return find(name).make()

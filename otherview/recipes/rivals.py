@@ -7,7 +7,7 @@ from otherview.recipes.siamese_im import siamese_im_pico_32
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 
-NOTHING_HIDDEN = MaskSettings(kind="none")
+NO_MASK = MaskSettings(kind="none")
 CALM = {"lr_per_256": 2e-3}
 """Half of siamese_im_pico_32's rate: what the trials of MAE and supervised training asked for (docs/log.md)."""
 
@@ -23,7 +23,7 @@ def mae_vit_b16() -> RunConfig:
         recipe="mae_vit_b16",
         encoder=EncoderSettings(final_norm=True, train_patch_embedding=True, column_first=True),
         method=MAESettings(),
-        views=ViewSettings(crop_share=(0.2, 1.0), seen_colour=PLAIN, mask=MaskSettings(kind="random", share=0.75)),
+        views=ViewSettings(crop_share=(0.2, 1.0), online_colour=PLAIN, mask=MaskSettings(kind="random", ratio=0.75)),
         training=TrainingSettings(lr_per_256=1.5e-4, clip_norm=None),
     )
 
@@ -40,7 +40,7 @@ def moco_v3_vit_b16() -> RunConfig:
         epochs=300,
         encoder=EncoderSettings(final_norm=True, start="moco_v3"),
         method=MoCoV3Settings(),
-        views=ViewSettings(mask=NOTHING_HIDDEN),
+        views=ViewSettings(mask=NO_MASK),
         training=TrainingSettings(
             lr_per_256=1.5e-4, betas=(0.9, 0.999), weight_decay=0.1, warmup=40 / 300, clip_norm=None
         ),
@@ -56,7 +56,7 @@ def mae_pico_32() -> RunConfig:
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
-    views = pico.views.model_copy(update={"seen_colour": PLAIN, "mask": MaskSettings(kind="random", share=0.75)})
+    views = pico.views.model_copy(update={"online_colour": PLAIN, "mask": MaskSettings(kind="random", ratio=0.75)})
     method = MAESettings(decoder_width=128, decoder_depth=2, decoder_heads=4)
     changed = {"recipe": "mae_pico_32", "encoder": encoder, "views": views, "method": method}
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
@@ -83,7 +83,7 @@ def moco_v3_pico_32() -> RunConfig:
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"final_norm": True, "start": "moco_v3"})
-    views = pico.views.model_copy(update={"mask": NOTHING_HIDDEN})
+    views = pico.views.model_copy(update={"mask": NO_MASK})
     method = MoCoV3Settings(hidden_width=512, output_width=128)
     return pico.model_copy(update={"recipe": "moco_v3_pico_32", "encoder": encoder, "views": views, "method": method})
 
@@ -111,7 +111,7 @@ def supervised_pico_32() -> RunConfig:
     """
     pico = siamese_im_pico_32()
     encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})
-    views = pico.views.model_copy(update={"mask": NOTHING_HIDDEN})
+    views = pico.views.model_copy(update={"mask": NO_MASK})
     changed = {"recipe": "supervised_pico_32", "encoder": encoder, "views": views, "method": SupervisedSettings()}
     return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
 

@@ -80,7 +80,7 @@ def siamese_im_pico_32() -> RunConfig:
 
 
 def siamese_im_quick_32() -> RunConfig:
-    """siamese_im_pico_32 for a short run: narrower heads, fewer hidden patches and a target that never freezes. The
+    """siamese_im_pico_32 for a short run: narrower heads, fewer masked patches and a target that never freezes. The
     studies at pico size start from it.
 
     A short schedule that lets the momentum rise to 1 freezes the target while it still has rank 2, and so does a warm-up
@@ -92,7 +92,7 @@ def siamese_im_quick_32() -> RunConfig:
     expected  CIFAR-10 kNN .487 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
     """
     pico = siamese_im_pico_32()
-    views = pico.views.model_copy(update={"mask": MaskSettings(share=1 / 3, minimum_block=4)})
+    views = pico.views.model_copy(update={"mask": MaskSettings(ratio=1 / 3, minimum_block=4)})
     heads = {"head_width": 64, "negative_weight": 0.24, "momentum_schedule": "constant"}
     method = pico.method.model_copy(update=heads)
     training = pico.training.model_copy(update={"warmup": 0.1})
@@ -101,8 +101,10 @@ def siamese_im_quick_32() -> RunConfig:
 
 
 def siamese_im_muon_32() -> RunConfig:
-    """siamese_im_quick_32 with Muon, which shortens the plateau; then three fifths hidden and half of the questions learn nearly
-    as much from an image, at two thirds of the cost, and crops that overlap more learn sooner (docs/log.md).
+    """siamese_im_quick_32 with Muon, which shortens the plateau.
+
+    With it, masking three fifths and predicting half of the patches teaches nearly as much per image at two thirds of the
+    cost, and crops that overlap more learn sooner (docs/log.md).
 
     command   otherview pretrain --recipe siamese_im_muon_32 --data cifar10/train.parquet --out DIR
     cost      20 minutes on one CPU thread with the other core busy (130 to 186 images/s)
@@ -110,7 +112,7 @@ def siamese_im_muon_32() -> RunConfig:
     """
     quick = siamese_im_quick_32()
     views = quick.views.model_copy(
-        update={"mask": siamese_im_pico_32().views.mask, "asked": 0.5, "crop_share": (0.4, 1.0)}
+        update={"mask": siamese_im_pico_32().views.mask, "predict_ratio": 0.5, "crop_share": (0.4, 1.0)}
     )
     training = quick.training.model_copy(update={"optimiser": "muon", "warmup": 0.05})
     changed = {"recipe": "siamese_im_muon_32", "views": views, "training": training}
@@ -127,7 +129,7 @@ def siamese_im_demo() -> RunConfig:
     cost      312 seconds on two idle CPU cores, evaluation and report included
     expected  kNN .672 and .687 with the seeds 0 and 1 (untrained .323 and .239, raw pixels .254)
     """
-    views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "seen_colour": PLAIN, "other_colour": PLAIN})
+    views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "online_colour": PLAIN, "target_colour": PLAIN})
     pico = siamese_im_pico_32()
     method = pico.method.model_copy(update={"predictor_start": "zero"})
     return pico.model_copy(update={"recipe": "siamese_im_demo", "steps": 600, "method": method, "views": views})
@@ -138,9 +140,9 @@ def _small_views() -> ViewSettings:
     colour = ColourSettings(blur_probability=0.0)
     return ViewSettings(
         crop_share=(0.2, 1.0),
-        seen_colour=colour,
-        other_colour=colour.model_copy(update={"solarise_probability": 0.2}),
-        mask=MaskSettings(share=0.6, minimum_block=4),
+        online_colour=colour,
+        target_colour=colour.model_copy(update={"solarise_probability": 0.2}),
+        mask=MaskSettings(ratio=0.6, minimum_block=4),
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
-from otherview.recipes.rivals import NOTHING_HIDDEN, mae_quick_32, moco_v3_quick_32, supervised_pico_32
+from otherview.recipes.rivals import NO_MASK, mae_quick_32, moco_v3_quick_32, supervised_pico_32
 from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_muon_32, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
 
@@ -37,7 +37,7 @@ METHODS: dict[str, Callable[[], RunConfig]] = {
 }
 Settings = TypeVar("Settings", bound=BaseModel)
 Change = Mapping[str, Any]
-"""Settings of the run, or of a room: {"batch": 32, "views": {"other_crop": "seen"}}."""
+"""Settings of the run, or of a room: {"batch": 32, "views": {"target_crop": "same"}}."""
 
 
 def _compare() -> dict[str, RunConfig]:
@@ -93,8 +93,8 @@ def _changed(config: Settings, change: Mapping[str, Any]) -> Settings:
     return config.model_copy(update=exchanged)
 
 
-SAME, PIXELS = {"other_crop": "seen"}, {"target": "pixels"}
-NO_COLOUR = {"seen_colour": PLAIN, "other_colour": PLAIN}
+SAME, PIXELS = {"target_crop": "same"}, {"target": "pixels"}
+NO_COLOUR = {"online_colour": PLAIN, "target_colour": PLAIN}
 ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
     "views": (
         "do different views and colours matter, and for which target",
@@ -108,14 +108,14 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
         },
     ),
     "mask": (
-        "what hiding patches of the seen view gives",
+        "what masking the online view gives",
         {
-            "nothing hidden": {"views": {"mask": NOTHING_HIDDEN}},
+            "no mask": {"views": {"mask": NO_MASK}},
             "single patches": {"views": {"mask": {"kind": "random"}}},
             "uniform blocks": {"views": {"mask": {"kind": "uniform"}}},
-            "a third hidden": {"views": {"mask": {"share": 1 / 3}}},
-            "three fifths hidden": {"views": {"mask": {"share": 0.6}}},
-            "four fifths hidden": {"views": {"mask": {"share": 0.8}}},
+            "mask a third": {"views": {"mask": {"ratio": 1 / 3}}},
+            "mask three fifths": {"views": {"mask": {"ratio": 0.6}}},
+            "mask four fifths": {"views": {"mask": {"ratio": 0.8}}},
         },
     ),
     "loss": (
@@ -128,12 +128,12 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
             "overlap only": {"method": {"overlap_only": True}},
         },
     ),
-    "told": (
-        "what the predictor has to know of the other view",
+    "conditioning": (
+        "what the predictor has to know of the target view",
         {
-            "place alone": {"method": {"relation": "without_scale"}},
-            "nothing told": {"method": {"relation": "untold"}},
-            "colours too": {"method": {"tell_colour": True}},
+            "position alone": {"method": {"relative_position": "position"}},
+            "no conditioning": {"method": {"relative_position": "none"}},
+            "colours too": {"method": {"condition_on_colour": True}},
         },
     ),
     "heads": (
@@ -156,22 +156,22 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
         },
     ),
     "masks": (
-        "several masks for one pass of the target, fewer questions, registers: what came after",
+        "several masks for one pass of the target, fewer predicted patches, registers: what came after",
         {
-            "two masks": {"views": {"mask": {"count": 2}}},
-            "four masks": {"views": {"mask": {"count": 4}}},
+            "two masks": {"views": {"masks_per_image": 2}},
+            "four masks": {"views": {"masks_per_image": 4}},
             "two masks half the images": {
                 "batch": 32,
                 "training": {"lr_per_256": 8e-3},
-                "views": {"mask": {"count": 2}},
+                "views": {"masks_per_image": 2},
             },
             "four masks a quarter of the images": {
                 "batch": 16,
                 "training": {"lr_per_256": 16e-3},
-                "views": {"mask": {"count": 4}},
+                "views": {"masks_per_image": 4},
             },
-            "a quarter asked": {"views": {"asked": 0.25}},
-            "four masks a quarter asked": {"views": {"asked": 0.25, "mask": {"count": 4}}},
+            "predict a quarter": {"views": {"predict_ratio": 0.25}},
+            "four masks predict a quarter": {"views": {"predict_ratio": 0.25, "masks_per_image": 4}},
             "registers": {"encoder": {"registers": 4}},
         },
     ),
@@ -181,10 +181,10 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
     Study("compare_pico_muon", "the same with Muon, and SiameseIM's recipe for it", _compare_with_muon),
-    _trials("siamese_im", {"three fifths hidden": {"views": {"mask": {"share": 0.6}}}}),
-    _trials("mae", {"half hidden": {"views": {"mask": MaskSettings(kind="random", share=0.5)}}}),
+    _trials("siamese_im", {"mask three fifths": {"views": {"mask": {"ratio": 0.6}}}}),
+    _trials("mae", {"mask half": {"views": {"mask": MaskSettings(kind="random", ratio=0.5)}}}),
     _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),
-    _trials("supervised", {"no colour": {"views": {"seen_colour": PLAIN}}}),
+    _trials("supervised", {"no colour": {"views": {"online_colour": PLAIN}}}),
     *(
         Study(f"ablate_{images}_{topic}", question, _ablation(make, rows))
         for images, make in (("pico", _half_as_long), ("drawn", siamese_im_demo))
@@ -199,5 +199,5 @@ def find_study(name: str) -> Study:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "there are: " + ", ".join(known)
-        raise WrongRequest(f"no study is called {name!r}: {hint}")
+        raise WrongRequest(f"there is no study {name!r}: {hint}")
     return known[name]

@@ -1,6 +1,6 @@
 """Several runs side by side: what each learned, from how many images, for how much compute.
 
-rows = compare([Path("runs/a"), Path("runs/b")])      # runs that differ in their seed alone are one row
+rows = compare_runs([Path("runs/a"), Path("runs/b")])      # runs that differ in their seed alone are one row
 markdown(rows, gflops), table(rows, gflops)
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from otherview.atomic import json_lines
 from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import WrongRequest
-from otherview.evaluation.scores import results_of_run
+from otherview.files import json_lines
+from otherview.scores import results_of_run
 
 
 class Finished(NamedTuple):
@@ -36,7 +36,7 @@ class Finished(NamedTuple):
     n: dict[str, int]
     """Test images of every score."""
     curve: list[dict[str, Any]]
-    """The journal's lines with an online kNN."""
+    """The metrics log's lines with an online kNN."""
 
     @property
     def token(self) -> str:
@@ -74,7 +74,7 @@ class Row(NamedTuple):
         return [name for name in self.runs[0].scores if all(name in run.scores for run in self.runs)]
 
 
-def compare(folders: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Row]:
+def compare_runs(folders: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Row]:
     """Group finished runs by data and everything but the seed, in the order given.
 
     Raises WrongRequest for what is no finished run and for the same run given twice.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment
 from markupsafe import Markup
 
-from otherview.atomic import write_atomically
+from otherview.files import write_atomically
 
 
 class Chart(NamedTuple):

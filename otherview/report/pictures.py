@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from otherview.data.image import Image
 from otherview.geometry import Crop, PatchGrid, place
-from otherview.learner import Image
 from otherview.views.view import View, ViewPair
 
-HIDDEN_SHADE = 0.25
-"""Hidden patches keep this share of their brightness."""
+MASKED_SHADE = 0.25
+"""Masked patches keep this share of their brightness."""
 
 
 def pixels_of(view: View) -> np.ndarray:
@@ -27,11 +27,11 @@ def pixels_of(view: View) -> np.ndarray:
 
 
 def shaded(view: View, grid: PatchGrid) -> np.ndarray:
-    """The view with hidden patches darkened."""
+    """The view with masked patches darkened."""
     pixels = pixels_of(view).astype(np.float32)
-    hidden = view.hidden.numpy().reshape(-1, *grid)[0]  # of several masks, the first
+    masked = view.masked.numpy().reshape(-1, *grid)[0]  # of several masks, the first
     size = pixels.shape[0] // grid.rows, pixels.shape[1] // grid.columns
-    return (pixels * np.where(np.kron(hidden, np.ones(size)), HIDDEN_SHADE, 1)[..., None]).astype(np.uint8)
+    return (pixels * np.where(np.kron(masked, np.ones(size)), MASKED_SHADE, 1)[..., None]).astype(np.uint8)
 
 
 def panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
@@ -59,29 +59,29 @@ def _as_said(crop: Crop) -> str:
 
 
 def draw_views(images: Sequence[Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
-    """A row per image: the image with both crops, the seen view, the seen view masked, the other view."""
+    """A row per image: the image with both crops, the online view, the online view masked, the target view."""
     figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
     for axes, image, pair in zip(rows, images, pairs, strict=True):
         panel(axes[0], image.decode(), f"image {image.height}×{image.width} px")
-        _outline(axes[0], pair.seen.crop, "seen", above=True)
-        _outline(axes[0], pair.other.crop, "other", above=False)
-        panel(axes[1], pixels_of(pair.seen), f"seen: {_as_said(pair.seen.crop)}")
-        panel(axes[2], shaded(pair.seen, grid), f"{int(pair.seen.hidden.sum())} of {grid.patches} patches hidden")
-        panel(axes[3], pixels_of(pair.other), f"other: {_as_said(pair.other.crop)}")
+        _outline(axes[0], pair.online.crop, "online", above=True)
+        _outline(axes[0], pair.target.crop, "target", above=False)
+        panel(axes[1], pixels_of(pair.online), f"online: {_as_said(pair.online.crop)}")
+        panel(axes[2], shaded(pair.online, grid), f"{int(pair.online.masked.sum())} of {grid.patches} patches masked")
+        panel(axes[3], pixels_of(pair.target), f"target: {_as_said(pair.target.crop)}")
     return figure
 
 
 def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int) -> Figure:
-    """Some masks (dark: hidden), and how often each patch was hidden over `count` masks."""
+    """Some masks (dark: masked), and how often each patch was masked over `count` masks."""
     columns = 3
     lines = -(-len(masks) // columns)
     figure = plt.figure(figsize=(9, max(3.6, 1.25 * lines)), layout="constrained")
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.1 * columns, 4.6]))
     for axes, mask in zip(left.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
-        panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} hidden")
+        panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} masked")
     axes = right.subplots()
     shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")
-    axes.set_title(f"how often each patch is hidden, over {count:,} masks", fontsize=9)
+    axes.set_title(f"how often each patch is masked, over {count:,} masks", fontsize=9)
     if frequency.size <= 256:
         for (row, column), value in np.ndenumerate(frequency):
             axes.text(
@@ -100,10 +100,10 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
 
 
 def draw_correspondence(pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
-    """A row per pair: the other view with numbered patches, and where they fall in and around the seen view."""
+    """A row per pair: the target view with numbered patches, and where they fall in and around the online view."""
     figure, rows = plt.subplots(len(pairs), 2, figsize=(8, 4 * len(pairs)), squeeze=False, layout="constrained")
     for axes, pair in zip(rows, pairs, strict=True):
-        _numbered(axes[0], pair.other, grid)
+        _numbered(axes[0], pair.target, grid)
         _warped(axes[1], pair, grid)
     return figure
 
@@ -118,7 +118,7 @@ def marked(grid: PatchGrid) -> list[tuple[int, int]]:
 def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
     pixels = pixels_of(view)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
-    panel(axes, pixels, "the other view, to be predicted")
+    panel(axes, pixels, "the target view, to be predicted")
     for number, (u, v) in enumerate(marked(grid), 1):
         dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
 
@@ -130,14 +130,14 @@ def dot(axes: Axes, x: float, y: float, number: int) -> None:
 
 
 def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
-    """The other view's patches as outlined cells in the frame of the seen view, those outside it included."""
-    pixels = shaded(pair.seen, grid)
-    placement = place(pair.other.crop, within=pair.seen.crop, grid=grid)
+    """The target view's patches as outlined cells in the frame of the online view, those outside it included."""
+    pixels = shaded(pair.online, grid)
+    placement = place(pair.target.crop, within=pair.online.crop, grid=grid)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
     y = ((placement.rows + 0.5) * size[0]).numpy()
     x = ((placement.columns + 0.5) * size[1]).numpy()
     half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
-    panel(axes, pixels, "the seen view, masked, and where those patches fall in it")
+    panel(axes, pixels, "the online view, masked, and where those patches fall in it")
     for edge in np.concatenate([[y.min() - half[0]], y + half[0]]) if y[0] < y[-1] else ():
         axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
     for edge in np.concatenate([[x.min() - half[1]], np.sort(x) + half[1]]):

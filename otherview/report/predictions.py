@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from otherview.data.objects import Placing, mask_tools, placed, placed_in
+from otherview.data.objects import IGNORED, Placing, mask_tools, placed, placed_in
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, behind
-from otherview.evaluation.segment import IGNORED
 from otherview.report.pictures import panel
 
 COLOURS = np.array(plt.get_cmap("tab20").colors)  # pyright: ignore[reportAttributeAccessIssue]

@@ -7,14 +7,23 @@ What was run, is it learning, what it sees, how good it is, what it cost.
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from otherview.atomic import json_lines
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
 from otherview.config import RunConfig, config_hash, load_config
+from otherview.errors import BrokenImage
+from otherview.files import json_lines
+from otherview.launch import launched_rank
+from otherview.methods.learner import Learner
 from otherview.report.page import Chart, Part, Picture, Section, Table, write_page
-from otherview.training.verdict import Monitor
+from otherview.training.callbacks import Callback
+from otherview.training.health import Health
 
 PICTURES = "pictures"
 """Folder of a run with PNG files; a file NAME.txt beside one explains it."""
@@ -46,10 +55,10 @@ def write_run_page(folder: Path) -> Path:
 
 
 def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
-    monitor = Monitor()
+    health = Health()
     for line in lines:
-        monitor.see(line)
-    return monitor.verdict() if lines else "the run has just begun"
+        health.see(line)
+    return health.verdict() if lines else "the run has just begun"
 
 
 def _facts(
@@ -101,7 +110,7 @@ def _learning(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
     return [
         *_chart("Online kNN.", "Accuracy on images that training does not use: the curve to watch.", lines,
                 {"knn_mean": "mean token", "knn_cls": "cls token"}),
-        *_chart("Effective rank.", "How many directions the targets fill; it falls first and has to climb again.", lines,
+        *_chart("Effective rank.", "How many directions the targets use; it falls first and has to rise again.", lines,
                 {"effective_rank": "effective rank"}),
         *_chart("Loss.", "It says little; near the least that its targets allow there is nothing left to learn.", lines,
                 {"loss": "loss", "reachable_loss": "least reachable"}),
@@ -144,3 +153,38 @@ def _cost(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
         *_chart("Speed.", "Images per second since the last start.", lines, {"images_per_second": "images/s"}),
         *_chart("Waiting.", "Share of the time in which the model stood still for data.", lines, {"waited": "waited"}),
     ]
+
+
+class Page(Callback):
+    """Rewrites report.html; a page that cannot be written does not end a run."""
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self.folder, self.every = folder, every
+
+    def on_step(self, step: int, learner: Learner) -> Mapping[str, float]:
+        refresh_page(self.folder)
+        return {}
+
+
+def refresh_page(folder: Path) -> None:
+    """Rewrite report.html of a run folder; rank 0 alone. A fault is said, nothing more."""
+    if launched_rank() == 0 and (folder / "config.yaml").exists():
+        with said_and_passed_over():
+            write_run_page(folder)
+
+
+@contextmanager
+def said_and_passed_over() -> Iterator[None]:
+    """A full disk or an image that cannot be read costs a picture or a page, never the run: it is said."""
+    try:
+        yield
+    except (OSError, ValueError, BrokenImage) as error:
+        print(f"a picture or the page is left out: {error}", file=sys.stderr)
+
+
+def keep_picture(folder: Path, name: str, figure: Figure, words: str) -> None:
+    """A picture for the page, and the words that explain it: its title, and what it shows."""
+    (folder / PICTURES).mkdir(exist_ok=True)
+    figure.savefig(folder / PICTURES / f"{name}.png", dpi=110)
+    (folder / PICTURES / f"{name}.txt").write_text(words, encoding="utf-8")
+    plt.close(figure)

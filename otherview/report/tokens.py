@@ -30,21 +30,21 @@ def draw_components(images: Sequence[np.ndarray], colours: Mapping[str, np.ndarr
 def draw_matches(
     pair: ViewPair, predicted: np.ndarray, right: np.ndarray, shown: np.ndarray, grid: PatchGrid
 ) -> Figure:
-    """A row per image: patches of the other view, and in the seen one where each lies (circle) and what is most like it (cross).
+    """A row per image: patches of the target view; in the online view where each lies (circle), what is most like it (cross).
 
-    `predicted` [images, patches] are patches of the seen view; `right` and `shown` say which found their place and which the
-    seen view shows at all. A line leads from the place to the match: solid where it is right, dotted where it is not.
+    `predicted` [images, patches] are patches of the online view; `right` and `shown` say which found their place and which the
+    online view shows at all. A line leads from the place to the match: solid where it is right, dotted where it is not.
     """
     count = len(predicted)
     figure, rows = plt.subplots(count, 2, figsize=(7, 3.6 * count), squeeze=False, layout="constrained")
     for index, (left, beside) in enumerate(rows):
-        seen, other = (view.pixels[index].numpy().transpose(1, 2, 0) for view in pair)
+        online, target = (view.pixels[index].numpy().transpose(1, 2, 0) for view in pair)
         share = right[index].sum() / max(1, shown[index].sum())
-        panel(left, other, "the other view")
-        panel(beside, seen, f"the seen view: {share:.0%} of the patches that both show are found")
+        panel(left, target, "the target view")
+        panel(beside, online, f"the online view: {share:.0%} of the patches that both show are found")
         within, crop = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
         placed = place(crop, within=within, grid=grid)
-        size = seen.shape[0] / grid.rows, seen.shape[1] / grid.columns
+        size = online.shape[0] / grid.rows, online.shape[1] / grid.columns
         for number, (u, v) in enumerate(marked(grid), 1):
             patch = u * grid.columns + v
             if not shown[index][patch]:

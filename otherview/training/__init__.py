@@ -1,1 +1,1 @@
-"""The engine: loop, schedule, optimiser, checkpoint, journal, verdict; it knows no method by name."""
+"""The engine: loop, schedule, optimiser, checkpoint, metrics log, verdict; it knows no method by name."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from otherview.atomic import atomically, write_atomically
 from otherview.distributed import rank, ranks
+from otherview.files import atomically, write_atomically
 
 DECIDING = "timm", "torchvision", "numpy", "pillow", "opencv-python-headless", "simplejpeg"
 """Libraries whose versions decide pixels or weights, beside torch."""
@@ -64,7 +64,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
         atomically(folder / f"step-{state['step']:06d}.pt", lambda path: shutil.copyfile(last, path))
 
 
-READABLE = ("step", "steps", "journal_length", "environment", "config_hash")
+READABLE = ("step", "steps", "metrics_length", "environment", "config_hash")
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -26,10 +26,10 @@ class RunProgress:
         self.bar: Progress | None = None
         if speak and sys.stderr.isatty():
             self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"),
                 TimeRemainingColumn(), console=self.console,
             )  # fmt: skip
-            self.task = self.bar.add_task(title, total=total, completed=start, figures="")
+            self.task = self.bar.add_task(title, total=total, completed=start, metrics="")
 
     def __enter__(self) -> "RunProgress":
         if self.bar:
@@ -40,11 +40,11 @@ class RunProgress:
         if self.bar:
             self.bar.stop()
 
-    def step(self, done: int, figures: Mapping[str, str]) -> None:
+    def step(self, done: int, metrics: Mapping[str, str]) -> None:
         """`done` of `total` steps are behind us."""
-        text = "".join(f" · {name} {value}" for name, value in figures.items())
+        text = "".join(f" · {name} {value}" for name, value in metrics.items())
         if self.bar:
-            self.bar.update(self.task, completed=done, figures=text.removeprefix(" · "))
+            self.bar.update(self.task, completed=done, metrics=text.removeprefix(" · "))
         elif self.speak and self._is_time(done):
             self.said = time.monotonic()
             left = (self.said - self.began) / max(1, done - self.start) * (self.total - done)

@@ -14,81 +14,101 @@ from torch import Tensor
 from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
 from otherview.errors import Stopped
-from otherview.learner import Learner
-from otherview.training.clock import Clock
+from otherview.methods.learner import Learner
 from otherview.training.console import RunProgress, clock
-from otherview.training.guard import count_broken, count_skipped, refuse_too_many_broken
-from otherview.training.journal import Journal
-from otherview.training.memory import keep_pages
-from otherview.training.resume import restore, save
-from otherview.training.run import Run, Summary
+from otherview.training.device import keep_pages
+from otherview.training.metrics_log import MetricsLog
+from otherview.training.nonfinite import count_broken, count_skipped, refuse_too_many_broken
+from otherview.training.state import RunState, Summary, Tally, restore, save
 from otherview.training.step import Outcome, take_step
+from otherview.training.throughput import Throughput
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
 
 
-def train(run: Run) -> Summary:
+def train(run: RunState) -> Summary:
     """Train from the last checkpoint, or from the start, to the end."""
     learner, settings = run.learner, run.settings
-    keep_pages()
+    if run.accelerator.device.type == "cpu":
+        keep_pages()
     learner.to(run.accelerator.device).train()
     optimiser = run.make_optimiser(learner, settings)
-    start, journal = restore(run, optimiser)
+    start, log = restore(run, optimiser)
+    run.check_ranks(start)
     wrapped = run.accelerator.prepare_model(learner)
-    batches = iter(run.loader_from(start))
-    figures: Mapping[str, Any] = {}
+    batches = iter(run.batches_from(start))
+    metrics: Mapping[str, Any] = {}
     with RunProgress(total=run.steps, start=start, speak=rank() == 0, title=run.title) as progress:
         if start == 0:
-            _observe(run, 0, journal, progress)
-        clockwork, before, on_cpu = Clock(run.batch), replace(run.tally), run.accelerator.device.type == "cpu"
+            _call_back(run, 0, log, progress)
+        throughput, before = Throughput(run.batch), replace(run.tally)
         for step in range(start, run.steps):
             if step > start and settings.saves_at(step):
-                progress.warn(save(run, optimiser, journal, step))
+                progress.warn(save(run, optimiser, log, step))
 
-            with clockwork.waiting():
+            with throughput.waiting():
                 samples = _next_step(batches, run)
             outcome = take_step(wrapped, run, optimiser, samples, step)
-            progress.warn(count_skipped(run, outcome, samples, step))
-            for line in count_broken(run, outcome, samples):
-                progress.say(line)
-            refuse_too_many_broken(run)
-            clockwork.tick()
-            run.tally.seconds = before.seconds + clockwork.seconds
+            _count(run, outcome, samples, step, progress)
+            throughput.tick()
 
             done = step + 1
-            if on_cpu and (done % settings.log_every == 0 or done == run.steps or outcome.asked):
-                run.tally.cpu_seconds = before.cpu_seconds + clockwork.cpu_seconds
-            progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **clockwork.shown()})
+            logs = done % settings.log_every == 0 or done == run.steps
+            _count_time(run, before, throughput, cpu=logs or outcome.asked)
+            progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **throughput.shown()})
             if done == start + MEASURED_STEPS and run.steps - start > 4 * MEASURED_STEPS:
-                left = clock(clockwork.seconds_for(run.steps - done))
-                progress.say(f"{clockwork.images_per_second:.0f} images/s: about {left} to go")
-            if done % settings.log_every == 0 or done == run.steps:
-                figures = {**_figures(learner, outcome, clockwork), "skipped": run.tally.skipped}
-                _log(run, journal, done, figures)
-            _observe(run, done, journal, progress)
-            if run.judged and done % run.steps_per_epoch == 0 and done < run.steps:
-                _judge(run, done, journal, progress)
+                left = clock(throughput.seconds_for(run.steps - done))
+                progress.say(f"{throughput.images_per_second:.0f} images/s: about {left} to go")
+            if logs:
+                metrics = {**_metrics(learner, outcome, throughput), "skipped": run.tally.skipped}
+                _log(run, log, done, metrics)
+            outcome = outcome._replace(context=None)  # the next step's targets need the room of this one's
+            _call_back(run, done, log, progress)
+            if done % run.steps_per_epoch == 0:
+                _end_epoch(run, done, log, progress)
             if outcome.asked and done < run.steps:
-                raise _stopped(run, done, save(run, optimiser, journal, done))
-        progress.warn(save(run, optimiser, journal, run.steps))
+                raise _stopped(run, done, save(run, optimiser, log, done))
+        progress.warn(save(run, optimiser, log, run.steps))
+    for callback in run.callbacks:
+        callback.on_end(run.steps, learner)
     tally = run.tally
     return Summary(
-        run.steps, tally.seconds, tally.cpu_seconds, clockwork.images_per_second, clockwork.waited_share, figures
+        run.steps, tally.seconds, tally.cpu_seconds, throughput.images_per_second, throughput.waited_share, metrics
     )
 
 
-def _stopped(run: Run, done: int, failure: str | None) -> Exception:
+def _count(run: RunState, outcome: Outcome, samples: list[Sample], step: int, progress: RunProgress) -> None:
+    """Steps that were skipped and images that could not be read: said, and too many of them end the run."""
+    progress.warn(count_skipped(run, outcome, samples, step))
+    for line in count_broken(run, outcome, samples):
+        progress.say(line)
+    refuse_too_many_broken(run)
+
+
+def _count_time(run: RunState, before: Tally, throughput: Throughput, *, cpu: bool) -> None:
+    """Seconds over all processes of the run; the CPU's own are asked for now and then, as that takes a while."""
+    run.tally.seconds = before.seconds + throughput.seconds
+    if cpu and run.accelerator.device.type == "cpu":
+        run.tally.cpu_seconds = before.cpu_seconds + throughput.cpu_seconds
+
+
+def _stopped(run: RunState, done: int, failure: str | None) -> Exception:
     """How a run that was asked to stop ends: with status 75, or with 1 where nothing could be kept."""
     if failure:
         return OSError(failure)
     return Stopped(f"stopped at step {done} of {run.steps}, checkpoint written; run the same command to continue")
 
 
-def _next_step(batches: Iterator[Sample], run: Run) -> list[Sample]:
+def _next_step(batches: Iterator[Sample], run: RunState) -> list[Sample]:
     """The micro-batches of one step on the device."""
     samples = islice(batches, run.settings.accumulation)
-    return [sample._replace(views=to_device(sample.views, run.accelerator.device)) for sample in samples]
+    try:
+        return [sample._replace(views=to_device(sample.views, run.accelerator.device)) for sample in samples]
+    except (ConnectionError, EOFError) as error:  # what is left of a worker that was killed while it sent a batch
+        raise RuntimeError(
+            f"a worker of the loader is gone ({error}): was it killed, perhaps for memory? lower training.workers"
+        ) from error
 
 
 def to_device(part: Any, device: torch.device) -> Any:
@@ -98,42 +118,47 @@ def to_device(part: Any, device: torch.device) -> Any:
     return type(part)(*(to_device(inner, device) for inner in part))
 
 
-def _figures(learner: Learner, outcome: Outcome, clockwork: Clock) -> dict[str, Any]:
+def _metrics(learner: Learner, outcome: Outcome, throughput: Throughput) -> dict[str, Any]:
     with torch.no_grad():
-        diagnostics = {name: value.tolist() for name, value in learner.figures(outcome.context).items()}
+        diagnostics = {name: value.tolist() for name, value in learner.metrics(outcome.context).items()}
     return {
         **outcome.numbers,
         **diagnostics,
-        "images_per_second": clockwork.images_per_second,
-        "waited": clockwork.waited_share,
+        "images_per_second": throughput.images_per_second,
+        "waited": throughput.waited_share,
     }
 
 
-def _log(run: Run, journal: Journal, done: int, figures: Mapping[str, Any]) -> None:
-    line = {"epoch": done / run.steps_per_epoch, "images": done * run.batch, **figures}
-    journal.write({"step": done, **line})
+def _log(run: RunState, log: MetricsLog, done: int, metrics: Mapping[str, Any]) -> None:
+    line = {"epoch": done / run.steps_per_epoch, "images": done * run.batch, **metrics}
+    log.write({"step": done, **line})
     run.track({name: value for name, value in line.items() if not isinstance(value, list)}, done)
 
 
-def _judge(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
+def _end_epoch(run: RunState, done: int, log: MetricsLog, progress: RunProgress) -> None:
     """The verdict at an epoch's end; where asked for, a run that has collapsed ends here, on all ranks."""
-    text = journal.monitor.verdict()
-    journal.write({"step": done, "verdict": text})
+    for callback in run.callbacks:
+        callback.on_epoch(done, run.learner)
+    if not run.judged or done == run.steps:
+        return
+    text = log.health.verdict()
+    log.write({"step": done, "verdict": text})
     progress.say(f"step {done} · {text}")
     if not run.settings.stop_on_collapse:
         return
-    collapsing = torch.tensor(float(journal.monitor.collapsing and rank() == 0), device=run.accelerator.device)
+    collapsing = torch.tensor(float(log.health.collapsing and rank() == 0), device=run.accelerator.device)
     if float(mean_over_ranks(collapsing)) > 0:
         raise RuntimeError(f"stopped at step {done}, as training.stop_on_collapse asks: {text}")
 
 
-def _observe(run: Run, done: int, journal: Journal, progress: RunProgress) -> None:
-    for observer in run.observers:
-        if done % observer.every == 0 or done == run.steps:
-            seen = observer.see(done, run.learner)
+def _call_back(run: RunState, done: int, log: MetricsLog, progress: RunProgress) -> None:
+    """Every callback whose turn it is; what it returns is logged, tracked and said."""
+    for callback in run.callbacks:
+        if done % callback.every == 0 or done == run.steps:
+            found = callback.on_step(done, run.learner)
             run.learner.train()
-            if not seen:
+            if not found:
                 continue
-            journal.write({"step": done, **seen})
-            run.track(seen, done)
-            progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in seen.items()))
+            log.write({"step": done, **found})
+            run.track(found, done)
+            progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in found.items()))

@@ -1,14 +1,14 @@
 """The optimisers, over the groups that the learner hands in: AdamW (specification 1.9) or Muon, and LARS for probes (2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
-from torch import nn
+from torch import Tensor, nn
 
-from otherview.learner import Learner
-from otherview.training.muon import Muon
+from otherview.methods.learner import Learner
 from otherview.training.settings import TrainingSettings
 
 
@@ -23,19 +23,19 @@ def layered_groups(
     model: nn.Module,
     layer_of: Callable[[str], int],
     *,
-    spared: Callable[[str, nn.Parameter], bool],
+    no_weight_decay: Callable[[str, nn.Parameter], bool],
     last: int,
     layer_decay: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
     """A group of trained parameters for each layer and whether it decays: the rate falls by `layer_decay` from `last` down.
 
-    `layer_of` and `spared` (from weight decay) are asked with the parameters' names.
+    `layer_of` and `no_weight_decay` (from weight decay) get a parameter's name, the latter its value too.
     """
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            layer, decay = layer_of(name), 0.0 if spared(name, value) else weight_decay
+            layer, decay = layer_of(name), 0.0 if no_weight_decay(name, value) else weight_decay
             fresh = {"params": [], "lr_scale": layer_decay ** (last - layer), "weight_decay": decay}
             groups.setdefault((layer, decay > 0), fresh)["params"].append(value)
     return list(groups.values())
@@ -58,3 +58,79 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """The learning rate of every group, times the group's own `lr_scale` where it has one."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+MOMENTUM = 0.95
+ROUNDS = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"""Coefficients of a·x + b·x³ + c·x⁵ in five rounds, which take singular values in (0, 1] to nearly 1: Franz Louis Cesista,
+Jiacheng You and Keller Jordan, 2025, leloykun.github.io/ponder/muon-opt-coeffs."""
+ADAMW_RMS = 0.2
+"""What the entries of an AdamW step measure in parts of the rate; a matrix's are as large, so that one rate serves both."""
+
+
+class Muon(torch.optim.AdamW):
+    """Weight matrices take orthogonal steps, everything else AdamW's.
+
+    A matrix steps along the orthogonal matrix nearest to its momentum, so that no direction waits for the strongest ones.
+    Groups are AdamW's, each split into its matrices and the rest; `lr`, `weight_decay` and `betas` are as there.
+    Source: Keller Jordan et al., 2024, kellerjordan.github.io/posts/muon; the length of a step: arXiv 2502.16982 section 2.2.
+    Ours, because the libraries' iterate in bfloat16 alone, which takes a CPU without such instructions twenty times as long.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], **options: Any) -> None:
+        parts = [
+            {**group, "params": [p for p in group["params"] if _is_matrix(p) == matrices], "matrices": matrices}
+            for group in groups
+            for matrices in (True, False)
+        ]
+        super().__init__([part for part in parts if part["params"]], **options)
+
+    @torch.no_grad()
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Matrices first; AdamW then passes over them, because their gradients are gone.
+
+        Takes no closure, which would make the matrices' gradients after their step.
+        """
+        for group in self.param_groups:
+            for parameter in group["params"] if group["matrices"] else ():
+                if parameter.grad is not None:
+                    self._turn(parameter, rate=group["lr"], decay=group["weight_decay"])
+                    parameter.grad = None
+        super().step()
+
+    def _turn(self, parameter: Tensor, *, rate: float, decay: float) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        if not state:  # AdamW's names, which it knows how to load
+            state["step"], state["exp_avg"] = torch.zeros(()), torch.zeros_like(parameter)
+        state["step"] += 1
+        momentum = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
+        update = gradient.lerp(momentum, MOMENTUM).flatten(1)  # after Nesterov
+        length = ADAMW_RMS * max(update.shape) ** 0.5
+        parameter.mul_(1 - rate * decay).sub_(orthogonal(update).view_as(parameter), alpha=rate * length)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Weights of Linear and convolution, and the dense models' tables of relative positions; tokens [1, N, D] are not."""
+    return parameter.ndim > 1 and len(parameter) > 1
+
+
+def orthogonal(matrix: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+    """U·Vᵀ of its singular value decomposition U·S·Vᵀ, nearly: what is below a thousandth of the norm stays small.
+
+    In bfloat16, on CUDA, its own rounding is lifted as well where a matrix has few directions.
+    """
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
+    tall = len(x) > x.shape[1]
+    x = x.T if tall else x
+    x = x / x.norm().clamp(min=1e-7)
+    for a, b, c in ROUNDS:
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)

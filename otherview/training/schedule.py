@@ -16,10 +16,10 @@ def warmup_cosine(progress: float, *, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def falling(progress: float, *, warmup: float, falls: Sequence[float], by: float = 0.1) -> float:
-    """The share of the peak rate: linear from a thousandth to 1 at `warmup`, times `by` from each of `falls` on."""
+def falling(progress: float, *, warmup: float, milestones: Sequence[float], by: float = 0.1) -> float:
+    """The share of the peak rate: linear from a thousandth to 1 at `warmup`, times `by` from each of `milestones` on."""
     rising = min(1.0, 1e-3 + (1 - 1e-3) * progress / warmup) if warmup else 1.0
-    return rising * by ** sum(progress >= fall for fall in falls)
+    return rising * by ** sum(progress >= milestone for milestone in milestones)
 
 
 def polynomial(progress: float, *, warmup: float, power: float) -> float:
@@ -37,4 +37,4 @@ def rate_at(settings: TrainingSettings, batch: int, progress: float) -> float:
     """Linear from 0 to the peak, then half a cosine down to the least."""
     peak = peak_rate(settings, batch)
     share = warmup_cosine(progress, warmup=settings.warmup)
-    return peak * share if progress < settings.warmup else settings.least_lr + (peak - settings.least_lr) * share
+    return peak * share if progress < settings.warmup else settings.min_lr + (peak - settings.min_lr) * share

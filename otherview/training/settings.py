@@ -1,8 +1,21 @@
 """The settings of training: torch-free. Defaults are the paper's (specification 1.9)."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(kw_only=True)
+class ComputeSettings:
+    """Where something is computed."""
+
+    device: DeviceName = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
 
 
 class TrainingSettings(BaseModel):
@@ -15,7 +28,7 @@ class TrainingSettings(BaseModel):
     for everything else; short runs of small models leave their plateau sooner."""
     lr_per_256: float = Field(default=6.25e-5, gt=0)
     """Learning rate for a batch of 256; the peak rate is this times batch / 256."""
-    least_lr: float = Field(default=0.0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
     """The rate at the end of the run."""
     warmup: float = Field(default=0.025, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
@@ -34,12 +47,14 @@ class TrainingSettings(BaseModel):
     """Micro-batches per optimiser step."""
     stop_on_collapse: bool = False
     """End the run (status 1) at the end of an epoch whose verdict is collapse."""
-    most_skipped: int = Field(default=10, ge=1)
+    collapse_after: int = Field(default=1500, ge=1)
+    """Steps before a low rank is called a collapse: every run starts with a low rank."""
+    max_skipped: int = Field(default=10, ge=1)
     """The run ends after so many steps in a row whose loss or gradient norm is not finite; each is skipped."""
-    most_broken: float = Field(default=0.1, ge=0, le=1)
-    """The run stops when more than this share of the images it met is broken."""
+    max_broken: float = Field(default=0.1, ge=0, le=1)
+    """The run stops when more than this share of the images read so far is broken."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
-    """Where figures go beside metrics.jsonl; each needs its package."""
+    """Where metrics go beside metrics.jsonl; each needs its package."""
     workers: int = Field(default=8, ge=0)
     """Processes that read and augment images."""
     log_every: int = Field(default=20, ge=1)
@@ -59,6 +74,7 @@ class TrainingSettings(BaseModel):
 
 
 FREE_TO_CHANGE = frozenset((
-    "trackers", "stop_on_collapse", "most_skipped", "most_broken", "workers", "log_every", "save_every", "keep_every",
+    "trackers", "stop_on_collapse", "collapse_after", "max_skipped", "max_broken", "workers", "log_every", "save_every",
+    "keep_every",
 ))  # fmt: skip
 """Settings that may differ between a run's start and its continuation."""

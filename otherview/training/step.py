@@ -2,7 +2,7 @@
 
     outcome = take_step(wrapped, run, optimiser, samples, step=17)
 
-The read comes after the backward pass: loss, its parts, the gradient norm, whether some rank was asked to stop and how many
+The read comes after the backward pass: loss, its terms, the gradient norm, whether some rank was asked to stop and how many
 images were broken, averaged over ranks in one tensor, so that all ranks decide alike. A step that is not finite is not taken.
 """
 
@@ -16,16 +16,16 @@ from torch import Tensor
 
 from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks
-from otherview.learner import StepLoss
+from otherview.losses.objectives import StepLoss
 from otherview.training.optim import set_rate
-from otherview.training.run import Run
+from otherview.training.state import RunState
 
 
 class Outcome(NamedTuple):
     """What the host knows of a step."""
 
     numbers: dict[str, float]
-    """The loss, its parts, the gradient norm before clipping and the rate; means over ranks."""
+    """The loss, its terms, the gradient norm before clipping and the rate; means over ranks."""
     context: Any
     """What the learner prepared."""
     finite: bool
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def take_step(
-    wrapped: torch.nn.Module, run: Run, optimiser: torch.optim.Optimizer, samples: Sequence[Sample], step: int
+    wrapped: torch.nn.Module, run: RunState, optimiser: torch.optim.Optimizer, samples: Sequence[Sample], step: int
 ) -> Outcome:
     """Gradients, clipping, the host's one read, and the optimiser's step where everything is finite."""
     rate = run.rate(run.settings, run.batch, step / run.steps)
@@ -55,7 +55,7 @@ def take_step(
     return Outcome({**numbers, "lr": rate}, context, finite, asked, replaced)
 
 
-def _gradients(wrapped: torch.nn.Module, run: Run, views: list[Any], progress: float) -> tuple[StepLoss, Any]:
+def _gradients(wrapped: torch.nn.Module, run: RunState, views: list[Any], progress: float) -> tuple[StepLoss, Any]:
     """The gradients of all micro-batches, summed to their mean."""
     parts: list[StepLoss] = []
     with run.accelerator.autocast():
@@ -66,21 +66,21 @@ def _gradients(wrapped: torch.nn.Module, run: Run, views: list[Any], progress: f
             with run.accelerator.autocast():
                 loss = wrapped(batch, context, index)
             run.accelerator.backward(loss.total / len(views))
-            parts.append(StepLoss(loss.total.detach(), loss.parts))
+            parts.append(StepLoss(loss.total.detach(), loss.terms))
     mean = StepLoss(
         torch.stack([part.total for part in parts]).mean(),
-        {name: torch.stack([part.parts[name] for part in parts]).mean() for name in parts[0].parts},
+        {name: torch.stack([part.terms[name] for part in parts]).mean() for name in parts[0].terms},
     )
     return mean, context
 
 
 def _host_read(loss: StepLoss, norm: Tensor | float | None, known: dict[str, float]) -> dict[str, float]:
     """The one read of a step, as means over ranks."""
-    names = ["loss", *loss.parts, "grad_norm", *known]
+    names = ["loss", *loss.terms, "grad_norm", *known]
     device = loss.total.device
     values = [
         loss.total,
-        *loss.parts.values(),
+        *loss.terms.values(),
         *(torch.as_tensor(value, device=device) for value in (norm, *known.values())),
     ]
     return dict(zip(names, mean_over_ranks(torch.stack([value.float() for value in values])).tolist(), strict=True))

@@ -14,9 +14,9 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
+from otherview.data.image import Image
 from otherview.errors import WrongRequest
-from otherview.learner import Image
-from otherview.views.single import LabelledView, SingleView
+from otherview.views.transforms import LabelledView, SingleView
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,13 @@ class ColourDraw(NamedTuple):
     solarise: bool = False
 
     @property
-    def told(self) -> list[float]:
-        """As numbers around 0, for a predictor that is told what was done; the order is kept to itself."""
+    def conditioning(self) -> list[float]:
+        """As numbers around 0, for a predictor that is conditioned on them; their order is left out."""
         factors = (self.brightness - 1, self.contrast - 1, self.saturation - 1, self.hue)
         return [*factors, float(self.gray), self.sigma, float(self.solarise)]
 
 
-NUMBERS_TOLD = len(ColourDraw().told)
+COLOUR_NUMBERS = len(ColourDraw().conditioning)
 
 
 def draw_colour(settings: ColourSettings, rng: Random) -> ColourDraw:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from otherview.data.image import Image as Picture
+from otherview.data.image import Reduced
 from otherview.geometry import Crop
-from otherview.learner import Image as Picture
-from otherview.learner import Reduced
 from otherview.views.colour import ColourDraw, recolour
 from otherview.views.settings import ViewSettings
 from otherview.views.view import View
@@ -116,10 +116,10 @@ def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     return out
 
 
-def view_of(pixels: np.ndarray, crop: Crop, hidden: np.ndarray, drawn: ColourDraw) -> View:
+def view_of(pixels: np.ndarray, crop: Crop, masked: np.ndarray, drawn: ColourDraw) -> View:
     """A view from its pixels [H, W, C], not mirrored yet, its colours as drawn, and its masks [*masks, rows, columns]."""
     planar = torch.from_numpy(planes(recolour(pixels, drawn), flipped=bool(crop.flipped)))
-    return View(planar, crop, torch.from_numpy(hidden).flatten(-2), torch.tensor(drawn.told))
+    return View(planar, crop, torch.from_numpy(masked).flatten(-2), torch.tensor(drawn.conditioning))
 
 
 def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -30,27 +30,25 @@ PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probabilit
 
 
 class MaskSettings(BaseModel):
-    """What is hidden from the online encoder (specification 1.2)."""
+    """Which patches the online encoder does not see (specification 1.2)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["blockwise", "random", "uniform", "none"] = "blockwise"
     """blockwise: BEiT-style blocks (the paper); random: single patches; uniform: blocks rolled so that every patch is
-    hidden equally often; none: the online encoder sees everything."""
-    share: float = Field(default=118 / 196, ge=0, lt=1)
-    """Of all patches, so many are hidden, rounded."""
-    hidden: int | None = None
-    """How many patches are hidden, instead of a share."""
-    count: int = Field(default=1, ge=1)
-    """Masks per image: the seen view goes through the online encoder under each, against one and the same target."""
+    masked equally often; none: the online encoder sees everything."""
+    ratio: float = Field(default=118 / 196, ge=0, lt=1)
+    """Share of the patches that are masked; the number of patches is rounded."""
+    count: int | None = None
+    """Number of patches that are masked; replaces the ratio."""
     minimum_block: int | None = Field(default=None, ge=1)
     """Smallest block in patches; default: round(16/196 of all patches), at least 4."""
 
-    def hidden_of(self, patches: int) -> int:
-        """The number of hidden patches on a grid of `patches`."""
+    def masked_of(self, patches: int) -> int:
+        """The number of masked patches on a grid of `patches`."""
         if self.kind == "none":
             return 0
-        return round(self.share * patches) if self.hidden is None else self.hidden
+        return round(self.ratio * patches) if self.count is None else self.count
 
     def minimum_block_of(self, patches: int) -> int:
         """The smallest block on a grid of `patches`."""
@@ -67,13 +65,15 @@ class ViewSettings(BaseModel):
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over height, drawn log-uniformly."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
-    other_crop: Literal["own", "seen"] = "own"
-    """own: the other view is a crop of its own (the paper); seen: the crop of the seen view, with colours of its own."""
-    asked: float = Field(default=1.0, gt=0, le=1)
-    """Share of the other view's patches that are predicted, drawn at random; at least one is."""
-    seen_colour: ColourSettings = ColourSettings()
+    target_crop: Literal["own", "same"] = "own"
+    """own: the target view has its own crop (the paper); same: the crop of the online view, with its own colours."""
+    predict_ratio: float = Field(default=1.0, gt=0, le=1)
+    """Share of the target view's patches that are predicted, drawn at random; at least one is."""
+    masks_per_image: int = Field(default=1, ge=1)
+    """The online encoder sees the online view under this many masks, all with the same target."""
+    online_colour: ColourSettings = ColourSettings()
     """The colour branch of the online view."""
-    other_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)
+    target_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)
     """The colour branch of the target view."""
     mask: MaskSettings = MaskSettings()
     levels: tuple[float, float] | None = None
@@ -93,7 +93,9 @@ class ViewSettings(BaseModel):
         if min(self.std) <= 0:
             raise WrongRequest(f"views.std {min(self.std)} is not above 0: pixels are divided by it")
         if self.levels and self.levels[0] >= self.levels[1]:
-            raise WrongRequest(f"views.levels {self.levels[0]} {self.levels[1]} must rise: black, then white")
+            raise WrongRequest(
+                f"views.levels {self.levels[0]} {self.levels[1]} must be increasing: black first, then white"
+            )
         self._check_ranges()
         self._check_mask(*grid)
 
@@ -102,17 +104,19 @@ class ViewSettings(BaseModel):
         for name, (low, high), most in (
             ("crop_share", self.crop_share, 1.0),
             ("crop_aspect", self.crop_aspect, math.inf),
-            ("seen_colour.blur_sigma", self.seen_colour.blur_sigma, math.inf),
-            ("other_colour.blur_sigma", self.other_colour.blur_sigma, math.inf),
+            ("online_colour.blur_sigma", self.online_colour.blur_sigma, math.inf),
+            ("target_colour.blur_sigma", self.target_colour.blur_sigma, math.inf),
         ):
             if not 0 < low <= high <= most:
-                raise WrongRequest(f"views.{name} {low:g} {high:g} is no range above 0{' and up to 1' * (most == 1)}")
+                raise WrongRequest(
+                    f"views.{name} {low:g} {high:g} must be two numbers above 0{' and up to 1' * (most == 1)}, the smaller first"
+                )
 
     def _check_mask(self, rows: int, columns: int) -> None:
-        hidden, block = self.mask.hidden_of(rows * columns), self.mask.minimum_block_of(rows * columns)
-        if not 0 <= hidden < rows * columns:
+        masked, block = self.mask.masked_of(rows * columns), self.mask.minimum_block_of(rows * columns)
+        if not 0 <= masked < rows * columns:
             raise WrongRequest(
-                f"views.mask.hidden {hidden} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
+                f"views.mask.count {masked} does not fit {rows}×{columns} patches: give 0 … {rows * columns - 1}, "
                 "so that the encoder sees at least one patch"
             )
         if (
@@ -124,11 +128,11 @@ class ViewSettings(BaseModel):
                 f"views.mask.minimum_block {block} is more than a block of {rows}×{columns} patches can have: "
                 f"give 1 … {(rows - 1) * (columns - 1)}"
             )
-        if self.mask.kind == "none" and self.mask.count > 1:
+        if self.mask.kind == "none" and self.masks_per_image > 1:
             raise WrongRequest(
-                f"views.mask.count {self.mask.count} of kind none are as many copies of one view: give 1"
+                f"views.masks_per_image {self.masks_per_image} with views.mask.kind none makes copies of one view: give 1"
             )
 
-    def unasked_of(self, patches: int) -> int:
-        """How many of the other view's patches are not predicted."""
-        return patches - max(1, round(self.asked * patches))
+    def unpredicted_of(self, patches: int) -> int:
+        """How many of the target view's patches are not predicted."""
+        return patches - max(1, round(self.predict_ratio * patches))

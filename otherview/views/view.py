@@ -1,4 +1,4 @@
-"""View and ViewPair: pixels that remember where they were cut and what is hidden.
+"""View and ViewPair: pixels that remember where they were cut and what is masked.
 
 A view leaves the worker as uint8; it is normalised on the device.
 Axes: B images, C channels, H and W pixels, M masks, L patches of the grid in row order, V visible patches, K numbers.
@@ -19,38 +19,38 @@ class View(NamedTuple):
 
     pixels: UInt8[Tensor, "*B C H W"]
     crop: Crop
-    hidden: Bool[Tensor, "*B L"]
-    """True where the patch is hidden from the encoder; [*B, M, L] where a view is seen under several masks."""
+    masked: Bool[Tensor, "*B L"]
+    """True where the patch is masked; [*B, M, L] where a view has several masks."""
     colour: Float[Tensor, "*B K"] = torch.zeros(0)
-    """What was done to its colours (colour.ColourDraw.told)."""
+    """What was done to its colours (colour.ColourDraw.conditioning)."""
 
 
 class ViewPair(NamedTuple):
-    """`seen` goes to the online encoder, masked; `other` is what has to be predicted, where it is not hidden."""
+    """`online` goes to the online encoder, masked; `target` is what has to be predicted, where it is not masked."""
 
-    seen: View
-    other: View
+    online: View
+    target: View
 
 
 def under_each_mask(pair: ViewPair) -> ViewPair:
-    """A batch whose views are seen under several masks [B, M, L] as M·B pairs under one mask each, neighbours alike.
+    """A batch whose online views have several masks [B, M, L] as M·B pairs with one mask each, neighbours alike.
 
-    A batch under one mask [B, L] stays as it is. The other view's pixels stay B: nobody looks at them twice.
+    A batch under one mask [B, L] stays as it is. The target view's pixels stay B: nobody looks at them twice.
     """
-    if pair.seen.hidden.ndim == 2:
+    if pair.online.masked.ndim == 2:
         return pair
-    masks = pair.seen.hidden.shape[1]
+    masks = pair.online.masked.shape[1]
 
     def repeated(part: Tensor) -> Tensor:
         return part.repeat_interleave(masks, dim=0)
 
-    seen, other = (
+    online, target = (
         view._replace(crop=Crop(*(repeated(torch.as_tensor(side)) for side in view.crop)), colour=repeated(view.colour))
         for view in pair
     )
     return ViewPair(
-        seen._replace(pixels=repeated(seen.pixels), hidden=seen.hidden.flatten(0, 1)),
-        other._replace(hidden=repeated(other.hidden)),
+        online._replace(pixels=repeated(online.pixels), masked=online.masked.flatten(0, 1)),
+        target._replace(masked=repeated(target.masked)),
     )
 
 
@@ -70,6 +70,6 @@ _constants: dict[tuple[tuple[float, ...], tuple[float, ...], torch.device], list
 """Means and deviations, copied to a device once: the host waits for each copy."""
 
 
-def visible_indices(hidden: Bool[Tensor, "B L"], *, visible: int) -> Int[Tensor, "B V"]:
+def visible_indices(masked: Bool[Tensor, "B L"], *, visible: int) -> Int[Tensor, "B V"]:
     """Indices of the visible patches in grid order. `visible` is known beforehand, so the device is never asked."""
-    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]
+    return masked.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]

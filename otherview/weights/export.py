@@ -1,187 +1,87 @@
-"""Encoders for other libraries: timm, Hugging Face transformers, ONNX; each written, loaded there and held against ours.
+"""An encoder for other libraries, compared with ours on the same images.
 
-Positions are a table of the stated size for timm and transformers, which resample tables in ways that differ from each
-other; in ONNX they are computed for any size that the patch divides.
-
-Axes: B images, C channels, H and W pixels, N tokens, D width.
+export("runs/first", to="timm", out=Path("first-timm"))
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from safetensors.torch import save_file
-from torch import Tensor
 
-from otherview.atomic import write_atomically
 from otherview.errors import WrongRequest
-from otherview.geometry import PatchGrid
-from otherview.nn.encoder import Encoder
-from otherview.weights.pretrained import Card
+from otherview.files import check_written, make_folder
+from otherview.signature import takes
+from otherview.weights.formats import (
+    LARGEST_DIFFERENCE,
+    check_size,
+    difference,
+    probe_images,
+    to_huggingface,
+    to_timm,
+    write_card,
+)
+from otherview.weights.names import check_weights, load_encoder
+from otherview.weights.onnx import to_onnx
+from otherview.weights.pretrained import PretrainedEncoder, read_encoder, save_encoder
+from otherview.weights.settings import ExportSettings
 
-LARGEST_DIFFERENCE = 1e-4
-"""An export whose tokens differ from ours by more fails."""
-TIMM_NAME = "vit_base_patch16_224"
-"""What timm calls a plain vision transformer; all of its sizes are overridden."""
-Size = tuple[int, int]
-
-
-def probe_images(card: Card, size: Size, count: int = 2) -> Float[Tensor, "B C H W"]:
-    """Normalised images that both sides are asked about."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((count, card.encoder.channels, *size), generator=generator)
-
-
-def difference(ours: Float[Tensor, "*shape"], theirs: Float[Tensor, "*shape"]) -> float:
-    """The largest of all tokens, relative to the largest token value of ours where that is above 1."""
-    return float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
-
-
-def table_of(encoder: Encoder, size: Size) -> Float[Tensor, "1 N D"]:
-    """Positions of all tokens at a size: what cls and registers add (nothing, where positions are computed), then patches'."""
-    patch = encoder.settings.patch_size
-    patches = encoder.positions(PatchGrid(size[0] // patch, size[1] // patch), torch.device("cpu"))
-    learned = encoder.vit.pos_embed
-    before = torch.zeros(encoder.prefix, patches.shape[1]) if learned is None else learned[0, : encoder.prefix]
-    return torch.cat([before, patches]).detach()[None].contiguous()
+LOADED_BY = {
+    "timm": 'timm.create_model("local-dir:{out}", pretrained=True)',
+    "huggingface": 'transformers.ViTModel.from_pretrained("{out}", add_pooling_layer=False)',
+    "onnx": 'onnxruntime.InferenceSession("{out}").run(["cls", "mean", "patches"], {{"images": images}})',
+    "safetensors": 'otherview.load_encoder("{out}")',
+}
 
 
-def check_size(card: Card, size: Size) -> None:
-    """Raise WrongRequest for a size that the patch does not divide."""
-    if any(side % card.encoder.patch_size or side < card.encoder.patch_size for side in size):
-        raise WrongRequest(f"--size {size[0]} {size[1]} is not divided by the patch size {card.encoder.patch_size}")
+@takes(ExportSettings)
+def export(settings: ExportSettings) -> dict[str, Any]:
+    """Write an encoder for another library; returns where it is, how to load it and how far its tokens are from ours."""
+    check_weights(settings.weights)
+    wanted = {"onnx": ".onnx", "safetensors": ".safetensors"}.get(settings.to, "")
+    if wanted and settings.out.suffix != wanted:
+        raise WrongRequest(f"--out {settings.out} must end in {wanted}")
 
-
-def to_timm(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
-    """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads; returns the largest difference."""
-    import timm
-    from timm.models import save_for_hf
-
-    had = card.encoder
-    arguments: dict[str, Any] = {
-        "img_size": list(size), "patch_size": had.patch_size, "in_chans": had.channels, "embed_dim": had.width,
-        "depth": had.depth, "num_heads": had.heads, "num_classes": 0, "global_pool": "", "reg_tokens": had.registers,
-        "init_values": had.layer_scale, "final_norm": had.final_norm,
-    }  # fmt: skip
-    model = timm.create_model(TIMM_NAME, **arguments)
-    model.load_state_dict({**encoder.vit.state_dict(), "pos_embed": table_of(encoder, size)})
-    look = {
-        "input_size": [had.channels, *size], "mean": list(card.mean), "std": list(card.std), "interpolation": "bicubic",
-        "crop_pct": 1.0, "tag": "otherview", "license": _licence(card), "num_classes": 0, "hf_hub_id": None, "url": "",
-    }  # fmt: skip
-    described: Any = model.pretrained_cfg
-    described.update(look)
-    save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
-    loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    images = probe_images(card, size)
-    with torch.no_grad():
-        return difference(encoder(images).sequence, loaded.forward_features(images))
-
-
-def to_huggingface(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
-    """A folder that `transformers.ViTModel.from_pretrained` loads; returns the largest difference.
-
-    That model always ends with a layer norm. An encoder without one gets a plain one (weight 1, bias 0): its own tokens
-    are `hidden_states[-1]` of a call with output_hidden_states=True.
-    """
-    transformers = needed("transformers")
-    had = card.encoder
-    if had.registers:
-        raise WrongRequest(
-            f"an encoder with {had.registers} registers has no place in ViTModel: export it to timm or onnx"
+    loaded = load_encoder(settings.weights)
+    card, size = loaded.card, settings.size or loaded.card.encoder.image_size
+    check_size(card, size)
+    if wanted:
+        check_written(settings.out, flag="--out")
+    else:
+        make_folder(settings.out)
+    worst = _written(settings, loaded, size)
+    if not worst <= LARGEST_DIFFERENCE:
+        raise RuntimeError(
+            f"{settings.out}: its tokens differ by {worst:.1e} from ours, more than {LARGEST_DIFFERENCE:.0e}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": had.width, "num_hidden_layers": had.depth,
-        "num_attention_heads": had.heads, "intermediate_size": 4 * had.width, "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": 1e-6,
-        "image_size": size[0] if size[0] == size[1] else list(size), "patch_size": had.patch_size,
-        "num_channels": had.channels, "qkv_bias": True,
-    }  # fmt: skip
-    processor = {
-        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": size[0], "width": size[1]},
-        "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": list(card.mean), "image_std": list(card.std),
-    }  # fmt: skip
-    write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
-    write_atomically(folder / "preprocessor_config.json", json.dumps(processor, indent=1).encode())
-    save_file(_huggingface_names(encoder, size), folder / "model.safetensors", metadata={"format": "pt"})
-    loaded = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
-    images = probe_images(card, size)
-    with torch.no_grad():
-        found = loaded(images, output_hidden_states=True)
-        tokens = found.last_hidden_state if had.final_norm else found.hidden_states[-1]
-        return difference(encoder(images).sequence, tokens)
+    words = LOADED_BY[settings.to].format(out=settings.out)
+    if not wanted:
+        told = f"    {words}\n" + ("" if card.encoder.final_norm or settings.to == "timm" else NO_NORM)
+        write_card(settings.out, card, to=settings.to, worst=worst, size=size, words=told)
+    return {"to": settings.to, "out": str(settings.out), "difference": worst, "size": list(size), "load": words}
 
 
-def _huggingface_names(encoder: Encoder, size: Size) -> dict[str, Tensor]:
-    """The state under transformers' names; layer scale goes into the layers before it."""
-    state = {name: value.detach().clone() for name, value in encoder.vit.state_dict().items()}
-    width = encoder.settings.width
-    found = {
-        "embeddings.cls_token": state["cls_token"],
-        "embeddings.position_embeddings": table_of(encoder, size),
-        "layernorm.weight": state.get("norm.weight", torch.ones(width)),
-        "layernorm.bias": state.get("norm.bias", torch.zeros(width)),
-    }
-    for kind in ("weight", "bias"):
-        found[f"embeddings.patch_embeddings.projection.{kind}"] = state[f"patch_embed.proj.{kind}"]
-        for block in range(encoder.settings.depth):
-            ours, theirs = f"blocks.{block}.", f"encoder.layer.{block}."
-            parts = state[f"{ours}attn.qkv.{kind}"].chunk(3)
-            for name, part in zip(("query", "key", "value"), parts, strict=True):
-                found[f"{theirs}attention.attention.{name}.{kind}"] = part.contiguous()
-            for mine, their in (
-                ("norm1", "layernorm_before"),
-                ("norm2", "layernorm_after"),
-                ("mlp.fc1", "intermediate.dense"),
-            ):
-                found[f"{theirs}{their}.{kind}"] = state[f"{ours}{mine}.{kind}"]
-            for mine, their, scale in (
-                ("attn.proj", "attention.output.dense", "ls1"),
-                ("mlp.fc2", "output.dense", "ls2"),
-            ):
-                value = state[f"{ours}{mine}.{kind}"]
-                gamma = state.get(f"{ours}{scale}.gamma")
-                found[f"{theirs}{their}.{kind}"] = (
-                    value if gamma is None else value * (gamma[:, None] if value.ndim > 1 else gamma)
-                )
-    return found
-
-
-def needed(package: str) -> Any:
-    """An optional package; raises WrongRequest where it is missing."""
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise WrongRequest(f"this export is verified with {package}: pip install 'otherview[export]'") from error
-
-
-def _licence(card: Card) -> str:
-    words = card.licence_of_starting_weights
-    return "apache-2.0" if words.startswith("none:") or words.lower() == "apache-2.0" else "other"
-
-
-def write_card(folder: Path, card: Card, *, to: str, worst: float, size: Size, words: str) -> None:
-    """README.md of an exported folder: what it is, how to load it, how far it is from ours."""
-    text = f"""---
-license: {_licence(card)}
-library_name: {"timm" if to == "timm" else "transformers"}
-tags: [self-supervised, {card.method}]
----
-
-# A vision transformer pre-trained with {card.method}
-
-Exported by otherview from a run of {card.steps} steps (recipe {card.recipe}, config {card.config_hash}, {card.branch}).
-Images: {size[0]}×{size[1]} px, mean {list(card.mean)}, std {list(card.std)} of levels in [0, 1].
-Weights it started from: {card.licence_of_starting_weights}.
-
-The largest difference between its tokens and otherview's, on the same images: {worst:.2e}.
-
-{words}
+NO_NORM = """
+This encoder has no norm after its last block, ViTModel always has one: its own tokens are `hidden_states[-1]` of a call
+with `output_hidden_states=True`; `last_hidden_state` is those, each standardised.
 """
-    write_atomically(folder / "README.md", text.encode())
+
+
+def _written(settings: ExportSettings, loaded: PretrainedEncoder, size: tuple[int, int]) -> float:
+    """Write it; returns the largest difference from ours."""
+    match settings.to:
+        case "timm":
+            return to_timm(loaded.encoder, loaded.card, settings.out, size)
+        case "huggingface":
+            return to_huggingface(loaded.encoder, loaded.card, settings.out, size)
+        case "onnx":
+            return to_onnx(loaded.encoder, loaded.card, settings.out, size)
+        case "safetensors":
+            return _as_safetensors(loaded, settings.out, size)
+
+
+def _as_safetensors(loaded: PretrainedEncoder, path: Path, size: tuple[int, int]) -> float:
+
+    save_encoder(path, loaded.encoder, loaded.card)
+    images = probe_images(loaded.card, size)
+    with torch.no_grad():
+        return difference(loaded.encoder(images).sequence, read_encoder(path).encoder(images).sequence)

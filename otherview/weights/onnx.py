@@ -1,4 +1,4 @@
-"""An encoder as one ONNX file that takes images of any size that the patch divides, held against ours at several sizes.
+"""An encoder as one ONNX file that takes images of any size that the patch divides, compared with ours at several sizes.
 
 Axes: B images, C channels, H and W pixels, N tokens, L patches, D width.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from otherview.nn.encoder import Encoder
-from otherview.weights.export import Size, difference, needed, probe_images
+from otherview.weights.formats import Size, difference, needed, probe_images
 from otherview.weights.pretrained import Card
 
 

@@ -1,13 +1,14 @@
 """An encoder that travels: safetensors with timm's names, and everything needed to use it in the metadata.
 
-encoder = load_encoder("runs/first")            # or a file: encoder.safetensors, target.safetensors
+encoder = read_encoder(Path("runs/first/encoder.safetensors"))
 tokens = encoder(images)                        # uint8, or floats in [0, 1]; [B, 3, H, W]
 tokens.cls, tokens.patches, tokens.mean
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -16,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from otherview.atomic import atomically
-from otherview.data.levels import Decoding
-from otherview.data.picture import Look
+from otherview.data.image import Preprocessing
 from otherview.errors import WrongRequest
+from otherview.files import atomically
 from otherview.nn.encoder import Encoder, Tokens
+from otherview.nn.heads import ClassHead
 from otherview.nn.settings import EncoderSettings
 from otherview.views.view import normalise
 
@@ -48,10 +49,9 @@ class Card(BaseModel):
     licence_of_starting_weights: str = "none: trained from random weights"
 
     @property
-    def look(self) -> Look:
+    def preprocessing(self) -> Preprocessing:
         """How the encoder wants its images."""
-        decoding = Decoding(self.encoder.channels, self.levels)
-        return Look(self.encoder.image_size, self.mean, self.std, decoding)
+        return Preprocessing(self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels)
 
 
 class PretrainedEncoder(nn.Module):
@@ -75,18 +75,25 @@ def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
     atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
 
 
-def load_encoder(where: str | Path) -> PretrainedEncoder:
-    """Load from a run folder (its online encoder), an encoder's file or a classifier's, whose head is left.
-
-    Raises WrongRequest for anything else.
-    """
-    path = Path(where).expanduser()
-    path = path / "encoder.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise WrongRequest(
-            f"{where} holds no encoder: give a finished run's folder, an encoder.safetensors, or random:RECIPE"
-        )
+def read_encoder(path: Path) -> PretrainedEncoder:
+    """Load an encoder's file or a classifier's, whose head is left; raises WrongRequest for anything else."""
     card, state = _read(path)
+    return PretrainedEncoder(_filled(card, state, path), card).eval()
+
+
+def encoder_from(checkpoint: Path, make_card: Callable[[int, str | None], Card]) -> PretrainedEncoder:
+    """The online encoder in a checkpoint of a run; raises WrongRequest for a file that has none."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        prefix = state["encoders"]["encoder"]
+    except Exception as error:
+        raise WrongRequest(f"{checkpoint} is no checkpoint that an encoder can be read from: {error}") from error
+    card = make_card(state["step"], state.get("licence"))
+    return PretrainedEncoder(_filled(card, part_of(state["learner"], prefix), checkpoint), card).eval()
+
+
+def _filled(card: Card, state: dict[str, Tensor], path: Path) -> Encoder:
+    """An encoder of the card's sizes with these weights; raises WrongRequest where they do not fit."""
     encoder = Encoder(card.encoder)
     expected = encoder.vit.state_dict()
     wrong = [
@@ -99,7 +106,7 @@ def load_encoder(where: str | Path) -> PretrainedEncoder:
             f"{path} does not fit its own card: {len(wrong)} tensors differ, {min(wrong)} first; it is not whole"
         )
     encoder.vit.load_state_dict(state)
-    return PretrainedEncoder(encoder, card).eval()
+    return encoder
 
 
 def contents_of(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -126,3 +133,48 @@ def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
         return Card.model_validate(json.loads(metadata[KEY])), state
     except (ValidationError, json.JSONDecodeError) as error:
         raise WrongRequest(f"{path} has a card that cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def save_state(path: Path, module: nn.Module, *, about: Mapping[str, Any]) -> None:
+    """Write it, atomically."""
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    metadata = {"otherview_model": json.dumps(about), "format": "pt"}
+    atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
+
+
+HEAD = "head."
+
+
+class Classifier(NamedTuple):
+    """What a file holds."""
+
+    encoder: Encoder
+    head: ClassHead
+    card: Card
+    classes: list[str]
+
+
+def save_classifier(path: Path, encoder: Encoder, head: ClassHead, card: Card, classes: list[str]) -> None:
+    """Write it, atomically."""
+    parts = {ENCODER: encoder.vit, HEAD: head}
+    state = {
+        prefix + name: value.detach().cpu().contiguous()
+        for prefix, part in parts.items()
+        for name, value in part.state_dict().items()
+    }
+    metadata = {KEY: card.model_dump_json(), CLASSES: json.dumps(classes), "format": "pt"}
+    atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read it; raises WrongRequest for what is no classifier of ours."""
+    metadata, state = contents_of(path)
+    if KEY not in metadata or CLASSES not in metadata:
+        raise WrongRequest(
+            f"{path} is no classifier, it has no head: give the classifier.safetensors of `otherview evaluate finetune`"
+        )
+    card, classes = Card.model_validate(json.loads(metadata[KEY])), json.loads(metadata[CLASSES])
+    encoder, head = Encoder(card.encoder), ClassHead(card.encoder.width, len(classes))
+    for prefix, part in {ENCODER: encoder.vit, HEAD: head}.items():
+        part.load_state_dict(part_of(state, prefix))
+    return Classifier(encoder.eval(), head.eval(), card, classes)

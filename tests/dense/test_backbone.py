@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from otherview.dense.backbone import patches_of, windowed
-from otherview.dense.pyramid import STRIDES, SimplePyramid
 from otherview.dense.settings import WindowSettings
+from otherview.dense.windows import STRIDES, SimplePyramid, patches_of, windowed
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings

@@ -10,25 +10,25 @@ from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
+from otherview.data.image import Preprocessing
+from otherview.data.loader import Ragged, collate_samples
 from otherview.data.objects import Category
-from otherview.data.picture import Look, picture_of
-from otherview.data.ragged import Ragged, collate_samples
+from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
-from otherview.dense.detect import Detect
-from otherview.dense.detections import in_image, pasted
-from otherview.dense.detector import Detector
+from otherview.dense.detection import Detect
+from otherview.dense.detector import Anchors, Detector, make_proposals
 from otherview.dense.federated import Federated, repeat_factors, repeated
+from otherview.dense.inference import in_image, pasted
 from otherview.dense.jitter import JitteredObjects
-from otherview.dense.proposals import Anchors, make_proposals
-from otherview.dense.pyramid import STRIDES
 from otherview.dense.regions import CANONICAL_PATCHES, Pooler, mask_loss
 from otherview.dense.settings import BoxSettings, DetectConfig, WindowSettings
+from otherview.dense.windows import STRIDES
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.dense import vitdet_b_coco, vitdet_b_lvis
 from otherview.training.schedule import falling, polynomial
 
-LOOK = Look((32, 32), (0.5,) * 3, (0.25,) * 3)
+LOOK = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3)
 
 
 def tiny(**boxes: object) -> DetectConfig:
@@ -71,7 +71,7 @@ def test_every_weight_learns_and_a_step_repeats(classification: str) -> None:
         step.total.backward()
         losses.append(float(step.total))
     assert losses[0] == losses[1] and math.isfinite(losses[0])
-    assert set(step.parts) == {"objectness", "proposal", "class", "box", "mask"}
+    assert set(step.terms) == {"objectness", "proposal", "class", "box", "mask"}
     assert [name for name, value in one.named_parameters() if value.grad is None] == []
 
 
@@ -86,7 +86,7 @@ def test_an_image_without_objects_trains() -> None:
     one.prepare([nothing], 0.0)
     step = one(nothing, None, 0)
     step.total.backward()
-    assert math.isfinite(float(step.total)) and float(step.parts["box"]) == float(step.parts["mask"]) == 0
+    assert math.isfinite(float(step.total)) and float(step.terms["box"]) == float(step.terms["mask"]) == 0
 
 
 def test_anchors_are_not_rounded_and_sit_on_their_strides() -> None:
@@ -198,15 +198,15 @@ def test_recipes_are_the_published_ones() -> None:
     coco, lvis = vitdet_b_coco(), vitdet_b_lvis()
     assert coco.training.lr_per_256 * coco.batch / 256 == pytest.approx(1e-4)
     assert lvis.training.lr_per_256 * lvis.batch / 256 == pytest.approx(2e-4)
-    assert [round(fall * coco.steps) for fall in coco.falls] == [163_889, 177_546]
-    assert [round(fall * lvis.steps) for fall in lvis.falls] == [138_889, 150_463]
+    assert [round(fall * coco.steps) for fall in coco.milestones] == [163_889, 177_546]
+    assert [round(fall * lvis.steps) for fall in lvis.milestones] == [138_889, 150_463]
     assert (lvis.boxes.detections, lvis.boxes.least_score, lvis.boxes.classification) == (300, 0.02, "federated")
 
 
 def test_schedules() -> None:
     warmup = 250 / 184_375
-    assert falling(0.0, warmup=warmup, falls=(0.8, 0.9)) == pytest.approx(1e-3)
-    assert [falling(p, warmup=warmup, falls=(0.8, 0.9)) for p in (warmup, 0.5, 0.8, 0.95)] == pytest.approx(
+    assert falling(0.0, warmup=warmup, milestones=(0.8, 0.9)) == pytest.approx(1e-3)
+    assert [falling(p, warmup=warmup, milestones=(0.8, 0.9)) for p in (warmup, 0.5, 0.8, 0.95)] == pytest.approx(
         [1, 1, 0.1, 0.01]
     )
     assert [polynomial(p, warmup=0.1, power=1.0) for p in (0.0, 0.05, 0.1, 0.5, 1.0)] == pytest.approx(

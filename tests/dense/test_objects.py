@@ -127,11 +127,11 @@ def test_no_fault_of_a_file_ends_a_run(otherview: Callable, tmp_path: Path) -> N
     assert placed(open_source(spec), 0).boxes.tolist() == [[4, 4, 24, 24]]
     words = (
         "evaluate", "detect", "--recipe", "detect_pico", "--weights", "random:siamese_im_pico_32", "--train", spec,
-        "--test", spec, "--out", "o", "--no-control", "--pictures", "1", "--batch", "2", "--training.most-broken", "1",
+        "--test", spec, "--out", "o", "--no-control", "--pictures", "1", "--batch", "2", "--training.max-broken", "1",
         "--json",
     )  # fmt: skip
     refused = otherview(*words, OTHERVIEW_SHORTEN="1")
-    assert refused.returncode == 2 and "good.png is among the training and the test images" in refused.stderr
+    assert refused.returncode == 2 and "good.png is in both the training and the test images" in refused.stderr
     done = otherview(*words, "--allow-shared", OTHERVIEW_SHORTEN="1")
     assert done.returncode == 0, done.stderr
     for number in (2, 3, 4, 7):

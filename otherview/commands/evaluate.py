@@ -1,0 +1,77 @@
+"""`otherview evaluate …`: scores beside their controls, one a line."""
+
+from typing import Any
+
+from otherview.commands.command import Command
+from otherview.dense.settings import DetectSettings, SegmentSettings
+from otherview.evaluation.settings import (
+    FewShotSettings,
+    FinetuneSettings,
+    KnnSettings,
+    LinearProbeSettings,
+    LinearSegmentSettings,
+    LinearSettings,
+    RetrievalSettings,
+    RobustnessSettings,
+)
+
+
+def show_scores(result: dict[str, Any]) -> list[str]:
+    """Scores and controls, one a line; a table that can be pasted."""
+    rows = [*result["scores"], *result["control"]]
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{row['name']:{width}}  {row['value']:.4f} ± {row['spread']:.4f}  (n = {row['n']})" for row in rows]
+    learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
+    config = [f"config {result['config_hash']}"] if "config_hash" in result else []
+    return [*lines, " · ".join([*learned, f"{result['seconds']:.0f} s", *config])]
+
+
+def show_robustness(result: dict[str, Any]) -> list[str]:
+    """The scores, and whether they can be compared with published ones."""
+    lines = show_scores(result)
+    if result["corruptions"] and not result["comparable_with_published"]:
+        lines.append("corruptions were made in memory: not comparable with results on the published files")
+    return lines
+
+
+def _protocol(name: str, what: str, settings: type, work: str, **more: Any) -> Command:
+    show = more.pop("show", show_scores)
+    return Command(words=f"evaluate {name}", what=what, settings=settings, work=f"otherview.{work}", show=show, **more)
+
+
+COMMANDS = (
+    _protocol("knn", "weighted nearest neighbours on frozen features", KnnSettings, "evaluation.knn:knn"),
+    _protocol("linear", "logistic regression on frozen features", LinearSettings, "evaluation.linear:linear"),
+    _protocol(
+        "linear-probe", "the paper's linear probe: augmented, LARS, several rates in one pass", LinearProbeSettings,
+        "evaluation.linear_probe:linear_probe",
+    ),
+    _protocol(
+        "finetune", "the whole encoder learns the classes, by the paper's recipe", FinetuneSettings,
+        "evaluation.finetune:finetune",
+    ),
+    _protocol(
+        "few-shot", "logistic regression on the features of a few labelled images", FewShotSettings,
+        "evaluation.few_shot:few_shot",
+    ),
+    _protocol(
+        "robustness", "a fine-tuned classifier on corrupted and foreign images", RobustnessSettings,
+        "evaluation.robustness:robustness", show=show_robustness,
+    ),
+    _protocol(
+        "detect", "boxes and masks of objects: ViTDet with Mask R-CNN, box and mask AP", DetectSettings,
+        "dense.detection:detect", recipe="vitdet_b_coco",
+    ),
+    _protocol(
+        "segment", "the class of every pixel: UPerNet on the whole encoder, mIoU", SegmentSettings,
+        "dense.segmentation:segment", recipe="upernet_b_ade20k",
+    ),
+    _protocol(
+        "linear-segment", "a linear head on frozen patch tokens names every pixel", LinearSegmentSettings,
+        "evaluation.linear_segment:linear_segment",
+    ),
+    _protocol(
+        "retrieval", "do patches of one view find their place in another", RetrievalSettings,
+        "evaluation.retrieval:retrieval",
+    ),
+)  # fmt: skip

@@ -1,0 +1,126 @@
+"""What detection and segmentation share: models fitted one after another, on an encoder and on its untrained twin."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from otherview.data.plan import StepPlan
+from otherview.data.source import Source, first_of
+from otherview.dense.settings import DenseSettings, DetectConfig, SegmentConfig
+from otherview.errors import WrongRequest
+from otherview.evaluation.result import fit_folder
+from otherview.evaluation.split import Split, images_used, with_fingerprints
+from otherview.launch import launched_ranks, shortened
+from otherview.methods.learner import Learner
+from otherview.nn.encoder import Encoder
+from otherview.training.device import compute_on
+from otherview.training.fit import Fit, run_fit
+from otherview.training.optim import make_optimiser
+from otherview.training.schedule import Rate
+from otherview.training.settings import FREE_TO_CHANGE
+from otherview.weights.names import check_weights, load_encoder, named
+from otherview.weights.pretrained import Card, PretrainedEncoder
+
+SHORTENED_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseFit:
+    """How a model is fitted, apart from the model."""
+
+    settings: DenseSettings
+    config: "DetectConfig | SegmentConfig"
+    source: "Source"
+    """Training images."""
+    protocol: str
+    card: "Card"
+    content: str
+    """Names the encoder's weights."""
+    images: str
+    """Names the training images' bytes and what is where in them."""
+    rate: "Rate"
+
+
+def check_request(settings: DenseSettings, config: "DetectConfig | SegmentConfig") -> None:
+    """Raise WrongRequest before anything is opened."""
+    check_weights(settings.weights)
+    fit_folder(settings, "")
+    unit = config.training.accumulation * launched_ranks()
+    if config.batch % unit:
+        raise WrongRequest(f"--batch {config.batch} must be a multiple of {unit}: micro-batches of every process")
+    if config.training.trackers:
+        raise WrongRequest("training.trackers are for pretrain only; a fit logs its metrics to metrics.jsonl")
+    if settings.pictures < 0:
+        raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
+
+
+def load_both(settings: DenseSettings, config: "DetectConfig | SegmentConfig") -> "dict[str, PretrainedEncoder]":
+    """The encoder, checked against the config, and its untrained twin where asked for; the device is chosen."""
+    compute_on(settings)
+
+    loaded = load_encoder(named(settings.weights))
+    had = loaded.card.encoder
+    if had.channels != 3:
+        raise WrongRequest(f"{settings.weights} wants {had.channels} channels: this is for colour images")
+    config.check(patch_size=had.patch_size, depth=had.depth)
+    twin = {"untrained": PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)}
+    return {"encoder": loaded, **(twin if settings.control else {})}
+
+
+def about_fit(settings: DenseSettings, config: "DetectConfig | SegmentConfig", learned: "Source") -> dict[str, Any]:
+    """What the result says of the fit."""
+    return {
+        "train": settings.train, "test": settings.test, "train_images": len(learned), "fit_recipe": config.recipe,
+        "fit_steps": config.steps, "fit_batch": config.batch, "fit_seed": settings.seed,
+    }  # fmt: skip
+
+
+def chosen(source: "Source", count: int | None) -> np.ndarray:
+    """Indices of the images of a split that are used."""
+
+    return first_of(source, images_used(count))
+
+
+def compare_splits(
+    settings: DenseSettings, learned: "tuple[Source, np.ndarray]", judged: "tuple[Source, np.ndarray]"
+) -> str:
+    """Sixteen hexadecimal digits of the training images' bytes; raises WrongRequest where a test image is among them."""
+
+    unlabelled = torch.zeros(0, dtype=torch.int64)
+    splits = Split(*learned, unlabelled), Split(*judged, unlabelled)
+    one, _ = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    return blake2b("".join(one.fingerprints).encode(), digest_size=8).hexdigest()
+
+
+def fit_dense(name: str, learner: Learner, how: DenseFit) -> Path:
+    """Fit a learner from its last checkpoint, or from the start, to the end; returns its folder."""
+
+    settings, config = how.settings, how.config
+    steps = min(config.steps, SHORTENED_STEPS) if shortened() else config.steps
+    training = config.training.model_copy(update={"workers": max(settings.workers, config.training.workers)})
+    images, batch = len(how.source), config.batch
+    fit = Fit(
+        folder=fit_folder(settings, how.protocol if name == "encoder" else f"{how.protocol}_{name}"),
+        about={
+            "protocol": how.protocol, "weights": how.content, "train": settings.train, "images": how.images,
+            "seed": settings.seed, **_deciding(config, steps),
+        },
+        source=how.source,
+        plan=StepPlan(images, batch, steps, settings.seed, accumulation=training.accumulation),
+        settings=training,
+        preprocessing=how.card.preprocessing,
+        compute=settings,
+    )  # fmt: skip
+    run_fit(learner, fit, make_optimiser=make_optimiser, rate=how.rate)
+    return fit.folder
+
+
+def _deciding(config: "DetectConfig | SegmentConfig", steps: int) -> dict[str, Any]:
+
+    content = config.model_dump(mode="json")
+    content["training"] = {name: value for name, value in content["training"].items() if name not in FREE_TO_CHANGE}
+    return {**content, "steps": steps}

@@ -1,0 +1,129 @@
+"""What a detector finds in images, in COCO's form: boxes and run-length masks in pixels of each image.
+
+Axes: C channels, H and W pixels, S side of the square.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from otherview.data.image import Preprocessing
+from otherview.data.loader import collate_samples, settle_worker
+from otherview.data.objects import mask_tools, placed_in
+from otherview.data.picture import picture_of
+from otherview.data.source import Source, name_once
+from otherview.dense.detector import Detector, Found
+from otherview.dense.jitter import PADDING, check_size, fitted
+from otherview.distributed import on_first, rank, ranks
+from otherview.errors import BrokenImage
+from otherview.views.view import normalise
+
+Detection = dict[str, Any]
+"""image_id, category_id, bbox [left, top, width, height], score, segmentation: a line of a results file."""
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class _Squares(Dataset[tuple[Tensor, Any, Any, str]]):
+    """An image in a square, what of it shows the image, the image's own size; or nothing, and why."""
+
+    source: Source
+    indices: np.ndarray
+    preprocessing: Preprocessing
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Any, Any, str]:
+        try:
+            image = picture_of(self.source, int(self.indices[place]), self.preprocessing)
+            check_size(image.objects(), image)
+            square = fitted(image, self.side)
+            return square.pixels, torch.tensor(square.size), torch.tensor((image.height, image.width)), ""
+        except BrokenImage as error:
+            blank = np.full((self.preprocessing.channels, self.side, self.side), PADDING, np.uint8)
+            nothing = torch.ones(2, dtype=torch.int64)
+            return torch.from_numpy(blank), nothing, nothing, f"{self.source.name(int(self.indices[place]))}: {error}"
+
+
+@torch.no_grad()
+def detections(
+    detector: Detector,
+    source: Source,
+    indices: np.ndarray,
+    preprocessing: Preprocessing,
+    *,
+    side: int,
+    category_ids: Sequence[int],
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Detection], list[int]]:
+    """Detections of all ranks and the ids of the images that could be read, on rank 0; others are named and left out."""
+    mine = np.array_split(indices, ranks())[rank()]
+    device = next(detector.parameters()).device
+    loader = DataLoader(
+        _Squares(source, mine, preprocessing, side), batch_size=BATCH, num_workers=workers, worker_init_fn=settle_worker,
+        collate_fn=collate_samples,
+    )  # fmt: skip
+    detector.eval()
+    found, read = list[Detection](), list[int]()
+    places = iter(mine.tolist())
+    for pixels, sizes, wholes, faults in loader:
+        images = normalise(pixels.to(device), preprocessing.mean, preprocessing.std)
+        results, _ = detector(images, [(height, width) for height, width in sizes.tolist()])
+        for result, size, whole, fault in zip(results, sizes.tolist(), wholes.tolist(), faults, strict=True):
+            image_id = placed_in(source, next(places))
+            if fault:
+                name_once(fault)
+                continue
+            read.append(image_id)
+            found += in_image(result, size=size, whole=whole, image_id=image_id, category_ids=category_ids)
+        advance(len(faults) * ranks())
+    everyone = on_first((found, read)) or []
+    return [one for part, _ in everyone for one in part], [one for _, part in everyone for one in part]
+
+
+def in_image(
+    found: Found, *, size: Sequence[int], whole: Sequence[int], image_id: int, category_ids: Sequence[int]
+) -> list[Detection]:
+    """Detections of a square that shows an image at `size`, in pixels of the image, which is `whole` (height, width)."""
+    scale = torch.tensor([whole[1] / size[1], whole[0] / size[0]] * 2)
+    boxes = found["boxes"].float().cpu() * scale
+    masks, tools = found["masks"].float().cpu(), mask_tools()
+    lines: list[Detection] = []
+    for box, score, label, mask in zip(boxes, found["scores"].tolist(), found["labels"].tolist(), masks, strict=True):
+        left, top, right, bottom = box.tolist()
+        runs = tools.encode(np.asfortranarray(pasted(mask[0], box, (whole[0], whole[1]))))
+        counts = runs["counts"].decode() if isinstance(runs["counts"], bytes) else runs["counts"]
+        lines.append({
+            "image_id": image_id, "category_id": category_ids[label - 1], "score": score,
+            "bbox": [left, top, right - left, bottom - top],
+            "segmentation": {"size": list(whole), "counts": counts},
+        })  # fmt: skip
+    return lines
+
+
+def pasted(mask: Float[Tensor, "M M"], box: Float[Tensor, "4"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
+    """A mask of shares within its box, as pixels of an image: 1 where it is at least a half (bilinear, at pixel centres)."""
+    out = np.zeros(size, np.uint8)
+    left, top, right, bottom = box.tolist()
+    first = max(0, int(np.floor(top))), max(0, int(np.floor(left)))
+    last = min(size[0], int(np.ceil(bottom))), min(size[1], int(np.ceil(right)))
+    if last[0] <= first[0] or last[1] <= first[1] or right <= left or bottom <= top:
+        return out
+    rows, columns = (
+        (torch.arange(start, end) + 0.5 - low) / (high - low) * 2 - 1
+        for start, end, low, high in zip(first, last, (top, left), (bottom, right), strict=True)
+    )
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None]
+    shares = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
+    out[first[0] : last[0], first[1] : last[1]] = (shares >= 0.5).numpy()
+    return out

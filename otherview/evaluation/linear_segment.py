@@ -1,0 +1,141 @@
+"""A linear head on frozen patch tokens that names the class of every pixel: the quick dense measure.
+
+The head is fitted on patches, each labelled by most of its pixels; at test time its scores are resized to the image
+(bilinear) and every pixel counts. mIoU and accuracy come from one confusion matrix (rows: truth, columns: prediction).
+
+Axes: I images, L patches, D width, K classes, H and W pixels.
+"""
+
+import time
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from otherview.data.objects import IGNORED, check_pixels, pixels_named
+from otherview.data.source import first_of, name_once
+from otherview.data.spec import open_source
+from otherview.errors import BrokenImage, WrongRequest
+from otherview.evaluation.backbone import Backbone, load_backbone
+from otherview.evaluation.confusion import Segmented, pixel_confusion
+from otherview.evaluation.features import FeatureSpec
+from otherview.evaluation.frozen import FeatureMaker, cache_of, features_of
+from otherview.evaluation.linear import LinearClassifier, fit_logistic
+from otherview.evaluation.result import finish
+from otherview.evaluation.settings import LinearSegmentSettings
+from otherview.evaluation.split import Split, images_used, with_fingerprints
+from otherview.geometry import PatchGrid
+from otherview.launch import launched_rank
+from otherview.scores import Score, Scores
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import compute_on
+from otherview.weights.names import check_weights
+
+
+def centre_labels(labels: np.ndarray, size: tuple[int, int]) -> Int[Tensor, "H W"]:
+    """The labels of the centre that features are taken of (`features.centre`), nearest neighbours."""
+    height, width = labels.shape
+    scale = max(size[0] / height, size[1] / width)
+    cut = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+    corner = (height - cut[0]) // 2, (width - cut[1]) // 2
+    rows, columns = (
+        np.minimum(first + ((np.arange(new) + 0.5) * old / new).astype(int), first + old - 1)
+        for first, new, old in zip(corner, size, cut, strict=True)
+    )
+    return torch.from_numpy(labels[rows[:, None], columns].astype(np.int64))
+
+
+def patch_labels(labels: Int[Tensor, "I H W"], grid: PatchGrid) -> Int[Tensor, "I L"]:
+    """The class of most pixels of every patch; of equals the lowest."""
+    count, height, width = labels.shape
+    parts = labels.view(count, grid.rows, height // grid.rows, grid.columns, width // grid.columns)
+    pixels = parts.permute(0, 1, 3, 2, 4).reshape(count, grid.patches, -1)
+    classes = int(labels.max()) + 1
+    return torch.stack([F.one_hot(image, classes).sum(dim=1).argmax(dim=1) for image in pixels])
+
+
+def fit_head(
+    tokens: Float[Tensor, "I L D"], labels: Int[Tensor, "I H W"], grid: PatchGrid, *, strength: float
+) -> LinearClassifier:
+    """Logistic regression on patches that are not ignored."""
+    wanted = patch_labels(labels, grid).flatten()
+    kept = wanted != IGNORED
+    return fit_logistic(tokens.flatten(0, 1)[kept], wanted[kept], strength=strength)
+
+
+def segment(
+    head: LinearClassifier, tokens: Float[Tensor, "I L D"], labels: Int[Tensor, "I H W"], *, grid: PatchGrid
+) -> Segmented:
+    """Judge a head on test images."""
+    classes = max(head.bias.shape[0], int(labels[labels != IGNORED].max()) + 1)
+    found = []
+    for image, truth in zip(tokens, labels, strict=True):
+        scores = head.logits(image).T.reshape(1, -1, *grid)
+        predicted = F.interpolate(scores, truth.shape, mode="bilinear", align_corners=False)[0].argmax(dim=0)
+        found.append(pixel_confusion(truth.numpy(), predicted.numpy(), classes=classes))
+    return Segmented.of(found)
+
+
+@takes(LinearSegmentSettings)
+def linear_segment(settings: LinearSegmentSettings) -> Scores:
+    """mIoU and accuracy over pixels, next to the untrained encoder and raw patches."""
+    began = time.monotonic()
+    check_weights(settings.weights)
+    device = compute_on(settings)
+    backbone = load_backbone(settings.weights).to(device)
+    backbone.check_block(settings.block)
+    backbone.check_patches()
+    asked = (settings.train, settings.train_images), (settings.test, settings.test_images)
+    one, two = (_open(spec, count, backbone.preprocessing.size) for spec, count in asked)
+    splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
+    found = _judge(backbone, splits, settings=settings)
+    about = {
+        "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices), "strength": settings.strength,
+    }  # fmt: skip
+    return finish(settings, found, known=backbone.about, about=about, began=began)
+
+
+def _open(spec: str, count: int | None, size: tuple[int, int]) -> "Split":
+    """Images whose labels cannot be read are named and left out."""
+
+    source = open_source(spec)
+    check_pixels(source, spec)
+    indices, labels = [], []
+    for index in first_of(source, images_used(count)):
+        try:
+            labels.append(centre_labels(pixels_named(source, int(index)), size))
+            indices.append(index)
+        except BrokenImage as error:
+            name_once(str(error))
+    if not labels:
+        raise WrongRequest(f"{spec} has no pixel labels that can be read")
+    return Split(source, np.asarray(indices), torch.stack(labels))
+
+
+def _judge(
+    backbone: "Backbone", splits: "tuple[Split, Split]", *, settings: LinearSegmentSettings
+) -> dict[str, list[Score]]:
+    """mIoU and accuracy of every module's tokens."""
+
+    grid = backbone.grid
+    maker = FeatureMaker(
+        backbone.preprocessing, FeatureSpec(backbone.patch_size, settings.block), cache_of(settings), settings.workers
+    )
+    images, speak = sum(len(split.indices) for split in splits), launched_rank() == 0
+    with RunProgress(total=images, title="features", speak=speak) as progress:
+        train, test = features_of({**backbone.modules, "pixels": None}, splits, maker, advance=progress.advance)
+    found: dict[str, list[Score]] = {}
+    with RunProgress(total=len(train.tokens), title="heads", speak=speak) as progress:
+        for name, tokens in train.tokens.items():
+            head = fit_head(tokens["patches"], train.labels, grid, strength=settings.strength)
+            result = segment(head, test.tokens[name]["patches"], test.labels, grid=grid)
+            n, spreads = len(test.labels), result.spreads
+            found[name] = [
+                Score(f"linear_segment_{name}_miou", result.miou, "mIoU", n, spreads[0]),
+                Score(f"linear_segment_{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
+            ]
+            progress.advance(1)
+    return found

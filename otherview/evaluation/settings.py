@@ -1,0 +1,287 @@
+"""The settings of every protocol: torch-free. A command's flags and its function's parameters are their fields.
+
+Defaults are the published protocols' (specification 2), unless a field says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from otherview.training.settings import ComputeSettings
+
+Weights = Annotated[object, tyro.conf.arg(constructor=str, metavar="WEIGHTS")]
+"""The word --weights; in Python also a Backbone (evaluation/backbone.py)."""
+
+
+@dataclass(kw_only=True)
+class JudgeSettings(ComputeSettings):
+    """Settings common to all evaluations."""
+
+    weights: Weights = field(kw_only=False)
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    out: Path | None = None
+    """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
+    workers: int = 1
+    """Processes that read images."""
+
+
+@dataclass(kw_only=True)
+class LabelledSettings(JudgeSettings):
+    """Settings common to evaluations with labelled training images."""
+
+    train: str
+    """Labelled images to learn from (a data SPEC)."""
+    test: str
+    """Labelled images to be judged on (a data SPEC)."""
+    train_images: int | None = None
+    """Use only so many training images, spread evenly; default: all."""
+    test_images: int | None = None
+    """Use only so many test images, spread evenly; default: all."""
+    allow_shared: bool = False
+    """Judge although --train and --test share images."""
+
+
+@dataclass(kw_only=True)
+class FrozenSettings(JudgeSettings):
+    """Settings common to evaluations of frozen features."""
+
+    block: int | None = None
+    """Judge the tokens after this block, counted from 1; default: the last."""
+    cache: bool = True
+    """Keep features in the cache folder (OTHERVIEW_CACHE), for the next evaluation of these weights on these images."""
+
+
+@dataclass(kw_only=True)
+class ClassifiedSettings(LabelledSettings, FrozenSettings):
+    """Settings common to evaluations that can print confusions."""
+
+    confusion: Path | None = None
+    """Also write a confusion matrix of the first score, with the accuracy of each class: *.csv."""
+
+
+@dataclass(kw_only=True)
+class KnnSettings(ClassifiedSettings):
+    """Weighted k-nearest neighbours: the k most similar training images vote."""
+
+    k: int | tuple[int, ...] = 20
+    """How many neighbours vote; several are tried in one pass."""
+    temperature: float | tuple[float, ...] = 0.07
+    """A vote weighs exp(cosine similarity / temperature); several are tried in one pass."""
+
+
+@dataclass(kw_only=True)
+class LinearSettings(ClassifiedSettings):
+    """Logistic regression on frozen features, the quick linear measure (not the paper's 90-epoch probe)."""
+
+    strength: float = 1e-4
+    """Half of this times the squared weights is added to the mean cross-entropy; features are standardised."""
+
+
+@dataclass(kw_only=True)
+class LinearProbeSettings(LabelledSettings):
+    """The paper's linear probe: 90 epochs of LARS on a frozen encoder; the last epoch is reported."""
+
+    epochs: float = 90.0
+    """Times through the training images."""
+    batch: int | None = None
+    """Images a step; default: 16384, or a tenth of the training images where they are fewer."""
+    accumulation: int = 1
+    """Micro-batches per step; batch norm sees the whole batch only with 1."""
+    rates: tuple[float, ...] = (0.1,)
+    """Learning rates for a batch of 256; several are trained in one pass, each with its own head."""
+    crop_pct: float = 0.875
+    """Share of the shorter side that the centre crop of a test image keeps (224 of 256); 1 for small images."""
+    seed: int = 0
+    """Seed of the heads, the order of images and their crops."""
+
+
+@dataclass(kw_only=True)
+class FewShotSettings(LabelledSettings, FrozenSettings):
+    """Logistic regression on the features of a few labelled images (the MSN protocol: no intercept, one fit a draw)."""
+
+    shares: tuple[float, ...] = (0.01,)
+    """Shares of every class's images to learn from; at least one image of each."""
+    shots: tuple[int, ...] = ()
+    """Images of every class to learn from."""
+    list: Path | None = None
+    """A text file with one image's file name a line (ImageNet's published 1 % list, say): learn from those instead."""
+    draws: int = 3
+    """Random draws per share or number of shots."""
+    seed: int = 0
+    """Seed of the draws."""
+    crop_pct: float = 0.875
+    """Share of the shorter side that the centre crop keeps (224 of 256 in the protocol); 1 for small images."""
+
+
+@dataclass(kw_only=True)
+class Regularisation:
+    """What keeps the encoder from memorising labelled images; the published recipe (specification 2)."""
+
+    layer_decay: float = 0.65
+    """The rate falls by this factor from each block to the one below."""
+    drop_path: float = 0.1
+    """Drop-path probability of the last block; it rises linearly from 0 over the depth."""
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    smoothing: float = 0.1
+    erasing: float = 0.25
+    """Probability of replacing part of an image by noise."""
+
+
+@dataclass(kw_only=True)
+class FinetuneSettings(LabelledSettings, Regularisation):
+    """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
+
+    epochs: float = 100.0
+    """Times through the training images."""
+    batch: int | None = None
+    """Images a step, an even number; default: 1024, or a tenth of the training images where they are fewer."""
+    accumulation: int = 1
+    """Micro-batches a step."""
+    rate: float = 2.5e-4
+    """Learning rate for a batch of 256."""
+    weight_decay: float = 0.05
+    augment: str = "rand-m9-mstd0.5-inc1"
+    """RandAugment in timm's words; none: crops and mirroring alone."""
+    crop_pct: float = 0.875
+    """Share of the shorter side that the centre crop of a test image keeps (224 of 256); 1 for small images."""
+    control: bool = True
+    """Also fine-tune the untrained encoder; doubles the time."""
+    seed: int = 0
+    """Seed of the head, the order of images and all random draws."""
+
+
+@dataclass(kw_only=True)
+class RobustnessSettings(JudgeSettings):
+    """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
+
+    --weights is a run folder with a finetune/ in it, or a classifier.safetensors; a linear probe's is
+    linear_probe/classifier-RATE.safetensors.
+    """
+
+    test: str
+    """Labelled images (a data SPEC); their classes are found by name."""
+    corruptions: tuple[str, ...] = ("all",)
+    """all (fifteen), none, or some by name."""
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    published: Path | None = None
+    """A folder of corrupted files instead of --test's own under corruptions: CORRUPTION/SEVERITY/CLASS/*.jpg, as ImageNet-C."""
+    subset: str | None = None
+    """imagenet-a or imagenet-r: choose among those 200 classes only."""
+    baseline: str | None = None
+    """mCE relative to alexnet (published with ImageNet-C), or to another classifier on the same images."""
+    crop_pct: float = 0.875
+    """Share of the shorter side that the centre crop keeps (224 of 256); 1 for small images. Published files are taken whole."""
+    test_images: int | None = None
+    """Use only so many test images, spread evenly; default: all."""
+    seed: int = 0
+    """Seed of the corruptions."""
+
+
+@dataclass(kw_only=True)
+class RetrievalSettings(JudgeSettings):
+    """Do patches of one view find their place in another view of the image? Needs no labels."""
+
+    test: str
+    """Images (a data SPEC)."""
+    test_images: int = 1000
+    """How many of them, spread evenly; the tokens of all stay in memory."""
+    block: int | None = None
+    """Judge the tokens after this block, counted from 1; default: the last."""
+    seed: int = 0
+    """Seed of the crops."""
+
+
+@dataclass(kw_only=True)
+class LinearSegmentSettings(LabelledSettings, FrozenSettings):
+    """A linear head on frozen patch tokens names the class of every pixel: mIoU and accuracy."""
+
+    strength: float = 1e-4
+    """Half of this times the squared weights is added to the mean cross-entropy; features are standardised."""
+
+
+@dataclass(kw_only=True)
+class EmbedSettings(ComputeSettings):
+    """Features of every image as parquet, npy or safetensors; the same command continues what was stopped."""
+
+    weights: str = field(kw_only=False)
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    data: str
+    """Images (a data SPEC)."""
+    out: Path
+    """*.parquet (name, features), *.npy (names lie beside, in *.names.json) or *.safetensors (names in its metadata)."""
+    tokens: Literal["cls", "mean", "patches"] = "mean"
+    """Which tokens of the last block."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to; default: the training size; divisible by the patch size."""
+    workers: int = 1
+    """Processes that read images."""
+
+
+@dataclass(kw_only=True)
+class TokenPictureSettings:
+    """Settings common to pictures of tokens."""
+
+    weights: str = field(kw_only=False)
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    data: str = "shapes:100@64"
+    """Images: a data SPEC."""
+    out: Path = Path("tokens.png")
+    """The picture: *.png or *.svg."""
+    first: int = 0
+    """Index of the first image in the picture."""
+    count: int = 6
+    """How many images are in the picture."""
+
+
+@dataclass(kw_only=True)
+class AttentionSettings(TokenPictureSettings):
+    """What the cls token attends to in the last block, head by head."""
+
+    out: Path = Path("attention.png")
+    """The picture: *.png or *.svg."""
+    count: int = 4
+    """How many images are in the picture."""
+
+
+@dataclass(kw_only=True)
+class ComponentsSettings(TokenPictureSettings):
+    """The first three principal components of patch tokens as red, green and blue: one basis over many images, beside the
+    untrained encoder's."""
+
+    out: Path = Path("components.png")
+    """The picture: *.png or *.svg."""
+
+
+@dataclass(kw_only=True)
+class MatchesSettings(TokenPictureSettings):
+    """Patches of one view and what is most like them in another, against where they truly lie; and the share that is right."""
+
+    out: Path = Path("matches.png")
+    """The picture: *.png or *.svg."""
+    count: int = 3
+    """How many images are in the picture."""
+    judged: int = 200
+    """How many images the share is taken over."""
+    seed: int = 0
+    """Seed of the crops."""
+
+
+@dataclass(kw_only=True)
+class NeighboursSettings:
+    """Images beside those that lie nearest to them, by a file of `otherview embed` (cosine of mean or cls tokens)."""
+
+    embedding: Path
+    """A file of `otherview embed`."""
+    data: str
+    """The images that it was made of: the same data SPEC."""
+    out: Path = Path("neighbours.png")
+    """The picture: *.png or *.svg."""
+    first: int = 0
+    """Row of the first query image."""
+    count: int = 5
+    """Number of query images."""
+    nearest: int = 6
+    """How many neighbours of each are in the picture."""

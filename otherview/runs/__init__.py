@@ -1,0 +1,1 @@
+"""The life of a run: config, build, ranks that agree, training, saving, exporting; and studies of several runs."""

@@ -1,0 +1,116 @@
+"""The settings of what makes and compares runs: torch-free. A command's flags and its function's parameters are their fields."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from otherview.config import RunConfig
+from otherview.training.settings import ComputeSettings
+
+
+@dataclass(kw_only=True)
+class PretrainSettings(ComputeSettings):
+    """Pre-train an encoder; run the same command again in the same folder to continue."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(kw_only=False)
+    """Every setting of the run; the values in brackets are the recipe's."""
+    data: str
+    """Images: a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:NAME, torchvision:NAME, coco:JSON@IMAGES/,
+    pixels:IMAGES/@LABELS/ or shapes:N; several joined by commas."""
+    out: Path
+    """The run folder."""
+    fresh: bool = False
+    """Start over; what is in the folder is moved aside, and the new place is printed."""
+    init: str | None = None
+    """Weights to start from: a run folder or an encoder file, ours or converted, of any image size; default: random."""
+    dry_run: bool = False
+    """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
+    time_budget: str | None = None
+    """Run as many steps as fit into 90s, 30m, 1.5h or 2d: measured at the first start, then part of the run's config."""
+    knn_bank: str | None = None
+    """Labelled images for an online kNN: the bank (5,000 of them)."""
+    knn_test: str | None = None
+    """Labelled images for an online kNN: the queries (2,000 of them)."""
+    knn_every: int = 500
+    """Steps between two evaluations of the online kNN."""
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+
+
+@dataclass(kw_only=True)
+class DoctorSettings(ComputeSettings):
+    """Decode every image once; report what is there and what is broken, and suggest a run."""
+
+    data: str
+    """Images: a data SPEC, as for pretrain."""
+    out: Path = Path("doctor")
+    """Folder for the list of good images (itself a SPEC), the broken ones with reasons, and a picture of views."""
+    channels: int = 3
+    """Image channels; other than 3 for arrays (*.npy) and TIFF with several channels."""
+    levels: tuple[float, float] | None = None
+    """Values that become black and white; default: the range of 8 or 16 bits, or [0, 1] for floats."""
+    workers: int | None = None
+    """Processes that decode; default: one per core."""
+
+
+@dataclass(kw_only=True)
+class DemoSettings(ComputeSettings):
+    """Pre-train, evaluate and report on built-in images, in minutes, on a CPU, with no network."""
+
+    out: Path = Path("runs/demo")
+    """The run folder; a finished demo there is shown again, not repeated."""
+    seed: int = 0
+    """Seed of weights, views and order."""
+
+
+Measure = Literal["knn", "linear", "few-shot", "linear-segment", "retrieval", "finetune"]
+
+
+@dataclass(kw_only=True)
+class CompareSettings:
+    """A table of finished runs; runs that differ in their seed alone are one row. With --study, make the runs first."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = field(default=(), kw_only=False)
+    """Run folders, and reference:demo for a run that ships with the package."""
+    study: str | None = None
+    """Make the runs of a study (`otherview compare --study list` lists them); the same command continues and skips what
+    is finished."""
+    data: str | None = None
+    """With --study: labelled images to train on, and to fit the evaluations on (a data SPEC)."""
+    test: str | None = None
+    """With --study: labelled test images (a data SPEC)."""
+    out: Path | None = None
+    """With --study: folder of the runs."""
+    rows: tuple[str, ...] = ()
+    """With --study: only these of its rows; default: all."""
+    seeds: tuple[int, ...] = ()
+    """With --study: run every row with each of these seeds; default: 1 and 2 (studies called tune_…: 0)."""
+    equal: Literal["images", "compute"] = "images"
+    """With --study: give all rows equally many images, or as many steps as the first row's compute allows."""
+    steps: int | None = None
+    """With --study: optimiser steps of the first row; default: the study's."""
+    size: int | None = None
+    """With --study: image side in pixels; the patch size grows with it; default: the study's."""
+    measures: tuple[Measure, ...] = ("knn", "linear", "few-shot", "linear-segment", "retrieval")
+    """With --study: evaluations to run; finetune takes as long as pre-training, so it is off by default."""
+    allow_shared: bool = False
+    """With --study: judge although --data and --test share images."""
+    at_once: int = 1
+    """With --study: how many runs at a time."""
+    threads: int = 1
+    """With --study: CPU threads per run."""
+    csv: Path | None = None
+    """Also write one line per run and score here."""
+    report: Path | None = None
+    """Also write one self-contained page here: *.html."""
+    curves: Path | None = None
+    """Also draw kNN against images, compute and time here: *.png or *.svg."""
+
+
+STUDIED = (
+    "data", "test", "out", "rows", "seeds", "equal", "steps", "size", "measures", "allow_shared", "at_once", "threads",
+)  # fmt: skip
+"""Settings that tell how a study is run."""

@@ -1,0 +1,187 @@
+"""What is in this data, what is broken, and what run fits images and machine: a recipe with the flags that change."""
+
+import shlex
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otherview.config import RunConfig
+from otherview.data.doctor import Findings, examine, write_good_list
+from otherview.data.image import Preprocessing
+from otherview.data.loader import usable_cores
+from otherview.data.source import Selected, Source
+from otherview.data.spec import open_source, words_of
+from otherview.errors import BrokenImage, WrongRequest
+from otherview.files import make_folder, write_atomically
+from otherview.launch import shortened
+from otherview.recipes.registry import find
+from otherview.recipes.scaling import rule
+from otherview.report import pictures
+from otherview.report.view_pictures import grid_of, pair_maker
+from otherview.runs.cost import dry_run
+from otherview.runs.settings import DoctorSettings, PretrainSettings
+from otherview.signature import takes
+from otherview.training.console import RunProgress
+from otherview.training.device import resolve_device
+from otherview.training.settings import DeviceName
+
+SHOWN = 10
+"""Faults named on standard output; the files have them all."""
+SHOWN_VIEWS = 4
+SHORTENED_IMAGES = 200
+GOOD_LISTS = ("good.csv", "good.txt")
+
+
+TINY, SMALL = 48, 160
+"""Pixels of the median shorter side up to which images are treated as 32 px, and as 64 px, even on a GPU."""
+LEAST_STD = 1 / 255
+"""A channel that never changes must not be divided by zero."""
+
+
+def suggest(
+    found: Findings, data: Path | str, *, channels: int, levels: tuple[float, float] | None, device: DeviceName
+) -> tuple[RunConfig, str]:
+    """A run that fits images and machine, as a config and as a command."""
+
+    side = float(np.median(np.minimum(found.heights, found.widths)))
+    large = side > SMALL and resolve_device(device).type == "cuda"
+    name = "siamese_im_vit_b16" if large else "siamese_im_pico_32"
+    config = find(name).make()
+    flags: dict[str, str] = {}
+    encoder: dict[str, Any] = {}
+    if not large and side > TINY:
+        encoder = {"image_size": (64, 64), "patch_size": 8}
+        flags |= {"--encoder.image-size": "64 64", "--encoder.patch-size": "8"}
+    if channels != 3:
+        encoder["channels"] = channels
+        flags["--encoder.channels"] = str(channels)
+    views: dict[str, Any] = {}
+    if channels != 3 or levels:
+        views = {
+            "mean": tuple(map(float, found.mean)),
+            "std": tuple(max(LEAST_STD, float(value)) for value in found.std),
+            "levels": levels,
+        }
+        flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}
+    if levels:
+        flags["--views.levels"] = " ".join(f"{value:g}" for value in levels)
+    batch, training = config.batch, config.training
+    if found.readable < 4 * batch:
+        batch = max(2, 2 ** int(np.log2(max(2, found.readable / 4))))
+        rate = rule(batch=batch, steps=config.steps or 1, width=config.encoder.width).lr_per_256
+        training = config.training.model_copy(update={"lr_per_256": rate})
+        flags |= {"--batch": str(batch), "--training.lr-per-256": f"{rate:g}"}
+    config = config.model_copy(
+        update={
+            "batch": batch,
+            "training": training,
+            "encoder": config.encoder.model_copy(update=encoder),
+            "views": config.views.model_copy(update=views),
+        }
+    )
+    words = [f"--recipe {name} --data {shlex.quote(str(data))}", *(f"{flag} {value}" for flag, value in flags.items())]
+    return config, " ".join(["otherview pretrain", *words, "--out runs/first"])
+
+
+@takes(DoctorSettings)
+def doctor(settings: DoctorSettings) -> dict[str, Any]:
+    """What is in the data, what is broken, and a run that fits; writes a list of good images into a folder."""
+    began = time.monotonic()
+    if settings.channels < 1:
+        raise WrongRequest(f"--channels {settings.channels} is no number of channels: give 1 or more")
+    if settings.levels and settings.levels[0] >= settings.levels[1]:
+        raise WrongRequest(
+            f"--levels {settings.levels[0]} {settings.levels[1]} must be increasing: black first, then white"
+        )
+
+    _check_out(settings)
+    source = open_source(settings.data)
+    if shortened():
+        source = Selected(source, np.arange(min(len(source), SHORTENED_IMAGES)))
+    make_folder(settings.out)
+    preprocessing = Preprocessing(channels=settings.channels, levels=settings.levels)
+    workers = usable_cores() if settings.workers is None else settings.workers
+    with RunProgress(total=len(source), title="images") as progress:
+        found = examine(source, preprocessing=preprocessing, workers=workers, advance=progress.advance)
+    lines = [f"{source.name(index)}\t{reason}" for index, reason in found.unreadable.items()]
+    write_atomically(settings.out / "broken.txt", "\n".join([*lines, ""]).encode(errors="replace"))
+    result = _report(found, source)
+    if found.readable < 2:
+        return {**result, "recipe": None, "command": None, "seconds_per_epoch": None}
+    good = write_good_list(source, settings.data, bad=set(found.unreadable), folder=settings.out)
+    config, command = suggest(
+        found,
+        good if found.unreadable else settings.data,
+        channels=settings.channels,
+        levels=settings.levels,
+        device=settings.device,
+    )
+    return {
+        **result,
+        "good": str(good),
+        "recipe": config.recipe,
+        "command": command,
+        **_measured(config, str(good), settings),
+        **_picture(config, source, found, settings.out / "views.png"),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _check_out(settings: DoctorSettings) -> None:
+    """What is written must not lie in what is read, or be it."""
+
+    out = settings.out.expanduser().resolve()
+    for word in words_of(settings.data):
+        path = Path(word).expanduser().resolve()
+        if path == out or path in out.parents or (path.parent == out and path.name in GOOD_LISTS):
+            raise WrongRequest(f"--out {settings.out} lies in the data or holds it ({word}): choose another folder")
+
+
+def _report(found: Findings, source: Source) -> dict[str, Any]:
+
+    def spread(values: list[int]) -> dict[str, int] | None:
+        low, median, high = (
+            (int(np.quantile(values, share, method="nearest")) for share in (0, 0.5, 1)) if values else (0, 0, 0)
+        )
+        return {"least": low, "median": median, "largest": high}
+
+    return {
+        "images": found.images,
+        "unreadable": len(found.unreadable),
+        "faults": list(found.unreadable.values())[:SHOWN],
+        "duplicates": len(found.repeats),
+        "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
+        "kinds": dict(found.kinds.most_common(SHOWN)),
+        "channels": len(found.mean),
+        "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
+        "mean": [round(float(value), 4) for value in found.mean],
+        "std": [round(float(value), 4) for value in found.std],
+    }
+
+
+def _measured(config: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:
+    """A few real steps on this machine; what was found in the data is said even where they fail."""
+
+    try:
+        timed = dry_run(
+            PretrainSettings(
+                config=config, data=data, out=settings.out, device=settings.device, threads=settings.threads
+            )
+        )
+    except (WrongRequest, BrokenImage, OSError) as error:
+        return {"seconds_per_epoch": None, "not_measured": str(error)}
+    return {"seconds_per_epoch": round(timed["seconds_per_epoch"], 1)}
+
+
+def _picture(config: RunConfig, source: Source, found: Findings, path: Path) -> dict[str, Any]:
+
+    chosen = islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS)
+    try:
+        images, pairs = zip(*map(pair_maker(config, source), chosen), strict=True)
+        pictures.draw_views(images, pairs, grid_of(config)).savefig(path, dpi=150)
+    except (BrokenImage, OSError) as error:
+        return {"picture": None, "not_drawn": str(error)}
+    return {"picture": str(path)}

@@ -1,0 +1,124 @@
+"""Where and how a process computes: device, threads, ranks, precision, memory, and what is done to every block.
+
+device = compute_on(settings)                  # threads are set, the processes of a job have found each other
+accelerator = make_accelerator(device, training, folder)
+"""
+
+import ctypes
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
+from timm.models.vision_transformer import Block
+from timm.models.vision_transformer_sam import Block as WindowedBlock
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from otherview.errors import WrongRequest
+from otherview.launch import adopt_slurm, launched_ranks
+from otherview.training.settings import ComputeSettings, DeviceName, TrainingSettings
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """The torch device of a name; raises WrongRequest where there is none."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}  # MPS lacks the doubles of positions and spectra
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "cpu") if present[kind]))
+    if not present[name]:
+        raise WrongRequest(f"--device {name} is not available on this machine: use --device auto or cpu")
+    return torch.device(name)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise WrongRequest for what is no number of threads."""
+    if threads is not None and threads < 1:
+        raise WrongRequest(f"--threads {threads} is not a number of threads: give 1 or more")
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit CPU threads, where asked for."""
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def compute_on(settings: ComputeSettings) -> torch.device:
+    """The device that was asked for; sets the threads, and lets the processes of one job find each other."""
+    check_threads(settings.threads)
+    device = resolve_device(settings.device)
+    meet(device)
+    set_threads(settings.threads)  # after accelerate, which sets them too
+    own: torch.device | None = PartialState().device if launched_ranks() > 1 else None
+    return own or device
+
+
+def meet(device: torch.device) -> None:
+    """Wait for the other processes of a job, where there are some; each then knows its own device."""
+    adopt_slurm()
+    if launched_ranks() > 1:
+        PartialState(cpu=device.type == "cpu")
+
+
+def make_accelerator(device: torch.device, settings: TrainingSettings, folder: Path | None = None) -> Accelerator:
+    """Devices, precision and trackers of one run; a process may make several runs after another."""
+    # It would refuse a second run with another precision, and keep the device of the first.
+    AcceleratorState._reset_state(reset_partial_state=launched_ranks() == 1)
+    fields = DistributedDataParallelKwargs.__dataclass_fields__
+    quiet = "forward_sync_buffers" if "forward_sync_buffers" in fields else "broadcast_buffers"  # its newer name
+    options: dict[str, Any] = {quiet: False, "find_unused_parameters": False}
+    handlers: list[Any] = [DistributedDataParallelKwargs(**options)]
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        kwargs_handlers=handlers,
+        log_with=list(settings.trackers) or None,
+        project_dir=folder,
+    )
+
+
+MMAP_MAX, TRIM_THRESHOLD = -4, -1
+"""Names of two options of glibc's mallopt: how many blocks may lie outside the heap; when its top is given back."""
+LARGEST = 2**31 - 1
+
+
+def keep_pages() -> bool:
+    """Tell the allocator to keep what a step frees, for the next step wants the same; whether it listened.
+
+    The C library hands large blocks back to the system as soon as they are free, and every step pays for getting them
+    again, page by page: on a CPU a tenth of a ViT-S/16 step (docs/log.md, 2026-11-23). Elsewhere than under glibc nothing
+    happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, LARGEST))
+
+
+BLOCKS = Block, WindowedBlock
+
+
+def trained_blocks(learner: nn.Module) -> list[nn.Module]:
+    """The blocks that take a gradient; the target's do not."""
+    return [
+        module
+        for module in learner.modules()
+        if isinstance(module, BLOCKS) and any(parameter.requires_grad for parameter in module.parameters())
+    ]
+
+
+def prepare_blocks(learner: nn.Module, settings: TrainingSettings) -> None:
+    """Compile blocks and recompute their activations in the backward pass, where asked for; names stay as they are."""
+    if settings.compile:
+        for module in learner.modules():
+            if isinstance(module, BLOCKS):
+                module.compile()
+    if settings.gradient_checkpointing:
+        for block in trained_blocks(learner):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -1,0 +1,47 @@
+"""The settings of encoders that travel: torch-free."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+OriginName = Literal["official-siamese-im", "mae", "moco-v3", "timm"]
+
+
+@dataclass(kw_only=True)
+class ExportSettings:
+    """Write an encoder as timm, Hugging Face transformers or ONNX want it; over a difference of 1e-4 it fails.
+
+    timm and transformers get a table of positions for one size of image; ONNX computes them for any size that the patch
+    divides. All want images that are normalised with the mean and std of the card.
+    """
+
+    weights: str = field(kw_only=False)
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    to: Literal["timm", "huggingface", "onnx", "safetensors"]
+    out: Path
+    """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""
+    size: tuple[int, int] | None = None
+    """Image size that the position table is made for; default: the training size."""
+
+
+@dataclass(kw_only=True)
+class ConvertSettings:
+    """Read an encoder from an official checkpoint of SiameseIM (pre-trained or fine-tuned), MAE or MoCo-v3, or from timm.
+
+    Nothing in a file is executed: a pickle that asks for more than tensors and settings is refused.
+    """
+
+    source: Annotated[str, tyro.conf.Positional] = field(kw_only=False)
+    """The checkpoint's file, or timm:NAME for a pre-trained model of timm's."""
+    origin: Annotated[OriginName, tyro.conf.arg(name="from")]
+    """Whose names the file uses."""
+    out: Path
+    """The encoder file to write: *.safetensors."""
+    branch: Literal["online", "target"] = "online"
+    """The trained encoder, or its moving average where the file has one."""
+    heads: int | None = None
+    """Attention heads, if the file does not state them and the width is none of 192, 384, 768, 1024, 1280."""
+    partial: bool = False
+    """Leave out tensors that have no place in an encoder, instead of stopping."""

@@ -120,7 +120,7 @@ def test_the_verb_judges_a_classifier_and_its_control(tmp_path: Path, result_of:
     assert {score["name"].split("_")[1] for score in result["control"]} == {"untrained", "baseline"}
     for options, said in (
         ({"corruptions": ("rain",)}, "there is no corruption 'rain'"),
-        ({"severities": (6,)}, "--severities 6 is none"),
+        ({"severities": (6,)}, "--severities 6 is not one of"),
         ({"subset": "imagenet-a", "corruptions": ("none",)}, "the classifier lacks 200 of the subset's 200 classes"),
         ({"weights": tmp_path / "finetune"}, "holds no classifier: run `otherview evaluate finetune`"),
     ):

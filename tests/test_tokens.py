@@ -60,7 +60,7 @@ def test_the_pictures_are_drawn(otherview: Callable, result_of: Callable, tmp_pa
         (("show", "attention", *weights, "--first", "60"), "--first 60"),
         ((*near, "--data", "shapes:9"), "has no image shapes:train[9]"),
         ((*near, "--data", "shapes:60@48", "--nearest", "60"), "--nearest 60"),
-        (("show", "components", "--weights", "reference:nothing"), "no run that ships with otherview"),
+        (("show", "components", "--weights", "reference:nothing"), "does not ship with otherview"),
     ):
         done = otherview(*wrong)
         assert done.returncode == 2 and said in done.stderr, done.stderr

@@ -1,6 +1,7 @@
 """The house: a file imports only from lower floors, and from its own folder without a circle."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ FLOORS = (
     ("commands",),
     ("__main__",),
 )
+
+
+@pytest.mark.parametrize(
+    "path", [*PACKAGE.rglob("settings.py"), PACKAGE / "config.py"], ids=lambda path: path.parent.name
+)
+def test_the_help_of_a_setting_is_one_line(path: Path) -> None:
+    """--help would keep the line break of the source in the middle of a sentence."""
+    classes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
+    docs = [
+        doc.value.value
+        for body in (node.body for node in classes)
+        for setting, doc in itertools.pairwise(body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+    ]
+    assert [doc for doc in docs if "\n" in doc] == []
 
 
 ROOMS = tuple(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())

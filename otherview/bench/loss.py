@@ -10,7 +10,11 @@ import sys
 import time
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from otherview.bench.subject import forget_peak, status_mb
+from otherview.losses.unigrad import correlation, unigrad
 
 SIZES = ((3136, 768), (12544, 768), (25088, 768))
 """Tokens × width: 16, 64 and 128 images of 196 patches on one rank."""
@@ -29,15 +33,11 @@ def bench_loss(*, threads: int | None, advance: Any = lambda: None) -> dict[str,
 
 
 def _measure(tokens: int, width: int, threads: int) -> dict[str, float]:
-    import torch
-
-    from otherview.losses.unigrad import correlation, unigrad
-
     if threads:
         torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
 
-    def once(y: "torch.Tensor", z: "torch.Tensor") -> float:
+    def once(y: Tensor, z: Tensor) -> float:
         y.grad = None
         began = time.monotonic()
         unigrad(y, z, correlation([z]), weight=0.02).total.backward()

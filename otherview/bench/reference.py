@@ -82,15 +82,3 @@ def naive_twin(learner: SiameseIM) -> NaiveSiameseIM:
         objective=parts.objective,
         views=parts.views,
     )
-
-
-def knn_by_loop(bank: Tensor, labels: Tensor, queries: Tensor, *, k: int, temperature: float) -> Tensor:
-    """Weighted kNN, one query and one vote at a time."""
-    predicted = []
-    for query in queries:
-        similarity = torch.nn.functional.cosine_similarity(query[None], bank, dim=1)
-        votes = [0.0] * (int(labels.max()) + 1)
-        for index in similarity.argsort(descending=True)[:k].tolist():
-            votes[int(labels[index])] += float((similarity[index] / temperature).exp())
-        predicted.append(max(range(len(votes)), key=votes.__getitem__))
-    return torch.tensor(predicted)

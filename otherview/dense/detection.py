@@ -160,7 +160,7 @@ class _Job:
     truth: dict[str, Any]
 
 
-def _check_categories(train: "Placing", test: "Placing") -> None:
+def _check_categories(train: Placing, test: Placing) -> None:
     known, asked = ({kind.id: kind.name for kind in split.categories} for split in (train, test))
     if not known:
         raise WrongRequest("--train lists no categories: an annotation file needs an entry 'categories'")
@@ -168,13 +168,12 @@ def _check_categories(train: "Placing", test: "Placing") -> None:
         raise WrongRequest(f"--test has categories that --train lacks ({unknown[0][1]}, id {unknown[0][0]}, for one)")
 
 
-def _annotations(split: "Placing") -> str:
+def _annotations(split: Placing) -> str:
     """Names what an annotation file says; other sources are named by their SPEC."""
-
     return blake2b(split.file.read_bytes(), digest_size=8).hexdigest() if isinstance(split, CocoImages) else ""
 
 
-def _say_faults(split: "Placing") -> None:
+def _say_faults(split: Placing) -> None:
 
     if not isinstance(split, CocoImages) or launched_rank() > 0:
         return
@@ -186,9 +185,8 @@ def _say_faults(split: "Placing") -> None:
         print(f"and {more} other annotations of {split.file}", file=sys.stderr)
 
 
-def _learned_from(source: "Source", indices: np.ndarray, split: "Placing", settings: DetectSettings) -> "Source":
+def _learned_from(source: Source, indices: np.ndarray, split: Placing, settings: DetectSettings) -> Source:
     """Training images that show an object; where asked for, those with rare classes more often."""
-
     kinds = [split.kinds(int(index)) for index in indices]
     shown = np.array([bool(some) for some in kinds])
     if not shown.any():
@@ -200,9 +198,8 @@ def _learned_from(source: "Source", indices: np.ndarray, split: "Placing", setti
     return Selected(source, indices)
 
 
-def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Score]:
+def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]:
     """Fit one encoder, keep and judge what it finds."""
-
     settings, config = job.settings, job.settings.config
     warmup = config.warmup_steps / config.steps
     fitting = DenseFit(
@@ -231,11 +228,8 @@ def _detected(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Sc
     return scores
 
 
-def _keep(
-    folder: Path, found: "Sequence[Detection]", detector: "Detector", job: _Job, *, read: "Sequence[int]"
-) -> None:
+def _keep(folder: Path, found: Sequence[Detection], detector: Detector, job: _Job, *, read: Sequence[int]) -> None:
     """Predictions, the model and pictures beside the checkpoints."""
-
     write_atomically(folder / "predictions.json", json.dumps(list(found)).encode())
     classes = [kind.name for kind in job.categories]
     save_state(

@@ -45,7 +45,7 @@ class DenseFit:
     rate: "Rate"
 
 
-def check_request(settings: DenseSettings, config: "DetectConfig | SegmentConfig") -> None:
+def check_request(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> None:
     """Raise WrongRequest before anything is opened."""
     check_weights(settings.weights)
     fit_folder(settings, "")
@@ -58,7 +58,7 @@ def check_request(settings: DenseSettings, config: "DetectConfig | SegmentConfig
         raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
 
 
-def load_both(settings: DenseSettings, config: "DetectConfig | SegmentConfig") -> "dict[str, PretrainedEncoder]":
+def load_both(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> dict[str, PretrainedEncoder]:
     """The encoder, checked against the config, and its untrained twin where asked for; the device is chosen."""
     compute_on(settings)
 
@@ -71,7 +71,7 @@ def load_both(settings: DenseSettings, config: "DetectConfig | SegmentConfig") -
     return {"encoder": loaded, **(twin if settings.control else {})}
 
 
-def about_fit(settings: DenseSettings, config: "DetectConfig | SegmentConfig", learned: "Source") -> dict[str, Any]:
+def about_fit(settings: DenseSettings, config: DetectConfig | SegmentConfig, learned: Source) -> dict[str, Any]:
     """What the result says of the fit."""
     return {
         "train": settings.train, "test": settings.test, "train_images": len(learned), "fit_recipe": config.recipe,
@@ -79,17 +79,15 @@ def about_fit(settings: DenseSettings, config: "DetectConfig | SegmentConfig", l
     }  # fmt: skip
 
 
-def chosen(source: "Source", count: int | None) -> np.ndarray:
+def chosen(source: Source, count: int | None) -> np.ndarray:
     """Indices of the images of a split that are used."""
-
     return first_of(source, images_used(count))
 
 
 def compare_splits(
-    settings: DenseSettings, learned: "tuple[Source, np.ndarray]", judged: "tuple[Source, np.ndarray]"
+    settings: DenseSettings, learned: tuple[Source, np.ndarray], judged: tuple[Source, np.ndarray]
 ) -> str:
     """Sixteen hexadecimal digits of the training images' bytes; raises WrongRequest where a test image is among them."""
-
     unlabelled = torch.zeros(0, dtype=torch.int64)
     splits = Split(*learned, unlabelled), Split(*judged, unlabelled)
     one, _ = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
@@ -98,7 +96,6 @@ def compare_splits(
 
 def fit_dense(name: str, learner: Learner, how: DenseFit) -> Path:
     """Fit a learner from its last checkpoint, or from the start, to the end; returns its folder."""
-
     settings, config = how.settings, how.config
     steps = min(config.steps, SHORTENED_STEPS) if shortened() else config.steps
     training = config.training.model_copy(update={"workers": max(settings.workers, config.training.workers)})
@@ -119,7 +116,7 @@ def fit_dense(name: str, learner: Learner, how: DenseFit) -> Path:
     return fit.folder
 
 
-def _deciding(config: "DetectConfig | SegmentConfig", steps: int) -> dict[str, Any]:
+def _deciding(config: DetectConfig | SegmentConfig, steps: int) -> dict[str, Any]:
 
     content = config.model_dump(mode="json")
     content["training"] = {name: value for name, value in content["training"].items() if name not in FREE_TO_CHANGE}

@@ -156,10 +156,9 @@ def segment(settings: SegmentSettings) -> Scores:
     return finish(settings, found, known=known_of(loaded["encoder"].card), about=about, began=began)
 
 
-def _classes(learned: "Source", judged: "Source", settings: SegmentSettings) -> tuple[int, str]:
+def _classes(learned: Source, judged: Source, settings: SegmentSettings) -> tuple[int, str]:
     """How many classes there are, and what names the training labels; raises WrongRequest where labels and --classes do not
     fit each other."""
-
     if settings.classes is not None and not 2 <= settings.classes <= IGNORED:
         raise WrongRequest(f"--classes {settings.classes} must lie between 2 and {IGNORED}")
     known = {flag: _known(split, settings) for flag, split in (("--train", learned), ("--test", judged))}
@@ -174,9 +173,8 @@ def _classes(learned: "Source", judged: "Source", settings: SegmentSettings) -> 
     return classes, known["--train"][1]
 
 
-def _known(source: "Source", settings: SegmentSettings) -> tuple[int, str]:
+def _known(source: Source, settings: SegmentSettings) -> tuple[int, str]:
     """The largest class of all labels, and what names them; takes a pass over them."""
-
     most, digest = -1, blake2b(digest_size=8)
     with RunProgress(total=len(source), title="counting classes", speak=launched_rank() == 0) as progress:
         for index in range(len(source)):
@@ -190,9 +188,8 @@ def _known(source: "Source", settings: SegmentSettings) -> tuple[int, str]:
     return most, digest.hexdigest()
 
 
-def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[Score]:
+def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]:
     """Fit one encoder, keep and judge what it says of the test images."""
-
     settings, config = job.settings, job.settings.config
     warmup = config.warmup_steps / config.steps
     fitting = DenseFit(
@@ -211,7 +208,7 @@ def _segmented(name: str, encoder: "Encoder", card: "Card", job: _Job) -> list[S
     return _judge(f"segment_{name}", net.to(resolve_device(settings.device)), card, folder, job)
 
 
-def _judge(name: str, net: "UPerNet", card: "Card", folder: Path, job: _Job) -> list[Score]:
+def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list[Score]:
 
     config, drawn, confusion = job.settings.config, [], []
     with RunProgress(total=len(job.judged), title="segmenting", speak=launched_rank() == 0) as progress:
@@ -240,7 +237,7 @@ def _judge(name: str, net: "UPerNet", card: "Card", folder: Path, job: _Job) -> 
     return scores
 
 
-def _scores(name: str, result: "Segmented | None") -> list[Score]:
+def _scores(name: str, result: Segmented | None) -> list[Score]:
     if result is None or not result.counted:
         return []
     n, spreads = len(result.confusion), result.spreads
@@ -250,7 +247,6 @@ def _scores(name: str, result: "Segmented | None") -> list[Score]:
     ]
 
 
-def _names(source: "Source", config: SegmentConfig) -> Sequence[str]:
+def _names(source: Source, config: SegmentConfig) -> Sequence[str]:
     """What the classes of pixels are called, where that is known."""
-
     return ["ground", *source.classes] if isinstance(source, Shapes) and not config.zero_is_ignored else []

@@ -90,6 +90,6 @@ class SimplePyramid(nn.Module):
         )
         self.coarsest = nn.MaxPool2d(1, 2)
 
-    def forward(self, patches: Float[Tensor, "B D H W"]) -> "OrderedDict[str, Tensor]":
+    def forward(self, patches: Float[Tensor, "B D H W"]) -> OrderedDict[str, Tensor]:
         levels = [output(scale(patches)) for scale, output in zip(self.scales, self.outputs, strict=True)]
         return OrderedDict((str(number), level) for number, level in enumerate([*levels, self.coarsest(levels[-1])]))

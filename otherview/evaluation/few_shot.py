@@ -150,7 +150,7 @@ def few_shot(settings: FewShotSettings) -> Scores:
     return finish(settings, found, known=backbone.about, about=about, began=began)
 
 
-def _draws(bank: "Split", settings: FewShotSettings) -> "Iterator[Draw]":
+def _draws(bank: Split, settings: FewShotSettings) -> Iterator[Draw]:
 
     labels = bank.labels.numpy()
     if settings.list is not None:
@@ -172,10 +172,9 @@ def _draws(bank: "Split", settings: FewShotSettings) -> "Iterator[Draw]":
 
 
 def _judge(
-    backbone: "Backbone", bank: "Split", queries: "Split", *, draws: "Sequence[Draw]", settings: FewShotSettings
+    backbone: Backbone, bank: Split, queries: Split, *, draws: Sequence[Draw], settings: FewShotSettings
 ) -> dict[str, list[Score]]:
     """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
-
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)

@@ -196,7 +196,7 @@ def _check(settings: FinetuneSettings) -> None:
     fit_folder(settings, "finetune")
 
 
-def _batch(split: "Split", settings: FinetuneSettings) -> int:
+def _batch(split: Split, settings: FinetuneSettings) -> int:
 
     unit = 2 * settings.accumulation * launched_ranks()  # mixing wants every micro-batch even
     batch = settings.batch or default_batch(len(split.indices), most=LARGEST_BATCH, unit=unit)
@@ -208,10 +208,9 @@ def _batch(split: "Split", settings: FinetuneSettings) -> int:
 
 
 def _tuned(
-    name: str, encoder: "Encoder", card: "Card", *, splits: "tuple[Split, Split]", settings: FinetuneSettings
+    name: str, encoder: Encoder, card: Card, *, splits: tuple[Split, Split], settings: FinetuneSettings
 ) -> list[Score]:
     """Fine-tune one encoder in a folder of its own, keep the classifier, judge it."""
-
     split, batch, device = splits[0], _batch(splits[0], settings), resolve_device(settings.device)
     steps = 4 if shortened() else max(1, round(settings.epochs * (len(split.indices) // batch)))
     fit = Fit(
@@ -239,7 +238,7 @@ def _tuned(
     return _judge(f"finetune_{name}", learner, card, test=splits[1], settings=settings)
 
 
-def _learner(encoder: "Encoder", card: "Card", *, classes: int, settings: FinetuneSettings) -> "FineTune":
+def _learner(encoder: Encoder, card: Card, *, classes: int, settings: FinetuneSettings) -> FineTune:
 
     if settings.augment != "none" and card.encoder.channels != 3:
         raise WrongRequest(
@@ -252,9 +251,8 @@ def _learner(encoder: "Encoder", card: "Card", *, classes: int, settings: Finetu
     return FineTune(encoder=encoder, head=head, views=views, seed=settings.seed, by=settings)
 
 
-def _judge(name: str, learner: "FineTune", card: "Card", *, test: "Split", settings: FinetuneSettings) -> list[Score]:
+def _judge(name: str, learner: FineTune, card: Card, *, test: Split, settings: FinetuneSettings) -> list[Score]:
     """Accuracy of the first guess, and of the first five where there are more classes."""
-
     learner.to(resolve_device(settings.device)).eval()
     with RunProgress(total=len(test.indices), title="judging", speak=launched_rank() == 0) as progress:
         found = extract_all(

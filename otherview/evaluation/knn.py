@@ -64,11 +64,11 @@ def knn_sweep(
     votes: dict[tuple[int, float], list[Tensor]] = {setting: [] for setting in product(ks, temperatures)}
     for part in queries.split(chunk):
         similarity, nearest = (part @ bank.T).topk(min(max(ks), len(bank)), dim=1)
-        similarity, kinds = (
-            torch.cat(parts, dim=1) for parts in zip(*everyone((similarity, labels[nearest])), strict=True)
-        )
-        similarity, places = similarity.topk(max(ks), dim=1)
-        kinds = kinds.gather(1, places)
+        kinds = labels[nearest]
+        if shared:  # the nearest of all shares are among the nearest of each
+            similarity, kinds = (torch.cat(parts, dim=1) for parts in zip(*everyone((similarity, kinds)), strict=True))
+            similarity, places = similarity.topk(max(ks), dim=1)
+            kinds = kinds.gather(1, places)
         for (k, temperature), found in votes.items():
             beyond = similarity[:, :k] - similarity[:, :1]  # less the nearest: one vote is always 1
             weight = (beyond / temperature).exp()

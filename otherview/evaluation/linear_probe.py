@@ -211,9 +211,8 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     return finish(settings, found, known=backbone.about, about=about, began=began)
 
 
-def _train(backbone: "Backbone", split: "Split", settings: LinearProbeSettings) -> "tuple[LinearProbe, int]":
+def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> tuple[LinearProbe, int]:
     """The fitted probes of the encoder and its untrained control, and the batch they were fitted with."""
-
     images = len(split.indices)
     batch = settings.batch or default_batch(images, most=LARGEST_BATCH, unit=settings.accumulation * launched_ranks())
     steps = 4 if shortened() else max(1, round(settings.epochs * (images // batch)))
@@ -245,9 +244,8 @@ def _train(backbone: "Backbone", split: "Split", settings: LinearProbeSettings) 
     return learner, batch
 
 
-def _keep(learner: "LinearProbe", weights: str | Path, names: "Sequence[str]", settings: LinearProbeSettings) -> None:
+def _keep(learner: LinearProbe, weights: str | Path, names: Sequence[str], settings: LinearProbeSettings) -> None:
     """A classifier for every encoder and rate, which `evaluate robustness` takes."""
-
     card, folder = load_encoder(weights).card, fit_folder(settings, "linear_probe")
     for name, encoder in learner.frozen.items():
         for rate in settings.rates:
@@ -256,7 +254,7 @@ def _keep(learner: "LinearProbe", weights: str | Path, names: "Sequence[str]", s
 
 
 def _judge(
-    learner: "LinearProbe", test: "Split", *, backbone: "Backbone", settings: LinearProbeSettings
+    learner: LinearProbe, test: Split, *, backbone: Backbone, settings: LinearProbeSettings
 ) -> dict[str, list[Score]]:
 
     learner.to(resolve_device(settings.device))

@@ -98,9 +98,8 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     return finish(settings, found, known=backbone.about, about=about, began=began)
 
 
-def _open(spec: str, count: int | None, size: tuple[int, int]) -> "Split":
+def _open(spec: str, count: int | None, size: tuple[int, int]) -> Split:
     """Images whose labels cannot be read are named and left out."""
-
     source = open_source(spec)
     check_pixels(source, spec)
     indices, labels = [], []
@@ -116,10 +115,9 @@ def _open(spec: str, count: int | None, size: tuple[int, int]) -> "Split":
 
 
 def _judge(
-    backbone: "Backbone", splits: "tuple[Split, Split]", *, settings: LinearSegmentSettings
+    backbone: Backbone, splits: tuple[Split, Split], *, settings: LinearSegmentSettings
 ) -> dict[str, list[Score]]:
     """mIoU and accuracy of every module's tokens."""
-
     grid = backbone.grid
     maker = FeatureMaker(
         backbone.preprocessing, FeatureSpec(backbone.patch_size, settings.block), cache_of(settings), settings.workers

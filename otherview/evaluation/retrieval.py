@@ -148,9 +148,8 @@ def retrieval(settings: RetrievalSettings) -> Scores:
     return finish(settings, _judge(backbone, settings), known=backbone.about, about=about, began=began)
 
 
-def _judge(backbone: "Backbone", settings: RetrievalSettings) -> dict[str, list[Score]]:
+def _judge(backbone: Backbone, settings: RetrievalSettings) -> dict[str, list[Score]]:
     """The score of every module on the same views."""
-
     source, grid, preprocessing = open_source(settings.test), backbone.grid, backbone.preprocessing
     indices = first_of(source, images_used(settings.test_images))
     with RunProgress(total=len(indices), title="views", speak=launched_rank() == 0) as progress:

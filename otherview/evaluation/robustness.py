@@ -70,7 +70,6 @@ def robustness(settings: RobustnessSettings) -> Scores:
 
 def _corruptions(settings: RobustnessSettings) -> tuple[str, ...]:
     """The names that were asked for; raises WrongRequest for unknown ones and wrong severities."""
-
     if wrong := set(settings.severities) - set(SEVERITIES) or (not settings.severities and {"none"}):
         raise WrongRequest(f"--severities {min(wrong)} is not one of 1 2 3 4 5")
     check_crop_pct(settings.crop_pct)
@@ -85,7 +84,6 @@ def _corruptions(settings: RobustnessSettings) -> tuple[str, ...]:
 
 def _whole(settings: RobustnessSettings, names: Sequence[str]) -> bool:
     """Whether all corruptions at all severities are judged, as in published results."""
-
     return set(names) == set(CORRUPTIONS) and set(settings.severities) == set(SEVERITIES)
 
 
@@ -96,9 +94,8 @@ def _untrained(path: Path) -> Path:
     return path.parent.with_name("finetune_untrained") / "classifier.safetensors"
 
 
-def _classifiers(settings: RobustnessSettings, device: "torch.device") -> "dict[str, Classifier]":
+def _classifiers(settings: RobustnessSettings, device: torch.device) -> dict[str, Classifier]:
     """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
-
     path = Path(named(settings.weights)).expanduser().absolute()
     paths = {"encoder": path / "finetune/classifier.safetensors" if path.is_dir() else path}
     if not paths["encoder"].is_file():
@@ -126,10 +123,9 @@ Right = dict[str, "Tensor"]
 
 
 def _answers(
-    judged: "Mapping[str, Classifier]", settings: RobustnessSettings, names: Sequence[str]
+    judged: Mapping[str, Classifier], settings: RobustnessSettings, names: Sequence[str]
 ) -> tuple[Right, dict[str, Right]]:
     """Which answers are right on the images as they are, bool [N], and by classifier and corruption, bool [N, severities]."""
-
     split = _open(settings.test, settings, classes=judged["encoder"].classes)
     _, clean = _right(judged, split, settings, title="clean", crop_pct=settings.crop_pct)
     columns: dict[str, list[tuple[Tensor, Right]]] = {corruption: [] for corruption in names}
@@ -154,9 +150,8 @@ def _answers(
     return clean, found if names else {}
 
 
-def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) -> "Split":
+def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) -> Split:
     """Labelled images, their classes in the numbers of a classifier's."""
-
     source = open_source(spec)
     labels = labels_of(source, spec)
     names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
@@ -166,16 +161,15 @@ def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) ->
 
 
 def _right(
-    judged: "Mapping[str, Classifier]",
-    split: "Split",
+    judged: Mapping[str, Classifier],
+    split: Split,
     settings: RobustnessSettings,
     *,
     title: str,
     crop_pct: float,
     alter: Any = None,
-) -> "tuple[Tensor, Right]":
+) -> tuple[Tensor, Right]:
     """Which of a split's images could be read, and which answers of each classifier are right on them, altered or not."""
-
     preprocessing = judged["encoder"].card.preprocessing._replace(crop_pct=crop_pct)
     with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(

@@ -20,7 +20,7 @@ class JudgeSettings(ComputeSettings):
     """Settings common to all evaluations."""
 
     weights: Weights = field(kw_only=False)
-    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with otherview) or random:RECIPE (untrained)."""
     out: Path | None = None
     """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
     workers: int = 1
@@ -207,7 +207,7 @@ class EmbedSettings(ComputeSettings):
     """Features of every image as parquet, npy or safetensors; the same command continues what was stopped."""
 
     weights: str = field(kw_only=False)
-    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with otherview) or random:RECIPE (untrained)."""
     data: str
     """Images (a data SPEC)."""
     out: Path
@@ -225,7 +225,7 @@ class TokenPictureSettings:
     """Settings common to pictures of tokens."""
 
     weights: str = field(kw_only=False)
-    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with otherview) or random:RECIPE (untrained)."""
     data: str = "shapes:100@64"
     """Images: a data SPEC."""
     out: Path = Path("tokens.png")

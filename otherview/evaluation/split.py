@@ -59,7 +59,7 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
     indices = [first_of(source, count) for source, count in zip(sources, counts, strict=True)]
     train_labels, test_labels = (known[chosen] for known, chosen in zip(labels, indices, strict=True))
     present, dense = np.unique(train_labels, return_inverse=True)
-    refuse_unknown(test_labels.tolist(), present.tolist())
+    check_classes(present.tolist(), test_labels.tolist())
     named = sources[0].classes
     names = [str(named[kind]) if named else str(kind) for kind in present.tolist()]
     both = dense, np.searchsorted(present, test_labels)
@@ -67,22 +67,16 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
         Split(source, chosen, torch.from_numpy(known.astype(np.int64)), names)
         for source, chosen, known in zip(sources, indices, both, strict=True)
     )
-    check_classes(train, test)
     return train, test
 
 
-def check_classes(train: Split, test: Split) -> None:
-    """Raise WrongRequest unless there are two classes to tell apart and every test class can be learned."""
-    known = set(train.labels.tolist())
+def check_classes(train: Collection[int], test: Collection[int]) -> None:
+    """Raise WrongRequest unless every test class can be learned and there are two classes to tell apart."""
+    known = set(train)
+    if unknown := sorted(set(test) - known):
+        raise WrongRequest(f"--test has classes that --train lacks ({unknown[:5]}): use the same classes in both")
     if len(known) < 2:
         raise WrongRequest(f"--train has one class only ({known.pop()}): classification needs two or more")
-    refuse_unknown(set(test.labels.tolist()), known)
-
-
-def refuse_unknown(asked: Collection[int], known: Collection[int]) -> None:
-    """Raise WrongRequest for test classes that cannot be learned."""
-    if unknown := sorted(set(asked) - set(known)):
-        raise WrongRequest(f"--test has classes that --train lacks ({unknown[:5]}): use the same classes in both")
 
 
 def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared: bool) -> tuple[Split, Split]:

@@ -5,7 +5,6 @@ attention("runs/first", data="photos/", out=Path("attention.png"))
 Axes: B images, C channels, X and Y pixels, L patches, D width, H heads.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from otherview.evaluation.settings import (
 )
 from otherview.files import check_picture
 from otherview.nn.encoder import Encoder
-from otherview.report.pictures import draw_neighbours
+from otherview.report.pictures import draw_neighbours, save_picture
 from otherview.report.tokens import draw_attention, draw_components, draw_matches
 from otherview.report.view_pictures import readable
 from otherview.signature import takes
@@ -54,7 +53,7 @@ BASIS_IMAGES = 100
 def attention(settings: AttentionSettings) -> dict[str, Any]:
     """Draw what the cls token attends to; returns where the picture is."""
     source = _open(settings)
-    return _saved(
+    return save_picture(
         attention_figure(load_encoder(settings.weights), source, settings.first, settings.count), settings.out
     )
 
@@ -63,7 +62,7 @@ def attention(settings: AttentionSettings) -> dict[str, Any]:
 def components(settings: ComponentsSettings) -> dict[str, Any]:
     """Draw principal components of patch tokens as colours; returns where the picture is."""
     source = _open(settings)
-    return _saved(
+    return save_picture(
         components_figure(load_encoder(settings.weights), source, settings.first, settings.count), settings.out
     )
 
@@ -72,13 +71,13 @@ def components(settings: ComponentsSettings) -> dict[str, Any]:
 def matches(settings: MatchesSettings) -> dict[str, Any]:
     """Draw which patches of two views match; returns where the picture is and the share that is right."""
     figure, found = _matches_figure(settings, _open(settings))
-    return {**_saved(figure, settings.out), **found}
+    return {**save_picture(figure, settings.out), **found}
 
 
 @takes(NeighboursSettings)
 def neighbours(settings: NeighboursSettings) -> dict[str, Any]:
     """Draw images beside their nearest neighbours; returns where the picture is."""
-    return _saved(_neighbours_figure(settings, _open(settings)), settings.out)
+    return save_picture(_neighbours_figure(settings, _open(settings)), settings.out)
 
 
 def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
@@ -93,14 +92,8 @@ def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
     return source
 
 
-def _saved(figure: Figure, out: Path) -> dict[str, Any]:
-    figure.savefig(out, dpi=150)
-    return {"picture": str(out)}
-
-
 def _matches_figure(settings: MatchesSettings, source: Source) -> tuple[Figure, dict[str, Any]]:
     """The picture, and the share of patches that find their place with its standard error."""
-
     backbone = load_backbone(settings.weights)
     indices = np.arange(settings.first, min(settings.first + max(settings.judged, settings.count), len(source)))
     if len(indices) < 2:
@@ -127,7 +120,6 @@ def _matches_figure(settings: MatchesSettings, source: Source) -> tuple[Figure, 
 
 def attention_figure(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Figure:
     """What cls attends to in `count` images from `first` on."""
-
     pixels = _pixels(loaded, source, first, count)
     found = cls_attention(loaded.encoder, normalise(pixels, loaded.card.mean, loaded.card.std))
     return draw_attention(_shown(pixels), found.unflatten(2, tuple(loaded.encoder.grid)).numpy())
@@ -135,7 +127,6 @@ def attention_figure(loaded: PretrainedEncoder, source: Source, first: int, coun
 
 def components_figure(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Figure:
     """Principal components of the patches of `count` images from `first` on, and of the untrained encoder's."""
-
     pixels = _pixels(loaded, source, first, count)
     basis = torch.cat([pixels, _pixels(loaded, source, 0, BASIS_IMAGES)])
     images = normalise(basis, loaded.card.mean, loaded.card.std)
@@ -150,7 +141,6 @@ def components_figure(loaded: PretrainedEncoder, source: Source, first: int, cou
 
 def _pixels(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Any:
     """uint8 [images, C, H, W] as the encoder wants them."""
-
     preprocessing = loaded.card.preprocessing
 
     def seen(index: int) -> torch.Tensor:

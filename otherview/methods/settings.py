@@ -61,18 +61,15 @@ class SiameseIMSettings(_Method):
     predictor_norm: Literal["batch", "layer"] = "batch"
     """The norm inside the predictor's blocks."""
     predictor_start: Literal["random", "zero"] = "random"
-    """The predictor's last Linear at the start. zero (ours): predictions begin at nothing, and the encoder is not pulled
-    about before there is something to predict; short runs of small models learn sooner."""
+    """The predictor's last Linear at the start. zero (ours): small models learn sooner in short runs."""
     target: Literal["features", "pixels"] = "features"
-    """features: of the moving average, after its projector (the paper); pixels: of every patch, normalised by themselves,
-    whose loss is the mean square."""
+    """features: of the EMA encoder, after its projector (the paper); pixels: normalised per patch, mean squared error."""
     relative_position: Literal["position_and_scale", "position", "none"] = "position_and_scale"
     """What the predictor knows about where the target view lies: position and scale (the paper), position alone, or nothing."""
     condition_on_colour: bool = False
     """The predictor also knows the colour changes of both views."""
     loss: Literal["dense", "global_dense", "global", "info_nce"] = "dense"
-    """dense: the CVPR form; global_dense: the article's, with the two weights below; global: of mean tokens alone;
-    info_nce: dense, every token against those of all images, slow and in chunks."""
+    """dense: the CVPR form; global_dense: the article's; global: mean tokens alone; info_nce: dense, against all tokens, slow."""
     overlap_only: bool = False
     """Patches of the target view that lie outside the online view do not count; loss dense or target pixels only."""
     negative_weight: float = Field(default=0.02, ge=0)
@@ -139,8 +136,7 @@ class MAESettings(_Method):
     """Blocks; with none, nothing visible could reach the masked patches."""
     decoder_heads: int = Field(default=16, ge=1)
     normalise_pixels: bool = True
-    """Every patch's pixels, less their mean and divided by their standard deviation, are the target (the paper's best
-    setting); else the pixels as the encoder gets them."""
+    """Normalise the target pixels of every patch by its own mean and deviation (the paper's best setting)."""
 
     def check(self) -> None:
         self._check_width("decoder")

@@ -4,7 +4,6 @@ Lines differ by their stroke and marks, so that they can be told apart without c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import matplotlib
 
@@ -16,28 +15,6 @@ from matplotlib.figure import Figure
 from otherview.report.comparison import Finished, Row
 
 STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
-
-
-def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Is it learning: loss with the least reachable one, effective rank, and kNN where it was watched."""
-    panels = [
-        ("loss", ("loss", "reachable_loss")),
-        ("effective rank of C", ("effective_rank",)),
-        ("online kNN", ("knn_mean", "knn_cls")),
-    ]
-    panels = [(title, [n for n in names if any(n in line for line in lines)]) for title, names in panels]
-    panels = [(title, names) for title, names in panels if names]
-    figure, row = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.6), squeeze=False, layout="constrained")
-    for axes, (title, names) in zip(row[0], panels, strict=True):
-        for name, style in zip(names, ("-", "--"), strict=False):
-            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-            axes.plot(*zip(*points, strict=True), linestyle=style, color="black", label=name)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        if len(names) > 1:
-            axes.legend(fontsize=7)
-    return figure
 
 
 def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:

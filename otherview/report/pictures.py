@@ -4,6 +4,7 @@ One fixed style, readable without colour: outlines are drawn twice, dark under l
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 
@@ -165,3 +166,9 @@ def draw_neighbours(
             for beside, image in zip(axes[1:], neighbours[which], strict=True):
                 panel(beside, image, "")
     return figure
+
+
+def save_picture(figure: Figure, out: Path) -> dict[str, str]:
+    """Write a figure; returns where it is, as the commands that draw say it."""
+    figure.savefig(out, dpi=150)
+    return {"picture": str(out)}

@@ -4,11 +4,9 @@ views(config=find("siamese_im_vit_b16").make(), data="photos/", out=Path("views.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from otherview.config import RunConfig
 from otherview.data.image import Image
@@ -36,7 +34,9 @@ PASSED_OVER, NAMED = 100, 5
 def views(settings: ViewsSettings) -> dict[str, str]:
     """Draw the two views of some images; returns where the picture is."""
     grid = _check(settings)
-    return _saved(pictures.draw_views(*pairs_of(settings, open_source(settings.data)), grid), settings.out)
+    return pictures.save_picture(
+        pictures.draw_views(*pairs_of(settings, open_source(settings.data)), grid), settings.out
+    )
 
 
 @takes(MasksSettings)
@@ -45,7 +45,7 @@ def masks(settings: MasksSettings) -> dict[str, str]:
     grid = _check(settings)
     drawn = _masks(settings.config, grid, max(MASKS_COUNTED, settings.count))
     figure = pictures.draw_masks(list(drawn[: settings.count]), drawn.mean(axis=0), count=len(drawn))
-    return _saved(figure, settings.out)
+    return pictures.save_picture(figure, settings.out)
 
 
 @takes(CorrespondenceSettings)
@@ -53,7 +53,7 @@ def correspondence(settings: CorrespondenceSettings) -> dict[str, str]:
     """Draw the patches of one view where they fall in the other; returns where the picture is."""
     grid = _check(settings)
     pairs = pairs_of(settings, open_source(settings.data))[1]
-    return _saved(pictures.draw_correspondence(pairs, grid), settings.out)
+    return pictures.save_picture(pictures.draw_correspondence(pairs, grid), settings.out)
 
 
 def _check(settings: PictureSettings) -> PatchGrid:
@@ -64,14 +64,8 @@ def _check(settings: PictureSettings) -> PatchGrid:
     return grid_of(settings.config)
 
 
-def _saved(figure: Figure, out: Path) -> dict[str, str]:
-    figure.savefig(out, dpi=150)
-    return {"picture": str(out)}
-
-
 def grid_of(config: RunConfig) -> PatchGrid:
     """The patches of a run's views."""
-
     return PatchGrid(*config.encoder.grid)
 
 
@@ -82,7 +76,7 @@ def _masks(config: RunConfig, grid: PatchGrid, count: int) -> Any:
     )
 
 
-def pairs_of(settings: PictureSettings, source: Source) -> "tuple[Sequence[Image], list[ViewPair]]":
+def pairs_of(settings: PictureSettings, source: Source) -> tuple[Sequence[Image], list[ViewPair]]:
     """The images, and their views as epoch 0 of a run would draw them."""
     if not 0 <= settings.first < len(source):
         raise WrongRequest(f"--first {settings.first} is not in {settings.data}: it has images 0 … {len(source) - 1}")
@@ -91,13 +85,12 @@ def pairs_of(settings: PictureSettings, source: Source) -> "tuple[Sequence[Image
     return images, list(pairs)
 
 
-def pair_maker(config: RunConfig, source: Source) -> "Callable[[int], tuple[Image, ViewPair]]":
+def pair_maker(config: RunConfig, source: Source) -> Callable[[int], tuple[Image, ViewPair]]:
     """index → an image and its views as epoch 0 of a run would draw them."""
-
     views = PairViews(config.views, config.encoder.image_size, grid_of(config))
     preprocessing = config.preprocessing
 
-    def pair_of(index: int) -> "tuple[Image, ViewPair]":
+    def pair_of(index: int) -> tuple[Image, ViewPair]:
         image = picture_of(source, index, preprocessing)
         return image, views(image, sample_rng(seed=config.seed, epoch=0, index=index))
 

@@ -19,8 +19,7 @@ from otherview.runs.settings import STUDIED, CompareSettings
 from otherview.runs.study import Plan, run_study
 from otherview.signature import takes
 from otherview.training.device import check_threads
-from otherview.weights.names import REFERENCE as PREFIX
-from otherview.weights.names import resolved
+from otherview.weights.names import REFERENCE, resolved
 
 
 @takes(CompareSettings)
@@ -63,7 +62,7 @@ def compare(settings: CompareSettings) -> dict[str, Any]:
 
 def _shipped(folder: Path) -> str | None:
     """The name of a row that is no run of the user's."""
-    return str(folder) if str(folder).startswith(PREFIX) else None
+    return str(folder) if str(folder).startswith(REFERENCE) else None
 
 
 def _command(settings: CompareSettings) -> str:

@@ -43,7 +43,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
     With several ranks every one computes its share on its own device; the slowest one counts.
     """
     device = compute_on(settings)
-    config, source = agree(lambda: _opened(settings))
+    config, source = agree(lambda: opened(settings))
     if settings.time_budget:
         config = within_budget(config, source, settings=settings)
     plan = agree(lambda: plan_of(config, source, config.steps_for(len(source))))
@@ -72,7 +72,8 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-def _opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
+def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
+    """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
     settings.config.check()
     source = open_source(settings.data)
     return with_classes(settings.config, source, settings.data), source

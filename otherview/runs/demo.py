@@ -30,7 +30,6 @@ NEIGHBOURS = (
 @takes(DemoSettings)
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Pre-train, evaluate and report on built-in images; returns the scores and where the report is."""
-
     began = time.monotonic()
     config = find(RECIPE).make().model_copy(update={"seed": settings.seed})
     computing = {"device": settings.device, "threads": settings.threads}

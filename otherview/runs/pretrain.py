@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 from otherview.config import RunConfig
 from otherview.data.plan import StepPlan
 from otherview.data.source import Source
-from otherview.data.spec import open_source
 from otherview.distributed import agree, from_first, rank
 from otherview.files import json_lines, only_writer
 from otherview.launch import launched_rank, shortened, stop_requests
 from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
-from otherview.runs.assemble import assemble, open_watched, with_classes
-from otherview.runs.cost import plan_of, within_budget
+from otherview.runs.assemble import assemble, open_watched
+from otherview.runs.cost import dry_run, opened, plan_of, within_budget
 from otherview.runs.page_pictures import draw_first_pictures, draw_last_pictures
 from otherview.runs.run_folder import prepare_folder, summary_of, write_summary
 from otherview.runs.settings import PretrainSettings
@@ -44,8 +43,6 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     Raises WrongRequest before anything is computed; Stopped (exit status 75) when asked to stop.
     """
     if settings.dry_run:
-        from otherview.runs.cost import dry_run
-
         return dry_run(settings)
     check_threads(settings.threads)
     device = compute_on(settings)
@@ -79,13 +76,11 @@ class _Request(NamedTuple):
 
 def _checked(settings: PretrainSettings) -> _Request:
     """Everything that may be wrong about a request, before a folder is touched."""
-    config = settings.config
-    config.check()
-    source = open_source(settings.data)
+    config, source = opened(settings)
     start = None
     if settings.init is not None:
         config, start = starting(config, settings.init)
-    return _Request(with_classes(config, source, settings.data), source, start)
+    return _Request(config, source, start)
 
 
 def _folder(config: RunConfig, settings: PretrainSettings, plan: StepPlan) -> tuple[str, list[str]]:

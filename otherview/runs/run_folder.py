@@ -1,4 +1,4 @@
-"""The run folder: start, continue, or refuse, before anything heavy is imported."""
+"""The run folder: start, continue, or refuse."""
 
 import json
 import time
@@ -8,20 +8,17 @@ from typing import Any, Literal
 from otherview.config import RunConfig, changed_settings, config_hash, load_config, to_yaml
 from otherview.errors import WrongRequest
 from otherview.files import make_folder, only_writer, write_atomically
-from otherview.launch import launched_rank
 from otherview.methods.settings import SupervisedSettings
 
 State = Literal["new", "started", "finished"]
 
 
 def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fresh: bool) -> tuple[State, list[str]]:
-    """Make or check the folder; returns its state and what has to be said.
+    """Make or check the folder, on rank 0; returns its state and what has to be said.
 
     Raises WrongRequest where it cannot be written, or holds a run with other settings or on another number of images.
     """
     said: list[str] = []
-    if launched_rank() > 0:  # rank 0 prepares and refuses for all; its refusal ends the job
-        return ("finished" if summary_of(out) and not fresh else "started"), said
     if fresh and (out / "config.yaml").exists():
         aside = out.with_name(f"{out.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
         try:

@@ -17,8 +17,7 @@ class PretrainSettings(ComputeSettings):
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(kw_only=False)
     """Every setting of the run; the values in brackets are the recipe's."""
     data: str
-    """Images: a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:NAME, torchvision:NAME, coco:JSON@IMAGES/,
-    pixels:IMAGES/@LABELS/ or shapes:N; several joined by commas."""
+    """A folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:…, torchvision:…, coco:…, pixels:…, shapes:N; several with commas."""
     out: Path
     """The run folder."""
     fresh: bool = False
@@ -76,8 +75,7 @@ class CompareSettings:
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = field(default=(), kw_only=False)
     """Run folders, and reference:demo for a run that ships with the package."""
     study: str | None = None
-    """Make the runs of a study (`otherview compare --study list` lists them); the same command continues and skips what
-    is finished."""
+    """Make the runs of a study (`--study list` lists them); the same command continues."""
     data: str | None = None
     """With --study: labelled images to train on, and to fit the evaluations on (a data SPEC)."""
     test: str | None = None

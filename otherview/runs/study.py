@@ -231,7 +231,7 @@ def _log(task: Task) -> Path:
     return task.folder.with_name(f"{task.folder.name}.log")
 
 
-def _next(running: "Running", task: Task, *, commands: Iterator[list[str]]) -> None:
+def _next(running: Running, task: Task, *, commands: Iterator[list[str]]) -> None:
     """Start the task's next command, if it has one."""
     for command in commands:
         print(f"{task.row}, seed {task.config.seed}: {' '.join(command[3:5])} (see {_log(task)})", file=sys.stderr)

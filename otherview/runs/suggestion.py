@@ -45,7 +45,6 @@ def suggest(
     found: Findings, data: Path | str, *, channels: int, levels: tuple[float, float] | None, device: DeviceName
 ) -> tuple[RunConfig, str]:
     """A run that fits images and machine, as a config and as a command."""
-
     side = float(np.median(np.minimum(found.heights, found.widths)))
     large = side > SMALL and resolve_device(device).type == "cuda"
     name = "siamese_im_vit_b16" if large else "siamese_im_pico_32"
@@ -132,7 +131,6 @@ def doctor(settings: DoctorSettings) -> dict[str, Any]:
 
 def _check_out(settings: DoctorSettings) -> None:
     """What is written must not lie in what is read, or be it."""
-
     out = settings.out.expanduser().resolve()
     for word in words_of(settings.data):
         path = Path(word).expanduser().resolve()
@@ -164,7 +162,6 @@ def _report(found: Findings, source: Source) -> dict[str, Any]:
 
 def _measured(config: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:
     """A few real steps on this machine; what was found in the data is said even where they fail."""
-
     try:
         timed = dry_run(
             PretrainSettings(

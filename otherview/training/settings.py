@@ -24,8 +24,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optimiser: Literal["adamw", "muon"] = "adamw"
-    """adamw: the paper's; muon (ours): orthogonal steps for weight matrices, of the size that AdamW's would have, and AdamW
-    for everything else; short runs of small models leave their plateau sooner."""
+    """adamw (the paper), or muon (ours): orthogonal steps for weight matrices; small models learn sooner in short runs."""
     lr_per_256: float = Field(default=6.25e-5, gt=0)
     """Learning rate for a batch of 256; the peak rate is this times batch / 256."""
     min_lr: float = Field(default=0.0, ge=0)

@@ -35,8 +35,7 @@ class MaskSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["blockwise", "random", "uniform", "none"] = "blockwise"
-    """blockwise: BEiT-style blocks (the paper); random: single patches; uniform: blocks rolled so that every patch is
-    masked equally often; none: the online encoder sees everything."""
+    """blockwise: BEiT-style (the paper); random: single patches; uniform: blocks, every patch equally often; none: no mask."""
     ratio: float = Field(default=118 / 196, ge=0, lt=1)
     """Share of the patches that are masked; the number of patches is rounded."""
     count: int | None = None

@@ -53,7 +53,6 @@ def convert(settings: ConvertSettings) -> dict[str, Any]:
 
 def _timm_model(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights of a pre-trained model and what timm knows of it."""
-
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except (RuntimeError, OSError, ValueError) as error:
@@ -77,7 +76,6 @@ def _difference(content: dict[str, Any], found: Converted, settings: ConvertSett
 
     Raises RuntimeError where they differ: then the file means something else than its names say.
     """
-
     twin = twin_in_timm(content, ORIGINS[settings.origin], found, branch=settings.branch)
     images = probe_images(found.card, found.card.encoder.image_size)
     with torch.no_grad():

@@ -32,11 +32,7 @@ def load_encoder(where: str | Path) -> PretrainedEncoder:
     path, step = _parts(where)
     if step is not None:
         return _from_checkpoint(path, step)
-    path = path.expanduser()
-    file = path / "encoder.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise WrongRequest(f"{where} holds no encoder{_unfinished(path)}: give {KNOWN}")
-    return read_encoder(file)
+    return read_encoder(_file_of(where, path))
 
 
 def named(where: object) -> str | Path:
@@ -54,10 +50,10 @@ def check_weights(where: object) -> None:
         find(str(where).removeprefix(RANDOM))
         return
     path, step = _parts(where)
-    if not path.expanduser().exists() or (
-        step is None and path.is_dir() and not (path / "encoder.safetensors").exists()
-    ):
-        raise WrongRequest(f"{where} holds no encoder{_unfinished(path)}: give {KNOWN}")
+    if step is None:
+        _file_of(where, path)
+    else:
+        _checkpoint_of(path, step)
 
 
 def folder_of(where: object) -> Path | None:
@@ -115,17 +111,19 @@ def _parts(where: str | Path) -> tuple[Path, str | None]:
     return resolved(run), step
 
 
-def _unfinished(path: Path) -> str:
-    newest = path / "checkpoints/last.pt"
-    return (
-        f" yet: the run is not finished (the encoder of its newest checkpoint is {path}@last)"
-        if newest.exists()
-        else ""
-    )
+def _file_of(where: str | Path, path: Path) -> Path:
+    """The encoder file of a run folder, or the file itself; raises WrongRequest where there is none."""
+    path = path.expanduser()
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if file.is_file():
+        return file
+    begun = (path / "checkpoints/last.pt").exists()
+    why = f" yet: the run is not finished (the encoder of its newest checkpoint is {path}@last)" if begun else ""
+    raise WrongRequest(f"{where} holds no encoder{why}: give {KNOWN}")
 
 
-def _from_checkpoint(run: Path, step: str) -> PretrainedEncoder:
-    """The online encoder of a run as one of its checkpoints has it."""
+def _checkpoint_of(run: Path, step: str) -> Path:
+    """The checkpoint file of a step; raises WrongRequest where it was not kept."""
     folder = run.expanduser() / "checkpoints"
     file = folder / ("last.pt" if step == "last" else f"step-{int(step):06d}.pt")
     if not file.is_file():
@@ -135,7 +133,12 @@ def _from_checkpoint(run: Path, step: str) -> PretrainedEncoder:
             f"{run}@{step} does not exist: {f'the run has {there}' if there else 'the run has no checkpoints'} "
             "(training.keep_every keeps more)"
         )
-    config = load_config(run / "config.yaml")
+    return file
+
+
+def _from_checkpoint(run: Path, step: str) -> PretrainedEncoder:
+    """The online encoder of a run as one of its checkpoints has it."""
+    file, config = _checkpoint_of(run, step), load_config(run.expanduser() / "config.yaml")
     return encoder_from(
         file,
         lambda steps, licence: card_of(

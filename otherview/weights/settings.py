@@ -18,7 +18,7 @@ class ExportSettings:
     """
 
     weights: str = field(kw_only=False)
-    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with the package), or random:RECIPE."""
+    """A run folder, RUN@STEP or RUN@last, an encoder file, reference:demo (ships with otherview) or random:RECIPE (untrained)."""
     to: Literal["timm", "huggingface", "onnx", "safetensors"]
     out: Path
     """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""

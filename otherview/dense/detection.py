@@ -174,7 +174,6 @@ def _annotations(split: Placing) -> str:
 
 
 def _say_faults(split: Placing) -> None:
-
     if not isinstance(split, CocoImages) or launched_rank() > 0:
         return
     faults = list(islice(split.faults(), 1000))

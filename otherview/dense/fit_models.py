@@ -117,7 +117,6 @@ def fit_dense(name: str, learner: Learner, how: DenseFit) -> Path:
 
 
 def _deciding(config: DetectConfig | SegmentConfig, steps: int) -> dict[str, Any]:
-
     content = config.model_dump(mode="json")
     content["training"] = {name: value for name, value in content["training"].items() if name not in FREE_TO_CHANGE}
     return {**content, "steps": steps}

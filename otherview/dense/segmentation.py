@@ -209,7 +209,6 @@ def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score
 
 
 def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list[Score]:
-
     config, drawn, confusion = job.settings.config, [], []
     with RunProgress(total=len(job.judged), title="segmenting", speak=launched_rank() == 0) as progress:
         for one in predictions(net, job.test, job.judged, card.preprocessing, config, workers=job.settings.workers):

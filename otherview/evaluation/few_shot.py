@@ -151,7 +151,6 @@ def few_shot(settings: FewShotSettings) -> Scores:
 
 
 def _draws(bank: Split, settings: FewShotSettings) -> Iterator[Draw]:
-
     labels = bank.labels.numpy()
     if settings.list is not None:
         try:

@@ -197,7 +197,6 @@ def _check(settings: FinetuneSettings) -> None:
 
 
 def _batch(split: Split, settings: FinetuneSettings) -> int:
-
     unit = 2 * settings.accumulation * launched_ranks()  # mixing wants every micro-batch even
     batch = settings.batch or default_batch(len(split.indices), most=LARGEST_BATCH, unit=unit)
     if batch % unit:
@@ -239,7 +238,6 @@ def _tuned(
 
 
 def _learner(encoder: Encoder, card: Card, *, classes: int, settings: FinetuneSettings) -> FineTune:
-
     if settings.augment != "none" and card.encoder.channels != 3:
         raise WrongRequest(
             f"--augment {settings.augment} is for colour images, not {card.encoder.channels} channels: give none"

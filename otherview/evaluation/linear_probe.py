@@ -256,7 +256,6 @@ def _keep(learner: LinearProbe, weights: str | Path, names: Sequence[str], setti
 def _judge(
     learner: LinearProbe, test: Split, *, backbone: Backbone, settings: LinearProbeSettings
 ) -> dict[str, list[Score]]:
-
     learner.to(resolve_device(settings.device))
     with RunProgress(total=len(test.indices), title="features", speak=launched_rank() == 0) as progress:
         found = extract_all(

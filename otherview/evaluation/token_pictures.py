@@ -154,7 +154,6 @@ def _shown(pixels: Any) -> list[np.ndarray]:
 
 
 def _neighbours_figure(settings: NeighboursSettings, source: Source) -> Figure:
-
     names, features = read_embedding(settings.embedding)
     if features.ndim != 2:
         raise WrongRequest(f"{settings.embedding} holds patch tokens: embed mean or cls tokens to compare images")

@@ -70,7 +70,6 @@ def grid_of(config: RunConfig) -> PatchGrid:
 
 
 def _masks(config: RunConfig, grid: PatchGrid, count: int) -> Any:
-
     return np.stack(
         [draw_mask(grid, config.views.mask, sample_rng(seed=config.seed, epoch=0, index=i)) for i in range(count)]
     )

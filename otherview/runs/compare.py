@@ -79,7 +79,6 @@ def _command(settings: CompareSettings) -> str:
 
 
 def _studied(settings: CompareSettings) -> dict[Path, str]:
-
     study = find_study(settings.study or "")
     if not (settings.data and settings.test and settings.out):
         raise WrongRequest(

@@ -51,7 +51,6 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
 
 
 def _neighbours(settings: DemoSettings, queries: int = 5, nearest: int = 6) -> Any:
-
     bank, test = open_source("shapes:1000:val"), open_source(f"shapes:{queries}:test")
     trained = load_encoder(settings.out)
     card = trained.card

@@ -139,7 +139,6 @@ def _check_out(settings: DoctorSettings) -> None:
 
 
 def _report(found: Findings, source: Source) -> dict[str, Any]:
-
     def spread(values: list[int]) -> dict[str, int] | None:
         low, median, high = (
             (int(np.quantile(values, share, method="nearest")) for share in (0, 0.5, 1)) if values else (0, 0, 0)
@@ -174,7 +173,6 @@ def _measured(config: RunConfig, data: str, settings: DoctorSettings) -> dict[st
 
 
 def _picture(config: RunConfig, source: Source, found: Findings, path: Path) -> dict[str, Any]:
-
     chosen = islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS)
     try:
         images, pairs = zip(*map(pair_maker(config, source), chosen), strict=True)

@@ -80,7 +80,6 @@ def _written(settings: ExportSettings, loaded: PretrainedEncoder, size: tuple[in
 
 
 def _as_safetensors(loaded: PretrainedEncoder, path: Path, size: tuple[int, int]) -> float:
-
     save_encoder(path, loaded.encoder, loaded.card)
     images = probe_images(loaded.card, size)
     with torch.no_grad():

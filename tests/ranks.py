@@ -45,7 +45,7 @@ def unigrad_of_rank(rank: int, path: str) -> tuple[float, torch.Tensor]:
 
 def batch_norm_of_rank(rank: int, tokens: torch.Tensor, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Output, input gradient and affine gradients of this rank's share of the tokens."""
-    from otherview.nn.batch_norm import TokenBatchNorm
+    from otherview.nn.heads import TokenBatchNorm
 
     norm = TokenBatchNorm(tokens.shape[-1])
     mine = tokens[rank].clone().requires_grad_()
@@ -78,8 +78,7 @@ def training_of_rank(
     """Three optimiser steps of a small SiameseIM on this rank's slice of the same global batches."""
     from torch.nn.parallel import DistributedDataParallel
 
-    from otherview.data.loader import SampleMaker, make_loader
-    from otherview.data.plan import StepPlan
+    from otherview.data.loader import SampleMaker, StepPlan, make_loader
     from otherview.data.shapes import Shapes
     from otherview.distributed import mean_over_ranks
     from otherview.methods.build import build_siamese_im
@@ -124,8 +123,7 @@ def training_of_rank(
 
 def moco_v3_of_rank(rank: int, count: int) -> dict[str, Any]:
     """Loss, keys and gradients of MoCo-v3 on this rank's share of eight images."""
-    from otherview.data.loader import SampleMaker, make_loader
-    from otherview.data.plan import StepPlan
+    from otherview.data.loader import SampleMaker, StepPlan, make_loader
     from otherview.data.shapes import Shapes
     from otherview.methods.build import build
     from otherview.recipes.registry import find

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otherview.bench.flops import flops_per_image
+from otherview.bench.contenders import flops_per_image
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
 from otherview.config import RunConfig

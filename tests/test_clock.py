@@ -5,7 +5,7 @@ import sys
 
 ALONE = """
 import subprocess, sys, time
-from otherview.training.throughput import Throughput
+from otherview.training.metrics_log import Throughput
 
 burn = "import time\\nwhile time.process_time() < 0.6: pass\\nprint('burnt', flush=True)\\ntime.sleep(60)\\n"
 clock = Throughput(batch=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from otherview.bench.flops import flops_per_image
+from otherview.bench.contenders import flops_per_image
 from otherview.config import RunConfig, to_yaml
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find

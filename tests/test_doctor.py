@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from otherview.data import doctor
-from otherview.data.loader import Sample, SampleMaker, make_loader
-from otherview.data.plan import StepPlan
+from otherview.data.loader import Sample, SampleMaker, StepPlan, make_loader
 from otherview.data.spec import open_source
 from otherview.geometry import PatchGrid
 from otherview.views.settings import MaskSettings, ViewSettings

@@ -23,11 +23,10 @@ from otherview.nn.encoder import Encoder
 from otherview.nn.heads import ClassHead
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
-from otherview.training.schedule import rate_at
+from otherview.training.optim import rate_at
 from otherview.training.settings import TrainingSettings
-from otherview.views.augmented import AugmentedViews, drawn_from
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
-from otherview.views.transforms import LabelledView, LabelledViews, SingleView
+from otherview.views.transforms import AugmentedViews, LabelledView, LabelledViews, SingleView, drawn_from
 from otherview.views.view import View, normalise
 from otherview.weights.names import load_encoder
 from otherview.weights.pretrained import load_classifier, save_classifier

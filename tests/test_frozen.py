@@ -12,10 +12,10 @@ import torch
 from otherview.errors import WrongRequest
 from otherview.evaluation import frozen
 from otherview.evaluation.backbone import load_backbone
-from otherview.evaluation.confusion import write_confusion
 from otherview.evaluation.frozen import modules_of
 from otherview.evaluation.knn import accuracy, knn_predict, knn_sweep
 from otherview.evaluation.linear import fit_logistic
+from otherview.evaluation.result import write_confusion
 from otherview.evaluation.split import check_classes
 from otherview.scores import wilson
 

@@ -47,7 +47,7 @@ def test_a_zip_bomb_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.Monkey
     path = zipped(tmp_path / "bomb.zip", {"a.ppm": flat})
     assert path.stat().st_size < 100_000
     assert picture_of(open_source(str(path)), 0).height == 3000
-    monkeypatch.setattr("otherview.data.packed.LARGEST_IMAGE", 1_000_000)
+    monkeypatch.setattr("otherview.data.archives.LARGEST_IMAGE", 1_000_000)
     with pytest.raises(BrokenImage, match=r"a\.ppm: 9,000,017 bytes for one image"):
         picture_of(open_source(str(path)), 0)
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 MEASURED = """
 import sys, time
-from otherview.bench.subject import status_mb  # ru_maxrss would begin at what the parent held when it forked
+from otherview.bench.contenders import status_mb  # ru_maxrss would begin at what the parent held when it forked
 from otherview.data.spec import open_source
 began = time.monotonic()
 source = open_source(sys.argv[1])

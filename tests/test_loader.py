@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from otherview.data.loader import MOST_BROKEN_IN_A_ROW, Sample, SampleMaker, make_loader
-from otherview.data.plan import StepPlan
+from otherview.data.loader import MOST_BROKEN_IN_A_ROW, Sample, SampleMaker, StepPlan, make_loader
 from otherview.data.shapes import Shapes
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.geometry import PatchGrid

@@ -21,7 +21,7 @@ MUTATIONS = {
     ),
     "the scale in the relative code": ("nn/positions.py", "SCALE_FACTOR = 10.0", "SCALE_FACTOR = 1.0", "test_parity.py"),
     "images of a micro-batch": (
-        "data/plan.py", "place * self.batch + part * micro + self.rank * size", "place * self.batch + self.rank * size",
+        "data/loader.py", "place * self.batch + part * micro + self.rank * size", "place * self.batch + self.rank * size",
         "test_loader.py",
     ),
     "resume of the optimiser": (
@@ -34,7 +34,7 @@ MUTATIONS = {
     "which patches are visible": (
         "views/view.py", "masked.to(torch.uint8).argsort", "(~masked).to(torch.uint8).argsort", "test_views.py",
     ),
-    "batch norm in the heads": ("nn/batch_norm.py", "eps: float = 1e-5", "eps: float = 1e-2", "test_parity.py"),
+    "batch norm in the heads": ("nn/heads.py", "eps: float = 1e-5", "eps: float = 1e-2", "test_parity.py"),
 }  # fmt: skip
 
 

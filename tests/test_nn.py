@@ -13,8 +13,8 @@ from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build_siamese_im
 from otherview.methods.target import cosine_momentum, ema_update, frozen_copy
-from otherview.nn.batch_norm import TokenBatchNorm, token_statistics
 from otherview.nn.encoder import Encoder
+from otherview.nn.heads import TokenBatchNorm, token_statistics
 from otherview.nn.positions import sincos_grid
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.registry import find

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from otherview.methods.learner import Learner
-from otherview.training.checkpoint import load_checkpoint, save_checkpoint
 from otherview.training.optim import Muon, make_optimiser, set_rate
 from otherview.training.settings import TrainingSettings
+from otherview.training.state import load_checkpoint, save_checkpoint
 from tests.test_methods import learner_and_batch
 
 MUON = TrainingSettings(optimiser="muon", weight_decay=0.0)

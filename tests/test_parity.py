@@ -18,8 +18,7 @@ from otherview.methods.siamese_im import SiameseIM
 from otherview.methods.target import EMATarget, constant_momentum
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Branch, Predictor, Projector
-from otherview.nn.positions import relative_code, sincos_grid
-from otherview.nn.relative_position import Conditioning
+from otherview.nn.positions import Conditioning, relative_code, sincos_grid
 from otherview.nn.settings import EncoderSettings
 from otherview.views.masks import blockwise_mask
 from otherview.views.settings import MaskSettings, ViewSettings

@@ -14,7 +14,7 @@ from otherview.losses.contrastive import info_nce, info_nce_in_chunks
 from otherview.losses.objectives import StepLoss, overlap_roots
 from otherview.losses.reconstruction import normalise_patches, patchify
 from otherview.methods.siamese_im import SiameseIM
-from otherview.nn.relative_position import no_position, position_and_scale, position_only
+from otherview.nn.positions import no_position, position_and_scale, position_only
 from otherview.views.view import ViewPair, normalise
 from tests.test_methods import PARTS, learner_and_batch
 

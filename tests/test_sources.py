@@ -13,9 +13,9 @@ from PIL import Image
 
 from otherview.data import folder as files
 from otherview.data.annotated import CocoImages, LabelledPixels
+from otherview.data.archives import MOST_OPEN
 from otherview.data.hub import TorchvisionImages
 from otherview.data.index import cache_folder
-from otherview.data.packed import MOST_OPEN
 from otherview.data.picture import picture_of
 from otherview.data.source import labels_of
 from otherview.data.spec import open_source

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 
-from otherview.bench.flops import random_batch
+from otherview.bench.contenders import random_batch
 from otherview.errors import WrongRequest
 from otherview.files import json_lines
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.runs.run_folder import prepare_folder
-from otherview.training.checkpoint import environment, load_checkpoint, save_checkpoint
 from otherview.training.health import verdict
 from otherview.training.metrics_log import MetricsLog
-from otherview.training.schedule import warmup_cosine
+from otherview.training.optim import warmup_cosine
+from otherview.training.state import environment, load_checkpoint, save_checkpoint
 from otherview.weights.export import export as otherview_export
 from otherview.weights.names import load_encoder
 from tests.processes import as_a_user

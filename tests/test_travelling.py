@@ -19,12 +19,12 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import read_embedding
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
+from otherview.weights.convert import read_file
+from otherview.weights.export import to_onnx
 from otherview.weights.formats import to_huggingface, to_timm
 from otherview.weights.names import load_encoder
-from otherview.weights.onnx import to_onnx
 from otherview.weights.origins import ORIGINS, converted, twin_in_timm
 from otherview.weights.pretrained import Card, save_encoder
-from otherview.weights.unpickle import read_file
 from tests.official import by_stem, cases, official
 
 KINDS = {"siamese_im": "official-siamese-im", "mae": "mae", "moco_v3": "moco-v3"}

@@ -17,9 +17,9 @@ from otherview.losses.unigrad import correlation, dead_channels, unigrad
 from otherview.methods.build import build
 from otherview.recipes.registry import find
 from otherview.runs.cost import in_steps, seconds_of
-from otherview.training.checkpoint import load_checkpoint, save_checkpoint
 from otherview.training.device import prepare_blocks
 from otherview.training.health import COLLAPSE_AFTER, Health
+from otherview.training.state import load_checkpoint, save_checkpoint
 from tests.test_training import SMALL
 
 

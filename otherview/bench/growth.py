@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from otherview.bench.flops import random_batch
-from otherview.bench.subject import WHO, contender, forget_peak, status_mb, stepper
+from otherview.bench.contenders import WHO, contender, forget_peak, random_batch, status_mb, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from otherview.bench.reference_views import ReferenceViews
-from otherview.data.loader import SampleMaker, make_loader
+from otherview.bench.reference import ReferenceViews
+from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.picture import picture_of
-from otherview.data.plan import StepPlan
 from otherview.data.source import Selected, Source
 from otherview.geometry import PatchGrid
 from otherview.views.settings import ViewSettings

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otherview.bench.subject import forget_peak, status_mb
+from otherview.bench.contenders import forget_peak, status_mb
 from otherview.losses.unigrad import correlation, unigrad
 
 SIZES = ((3136, 768), (12544, 768), (25088, 768))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as tv
 
-from otherview.bench.reference_views import reference_branch
+from otherview.bench.reference import reference_branch
 from otherview.data.image import Image as View
 from otherview.data.image import Reduced
 from otherview.data.picture import picture_of

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from otherview.bench.contenders import vit_s16
 from otherview.bench.growth import bench_growth, count_measurements
 from otherview.bench.loader import ROUNDS as LOADER_ROUNDS
 from otherview.bench.loader import Photos, bench_loader
@@ -10,7 +11,6 @@ from otherview.bench.loss import SIZES, bench_loss
 from otherview.bench.operations import compare_operations
 from otherview.bench.settings import LoaderSettings, LossSettings, StepSettings
 from otherview.bench.step import ROUNDS, bench_step
-from otherview.bench.subject import vit_s16
 from otherview.data.source import Source
 from otherview.data.spec import open_source
 from otherview.files import check_picture

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from otherview.bench.flops import flops_per_image, random_batch
-from otherview.bench.subject import WHO, contender, status_mb, stepper
+from otherview.bench.contenders import WHO, contender, flops_per_image, random_batch, status_mb, stepper
 from otherview.config import RunConfig
 
 ROUNDS = 3

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from otherview.data.archives import leads_outside
 from otherview.data.decode import MOST_PIXELS
 from otherview.data.folder import Files, open_folder
 from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.objects import Category, Objects, fault, objects_of, outline_of
-from otherview.data.packed import leads_outside
 from otherview.data.picture import open_picture
 from otherview.errors import BrokenImage, WrongRequest
 

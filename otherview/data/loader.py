@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
@@ -22,11 +23,56 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from otherview.data.image import RGB, Preprocessing, Views
 from otherview.data.picture import picture_of
-from otherview.data.plan import StepPlan
 from otherview.data.source import Source
-from otherview.errors import BrokenImage
+from otherview.errors import BrokenImage, WrongRequest
 from otherview.launch import STOPPING
-from otherview.seeding import sample_rng
+from otherview.seeding import epoch_order, sample_rng
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Which images go into which step. The last partial batch of an epoch is dropped."""
+
+    images: int
+    batch: int
+    steps: int
+    seed: int
+    ranks: int = 1
+    rank: int = 0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % (self.ranks * self.accumulation):
+            raise WrongRequest(
+                f"--batch {self.batch} is not divisible by {self.ranks} ranks × {self.accumulation} accumulation steps"
+            )
+        if self.images < self.batch:
+            raise WrongRequest(
+                f"--batch {self.batch} is larger than the data ({self.images} images): the largest batch that fits is "
+                f"{self.images - self.images % (self.ranks * self.accumulation)}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.images // self.batch
+
+    def micro_batches(self, start: int) -> Iterator[list[tuple[int, int]]]:
+        """This rank's micro-batches from step `start` on, `accumulation` of them per step.
+
+        Micro-batch j of a step holds the same images however many ranks share it out, since batch norm sees them together.
+        """
+        micro = self.batch // self.accumulation
+        size = micro // self.ranks
+        order, known = np.empty(0, int), -1
+        for step in range(start, self.steps):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != known:
+                order, known = epoch_order(self.images, seed=self.seed, epoch=epoch), epoch
+            for part in range(self.accumulation):
+                first = place * self.batch + part * micro + self.rank * size
+                yield [(epoch, int(index)) for index in order[first : first + size]]
+
 
 MOST_BROKEN_IN_A_ROW = 100
 WAITING = 4

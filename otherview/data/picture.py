@@ -5,21 +5,98 @@
     picture.decode()                     # uint8 [H, W, C]
     picture.reduced(.3)                  # perhaps smaller: a JPEG is decoded at 1/2, 1/4 or 1/8 for less work
 
-What a person would see stands in data/decode.py, the rule of levels in data/image.py. Everything that cannot be read
-raises BrokenImage.
+JPEG, which most images are, is opened by its header; every other kind of file is decoded by data/decode.py. The rule of
+levels stands in data/image.py. Everything that cannot be read raises BrokenImage.
 """
 
+import io
 from contextlib import suppress
 from functools import partial
 
 import numpy as np
+from PIL import Image
 
-from otherview.data.decode import decode_values
+from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, decode_values, faults_named, upright
 from otherview.data.image import RGB, Preprocessing, Reduced, to_levels
-from otherview.data.jpeg import JPEG_START, JpegPicture
 from otherview.data.objects import nothing_placed, pixels_named, placed
 from otherview.data.source import Source, unlabelled
 from otherview.errors import BrokenImage
+
+JPEG_START = b"\xff\xd8\xff"
+
+
+class JpegPicture:
+    """A JPEG that is not decoded yet; raises ValueError where there is none whose three or one channels can be read."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        height, width, space, _ = _header(data)
+        if space not in ("RGB", "YCbCr", "Gray"):
+            raise ValueError(f"colour space {space}")
+        if height * width > MOST_PIXELS:
+            raise BrokenImage(f"{height}×{width} pixels: more than {MOST_PIXELS:,} are taken for a decompression bomb")
+        self.name, self._data = name, data
+        self.label, self.objects, self.pixel_labels = unlabelled, nothing_placed, nothing_placed
+        self._orientation = _orientation(data)
+        self._size = (width, height) if self._orientation in (5, 6, 7, 8) else (height, width)
+
+    @property
+    def height(self) -> int:
+        return self._size[0]
+
+    @property
+    def width(self) -> int:
+        return self._size[1]
+
+    def decode(self) -> np.ndarray:
+        """uint8 [H, W, 3], the whole image upright."""
+        return self.reduced(1.0).pixels
+
+    def reduced(self, least_scale: float) -> Reduced:
+        """A decoder rounds sizes up: where the last row or column is only partly there, and rotation brings it to the front,
+        the image begins a fraction of a pixel later."""
+        pixels, factor = _decode_jpeg(self._data, self.name, least_scale)
+        pixels = upright(pixels, self._orientation)
+        rows, columns = (have - full / factor for have, full in zip(pixels.shape, self._size, strict=False))
+        return Reduced(
+            pixels,
+            factor,
+            rows if self._orientation in (3, 4, 7, 8) else 0.0,
+            columns if self._orientation in (2, 3, 6, 7) else 0.0,
+        )
+
+
+def _header(data: bytes) -> tuple[int, int, str, str]:
+    """Height, width, colour space and subsampling; the package declares their types too loosely."""
+    import simplejpeg
+
+    return simplejpeg.decode_jpeg_header(data)  # pyright: ignore[reportReturnType]
+
+
+def _decode_jpeg(data: bytes, name: str, least_scale: float) -> tuple[np.ndarray, int]:
+    """RGB pixels at 1, 1/2, 1/4 or 1/8 of the full size (the scales that cost less), at least `least_scale`."""
+    import simplejpeg
+
+    factor = next(factor for factor in (8, 4, 2, 1) if factor == 1 or least_scale * factor <= 1)
+    try:
+        if factor == 1:
+            return simplejpeg.decode_jpeg(data, "RGB"), 1
+        height, width, *_ = _header(data)
+        small = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
+        )
+        return small, factor
+    except ValueError:
+        pass  # a fault that a more patient decoder may see past
+    with faults_named(f"{name}: "), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        return np.array(opened.convert("RGB")), 1
+
+
+def _orientation(data: bytes) -> int:
+    """1 … 8 from the EXIF part; most files have none, and looking closely costs more than decoding a small one."""
+    if data.find(b"Exif\0\0", 0, 2**16) < 0:
+        return 1
+    with faults_named(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        return opened.getexif().get(ORIENTATION, 1)
 
 
 class Picture:

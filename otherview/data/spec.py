@@ -87,15 +87,15 @@ def _opener(path: Path) -> Callable[[Path], Source] | None:
         return open_folder
     match path.suffix.lower():
         case ".parquet":
-            from otherview.data.parquet import open_parquet
+            from otherview.data.hub import open_parquet
 
             return open_parquet
         case ".tar":
-            from otherview.data.tar import open_tar
+            from otherview.data.archives import open_tar
 
             return open_tar
         case ".zip":
-            from otherview.data.zipped import open_zip
+            from otherview.data.archives import open_zip
 
             return open_zip
         case ".txt" | ".csv":

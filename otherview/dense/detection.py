@@ -24,10 +24,10 @@ from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source
 from otherview.dense.box_ap import ap_scores
 from otherview.dense.detector import Detector
-from otherview.dense.federated import repeat_factors, repeated
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
 from otherview.dense.inference import Detection, detections
-from otherview.dense.jitter import JitteredObjects, ObjectsView
+from otherview.dense.regions import repeat_factors, repeated
+from otherview.dense.samples import JitteredObjects, ObjectsView
 from otherview.dense.settings import DetectSettings
 from otherview.distributed import from_first, rank
 from otherview.errors import WrongRequest
@@ -45,8 +45,7 @@ from otherview.seeding import named_seed
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import resolve_device
-from otherview.training.optim import layered_groups
-from otherview.training.schedule import falling, peak_rate
+from otherview.training.optim import falling, layered_groups, peak_rate
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
 from otherview.weights.pretrained import Card, save_state

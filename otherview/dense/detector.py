@@ -16,8 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from otherview.data.objects import Category
-from otherview.dense.federated import Federated
-from otherview.dense.regions import Regions
+from otherview.dense.regions import Federated, Regions
 from otherview.dense.settings import BoxSettings, DetectConfig
 from otherview.dense.windows import STRIDES, SimplePyramid, patches_of, windowed
 from otherview.nn.encoder import Encoder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from otherview.data.plan import StepPlan
+from otherview.data.loader import StepPlan
 from otherview.data.source import Source, first_of
 from otherview.dense.settings import DenseSettings, DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
@@ -19,8 +19,7 @@ from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
 from otherview.training.device import compute_on
 from otherview.training.fit import Fit, run_fit
-from otherview.training.optim import make_optimiser
-from otherview.training.schedule import Rate
+from otherview.training.optim import Rate, make_optimiser
 from otherview.training.settings import FREE_TO_CHANGE
 from otherview.weights.names import check_weights, load_encoder, named
 from otherview.weights.pretrained import Card, PretrainedEncoder

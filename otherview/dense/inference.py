@@ -1,15 +1,21 @@
-"""What a detector finds in images, in COCO's form: boxes and run-length masks in pixels of each image.
+"""What a detector finds in images, in COCO's form, and what a segmenter says of whole images.
 
-Axes: C channels, H and W pixels, S side of the square.
+Boxes and run-length masks are in pixels of each image. For the classes of pixels, windows slide over each image and their
+scores are averaged.
+
+Axes: B images, C channels, K classes, H and W pixels, S side of the square.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -20,9 +26,13 @@ from otherview.data.objects import mask_tools, placed_in
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, name_once
 from otherview.dense.detector import Detector, Found
-from otherview.dense.jitter import PADDING, check_size, fitted
+from otherview.dense.samples import PADDING, check_size, classes_of, fitted, shown_size
+from otherview.dense.samples import resized as resized_pixels
+from otherview.dense.settings import SegmentConfig
+from otherview.dense.upernet import UPerNet, resized
 from otherview.distributed import on_first, rank, ranks
 from otherview.errors import BrokenImage
+from otherview.files import atomically
 from otherview.views.view import normalise
 
 Detection = dict[str, Any]
@@ -127,3 +137,103 @@ def pasted(mask: Float[Tensor, "M M"], box: Float[Tensor, "4"], size: tuple[int,
     shares = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
     out[first[0] : last[0], first[1] : last[1]] = (shares >= 0.5).numpy()
     return out
+
+
+class Prediction(NamedTuple):
+    """What is said of one image, at its own size."""
+
+    number: int
+    name: str
+    pixels: np.ndarray
+    """uint8 [H, W, C]"""
+    truth: np.ndarray
+    """uint8 [H, W]"""
+    predicted: np.ndarray
+    """uint8 [H, W]"""
+
+    def save(self, folder: Path) -> None:
+        """Write the classes as a picture under the image's index and name; characters that lead elsewhere are replaced."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^\w.-]+", "_", str(Path(self.name).with_suffix("")))
+        stem = f"{self.number:07d}-{stem}"
+        atomically(folder / f"{stem}.png", lambda path: Image.fromarray(self.predicted).save(path, format="PNG"))
+
+
+@dataclass(frozen=True)
+class _Wholes(Dataset[tuple[Any, ...]]):
+    """An image, what of it is shown to the net and the classes of its pixels; or why there is none."""
+
+    source: Source
+    indices: np.ndarray
+    preprocessing: Preprocessing
+    config: SegmentConfig
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[Any, ...]:
+        index = int(self.indices[place])
+        name = self.source.name(index)
+        try:
+            image = picture_of(self.source, index, self.preprocessing)
+            truth = classes_of(image, zero_is_ignored=self.config.zero_is_ignored)
+            return index, name, image.decode(), resized_pixels(image, shown_size(image, self.config)), truth, ""
+        except BrokenImage as error:
+            return index, name, None, None, None, f"{name}: {error}"
+
+
+@torch.no_grad()
+def predictions(
+    net: UPerNet,
+    source: Source,
+    indices: np.ndarray,
+    preprocessing: Preprocessing,
+    config: SegmentConfig,
+    *,
+    workers: int = 1,
+) -> Iterator[Prediction | None]:
+    """This rank's share of the images, one by one; None for one that cannot be read, which is named."""
+    mine = np.array_split(indices, ranks())[rank()]
+    loader = DataLoader(
+        _Wholes(source, mine, preprocessing, config), batch_size=None, num_workers=workers, worker_init_fn=settle_worker,
+        collate_fn=None,
+    )  # fmt: skip
+    net.eval()
+    device = next(net.parameters()).device
+    for index, name, pixels, shown, truth, fault in loader:
+        if fault:
+            name_once(fault)
+            yield None
+            continue
+        planes = torch.from_numpy(np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1))).to(device)
+        image = normalise(planes[None], preprocessing.mean, preprocessing.std)[0]
+        scores = scores_of(net, image, size=config.size, stride=config.stride)
+        whole = F.interpolate(scores[None], np.asarray(truth).shape, mode="bilinear", align_corners=False)[0]
+        predicted = whole.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        yield Prediction(index, name, np.asarray(pixels), np.asarray(truth), predicted)
+
+
+@torch.no_grad()
+def scores_of(net: UPerNet, image: Float[Tensor, "C H W"], *, size: int, stride: int) -> Float[Tensor, "K H W"]:
+    """Scores of every pixel of one normalised image: the mean over square windows, `stride` apart, the last ones at the edge.
+
+    An image smaller than a window is filled up on the right and below.
+    """
+    height, width = image.shape[1:]
+    filled = F.pad(image, (0, max(0, size - width), 0, max(0, size - height)))
+    total, count = filled.new_zeros(()), filled.new_zeros(filled.shape[1:])
+    for top in starts(filled.shape[1], size=size, stride=stride):
+        for left in starts(filled.shape[2], size=size, stride=stride):
+            window = filled[None, :, top : top + size, left : left + size]
+            found = resized(net(window)[0].float(), like=window)[0]
+            if total.ndim == 0:
+                total = filled.new_zeros((len(found), *filled.shape[1:]))
+            total[:, top : top + size, left : left + size] += found
+            count[top : top + size, left : left + size] += 1
+    return (total / count)[:, :height, :width]
+
+
+def starts(length: int, *, size: int, stride: int) -> list[int]:
+    """Where windows begin along a side, so that all of it is seen."""
+    last = max(0, length - size)
+    return [min(last, step * stride) for step in range(-(-last // stride) + 1)]

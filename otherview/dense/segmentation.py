@@ -23,16 +23,15 @@ from otherview.data.source import Selected, Source, name_once
 from otherview.data.spec import open_source
 from otherview.dense.detection import draw_anew
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
-from otherview.dense.pixels import PixelsView, PixelViews, numbered
+from otherview.dense.inference import predictions
+from otherview.dense.samples import PixelsView, PixelViews, numbered
 from otherview.dense.settings import SegmentConfig, SegmentSettings
-from otherview.dense.sliding import predictions
 from otherview.dense.upernet import UPerNet, resized, share_statistics, synchronised
 from otherview.distributed import from_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
-from otherview.evaluation.confusion import Segmented, pixel_confusion
 from otherview.evaluation.finetune import layer_of
 from otherview.evaluation.fingerprint import weights_fingerprint
-from otherview.evaluation.result import finish
+from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.launch import launched_rank, launched_ranks
 from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
@@ -42,8 +41,7 @@ from otherview.scores import Score, Scores
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import resolve_device
-from otherview.training.optim import layered_groups
-from otherview.training.schedule import peak_rate, polynomial
+from otherview.training.optim import layered_groups, peak_rate, polynomial
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
 from otherview.weights.pretrained import Card, save_state

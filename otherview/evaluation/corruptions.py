@@ -18,7 +18,7 @@ from torch import Tensor
 from otherview.errors import WrongRequest
 from otherview.scores import Score
 from otherview.seeding import sample_rng
-from otherview.views.augmented import drawn_from
+from otherview.views.transforms import drawn_from
 
 ALEXNET = {
     "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640, "defocus_blur": 0.819880,

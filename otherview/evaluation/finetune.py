@@ -22,7 +22,7 @@ from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from otherview.data.plan import StepPlan
+from otherview.data.loader import StepPlan
 from otherview.distributed import rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import extract_all
@@ -45,9 +45,8 @@ from otherview.training.device import compute_on, resolve_device
 from otherview.training.fit import Fit, default_batch, run_fit
 from otherview.training.optim import layered_groups, make_optimiser
 from otherview.training.settings import TrainingSettings
-from otherview.views.augmented import AugmentedViews, check_policy
 from otherview.views.crop import draw_crop
-from otherview.views.transforms import LabelledView, LabelledViews, plain_view
+from otherview.views.transforms import AugmentedViews, LabelledView, LabelledViews, check_policy, plain_view
 from otherview.views.view import normalise
 from otherview.weights.names import check_weights, known_of, load_encoder, named
 from otherview.weights.pretrained import Card, save_classifier

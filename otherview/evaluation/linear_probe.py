@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from otherview.data.plan import StepPlan
+from otherview.data.loader import StepPlan
 from otherview.distributed import ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
@@ -32,8 +32,7 @@ from otherview.evaluation.split import Split, labels_fingerprint, open_splits, w
 from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
-from otherview.nn.batch_norm import token_statistics
-from otherview.nn.heads import ClassHead
+from otherview.nn.heads import ClassHead, token_statistics
 from otherview.nn.initialise import seeded
 from otherview.scores import Score, Scores, accuracy_score
 from otherview.signature import takes

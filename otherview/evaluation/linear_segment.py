@@ -19,11 +19,10 @@ from otherview.data.source import first_of, name_once
 from otherview.data.spec import open_source
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
-from otherview.evaluation.confusion import Segmented, pixel_confusion
 from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.frozen import FeatureMaker, cache_of, features_of
 from otherview.evaluation.linear import LinearClassifier, fit_logistic
-from otherview.evaluation.result import finish
+from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.evaluation.settings import LinearSegmentSettings
 from otherview.evaluation.split import Split, images_used, with_fingerprints
 from otherview.geometry import PatchGrid

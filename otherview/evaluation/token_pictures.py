@@ -37,8 +37,7 @@ from otherview.evaluation.settings import (
 )
 from otherview.files import check_picture
 from otherview.nn.encoder import Encoder
-from otherview.report.pictures import draw_neighbours, save_picture
-from otherview.report.tokens import draw_attention, draw_components, draw_matches
+from otherview.report.pictures import draw_attention, draw_components, draw_matches, draw_neighbours, save_picture
 from otherview.report.view_pictures import readable
 from otherview.signature import takes
 from otherview.views.view import normalise

@@ -23,7 +23,7 @@ from otherview.methods.target import EMATarget, PixelTarget, constant_momentum, 
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Branch, ClassHead, Predictor, Projector
 from otherview.nn.initialise import seeded
-from otherview.nn.relative_position import PositionAndColour, no_position, position_and_scale, position_only
+from otherview.nn.positions import PositionAndColour, no_position, position_and_scale, position_only
 from otherview.nn.settings import EncoderSettings
 from otherview.views.colour import COLOUR_NUMBERS
 from otherview.views.settings import ViewSettings

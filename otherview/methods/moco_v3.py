@@ -26,9 +26,8 @@ from otherview.losses.objectives import StepLoss
 from otherview.losses.unigrad import correlation, effective_rank
 from otherview.methods.learner import Learner
 from otherview.methods.target import ema_update, frozen_copy
-from otherview.nn.batch_norm import TokenBatchNorm
 from otherview.nn.encoder import Encoder
-from otherview.nn.heads import Branch
+from otherview.nn.heads import Branch, TokenBatchNorm
 from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair, normalise
 

@@ -25,8 +25,7 @@ from otherview.losses.unigrad import dead_channels
 from otherview.methods.learner import Learner
 from otherview.methods.target import Target
 from otherview.nn.heads import Branch, Predictor
-from otherview.nn.positions import relative_code, sincos_grid
-from otherview.nn.relative_position import Conditioning, RelativePosition, position_and_scale
+from otherview.nn.positions import Conditioning, RelativePosition, position_and_scale, relative_code, sincos_grid
 from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair, normalise, under_each_mask, visible_indices
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from otherview.bench.flops import flops_per_image
+from otherview.bench.contenders import flops_per_image
 from otherview.data.source import labels_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest

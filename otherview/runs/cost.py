@@ -14,8 +14,7 @@ import psutil
 import torch
 
 from otherview.config import RunConfig, load_config
-from otherview.data.loader import SampleMaker, make_loader, usable_cores
-from otherview.data.plan import StepPlan
+from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
 from otherview.data.spec import open_source
 from otherview.distributed import agree, from_first, gather_objects, rank, ranks

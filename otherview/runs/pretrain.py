@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from otherview.config import RunConfig
-from otherview.data.plan import StepPlan
+from otherview.data.loader import StepPlan
 from otherview.data.source import Source
 from otherview.distributed import agree, from_first, rank
 from otherview.files import json_lines, only_writer
 from otherview.launch import launched_rank, shortened, stop_requests
 from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
-from otherview.runs.assemble import assemble, open_watched
+from otherview.runs.assemble import Start, assemble, open_watched, starting
 from otherview.runs.cost import dry_run, opened, plan_of, within_budget
 from otherview.runs.page_pictures import draw_first_pictures, draw_last_pictures
 from otherview.runs.run_folder import prepare_folder, summary_of, write_summary
 from otherview.runs.settings import PretrainSettings
-from otherview.runs.start import Start, starting
 from otherview.signature import takes
 from otherview.training.callbacks import Callback
 from otherview.training.device import check_threads, compute_on

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from otherview.bench.flops import flops_per_image
+from otherview.bench.contenders import flops_per_image
 from otherview.config import RunConfig, to_yaml
 from otherview.errors import Stopped, WrongRequest
 from otherview.files import alone_in, write_atomically

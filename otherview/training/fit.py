@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from otherview.data.image import Preprocessing
-from otherview.data.loader import SampleMaker
-from otherview.data.plan import StepPlan
+from otherview.data.loader import SampleMaker, StepPlan
 from otherview.data.source import Source
 from otherview.distributed import agree, rank, ranks
 from otherview.errors import WrongRequest
@@ -26,7 +25,7 @@ from otherview.launch import launched_rank, stop_requests
 from otherview.methods.learner import Learner
 from otherview.training.device import make_accelerator, prepare_blocks, resolve_device, set_threads
 from otherview.training.loop import train
-from otherview.training.schedule import Rate, rate_at
+from otherview.training.optim import Rate, rate_at
 from otherview.training.settings import ComputeSettings, TrainingSettings
 from otherview.training.state import RunState
 

@@ -17,11 +17,9 @@ from otherview.errors import Stopped
 from otherview.methods.learner import Learner
 from otherview.training.console import RunProgress, clock
 from otherview.training.device import keep_pages
-from otherview.training.metrics_log import MetricsLog
-from otherview.training.nonfinite import count_broken, count_skipped, refuse_too_many_broken
+from otherview.training.metrics_log import MetricsLog, Throughput
 from otherview.training.state import RunState, Summary, Tally, restore, save
-from otherview.training.step import Outcome, take_step
-from otherview.training.throughput import Throughput
+from otherview.training.step import Outcome, count_broken, count_skipped, refuse_too_many_broken, take_step
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""

@@ -17,16 +17,15 @@ from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.dense.detection import Detect
 from otherview.dense.detector import Anchors, Detector, make_proposals
-from otherview.dense.federated import Federated, repeat_factors, repeated
 from otherview.dense.inference import in_image, pasted
-from otherview.dense.jitter import JitteredObjects
-from otherview.dense.regions import CANONICAL_PATCHES, Pooler, mask_loss
+from otherview.dense.regions import CANONICAL_PATCHES, Federated, Pooler, mask_loss, repeat_factors, repeated
+from otherview.dense.samples import JitteredObjects
 from otherview.dense.settings import BoxSettings, DetectConfig, WindowSettings
 from otherview.dense.windows import STRIDES
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.dense import vitdet_b_coco, vitdet_b_lvis
-from otherview.training.schedule import falling, polynomial
+from otherview.training.optim import falling, polynomial
 
 LOOK = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from otherview.data.objects import fault, objects_of, placed
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
-from otherview.dense.jitter import PADDING, JitteredObjects, boxes_around, fitted
+from otherview.dense.samples import PADDING, JitteredObjects, boxes_around, fitted
 
 KNOWN = {1: 0, 5: 1}
 SQUARE = [[2, 2, 8, 2, 8, 6, 2, 6]]

@@ -19,10 +19,10 @@ from otherview.data.image import Preprocessing
 from otherview.data.loader import collate_samples
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
-from otherview.dense.pixels import PixelViews, classes_of, numbered, shown_size
+from otherview.dense.inference import Prediction, scores_of, starts
+from otherview.dense.samples import PixelViews, classes_of, numbered, shown_size
 from otherview.dense.segmentation import Segment
 from otherview.dense.settings import SegmentConfig
-from otherview.dense.sliding import Prediction, scores_of, starts
 from otherview.dense.upernet import RelativePositions, UPerNet
 from otherview.errors import BrokenImage
 from otherview.evaluation.linear_segment import IGNORED, Segmented, pixel_confusion

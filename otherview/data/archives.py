@@ -1,0 +1,234 @@
+"""Images inside large files, read where they lie by offset; nothing is ever unpacked beside them.
+
+zip     a zip archive of images; the first folder level names the class, as in a folder
+tar     shards in the WebDataset convention: KEY.jpg and KEY.cls side by side
+"""
+
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
+
+from otherview.data.folder import ARRAYS, ENDINGS, LARGEST_IMAGE
+from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
+from otherview.data.source import printable
+from otherview.errors import BrokenImage, WrongRequest
+
+MOST_OPEN = 64
+"""Files that one process keeps open, however many shards there are."""
+
+
+class Packed(Indexed):
+    """Byte ranges of one file: a row per image with `offset` and `size`."""
+
+    def __init__(self, file: Path, table: Table) -> None:
+        super().__init__(table)
+        self.file = file
+
+    def read(self, index: int) -> bytes:
+        offset, size = self.table.number("offset", index), self.table.number("size", index)
+        self.check_size(index, size)
+        try:
+            data = read_at(_opened(self.file), size, offset)
+        except OSError as error:
+            raise BrokenImage(f"{self.name(index)}: {self.file} {error.strerror}") from error
+        if len(data) < size:
+            raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
+        return data
+
+    def check_size(self, index: int, size: int) -> None:
+        """Raise BrokenImage where an image claims more bytes than one may have."""
+        if size > LARGEST_IMAGE:
+            raise BrokenImage(f"{self.name(index)}: {size:,} bytes for one image")
+
+    def name(self, index: int) -> str:
+        """The file's name and the member's."""
+        return printable(f"{self.file.name}/{self.table.name(index)}")
+
+
+_open: OrderedDict[tuple[int, Path], int] = OrderedDict()
+
+
+def _opened(file: Path) -> int:
+    """A descriptor of this process; the one not used for longest is closed when there are too many."""
+    key = (os.getpid(), file)  # a forked worker opens its own
+    if key not in _open:
+        _open[key] = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        if len(_open) > MOST_OPEN:
+            os.close(_open.popitem(last=False)[1])
+    _open.move_to_end(key)
+    return _open[key]
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Bytes at an offset; where the system cannot read at one, by going there first: a process reads from one thread."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a name in an archive or a list of annotations leaves the folder it is meant for."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Refuse an archive whose members would leave its folder if it were unpacked."""
+    if leads_outside(name):
+        raise WrongRequest(
+            f"{archive} names a file outside itself ({printable(name)!r}): such archives are not read; pack it again"
+        )
+
+
+ENCRYPTED = 1
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class Zipped(Packed):
+    """Members of an archive, checked by length and sum: more columns are `deflated`, `length` and `crc`."""
+
+    def read(self, index: int) -> bytes:
+        data, length = super().read(index), self.table.number("length", index)
+        if self.table.number("deflated", index):
+            self.check_size(index, length)
+            try:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
+            except zlib.error as error:
+                raise BrokenImage(f"{self.name(index)}: {error}") from error
+        if len(data) != length or zlib.crc32(data) != self.table.number("crc", index):
+            raise BrokenImage(f"{self.name(index)}: its content is not what the archive says of it")
+        return data
+
+
+def open_zip(file: Path) -> Zipped:
+    """All images of an archive, in the order of their names."""
+    archive = Zipped(file, Table(cached("zip", file, lambda place: _index_zip(file, place))))
+    if not len(archive):
+        raise WrongRequest(f"{file} holds no images: it needs members such as *.jpg or *.png")
+    return archive
+
+
+def _index_zip(file: Path, place: Path) -> list[Path]:
+    writer, classes = TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"), FirstLevel()
+    try:
+        with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
+            for member in _images(file, archive):
+                writer.add(
+                    member.filename,
+                    offset=_data_offset(raw.fileno(), member.header_offset),
+                    size=member.compress_size,
+                    deflated=int(member.compress_type == zipfile.ZIP_DEFLATED),
+                    length=member.file_size,
+                    crc=member.CRC,
+                    label=classes.label(member.filename),
+                )
+    except WrongRequest:
+        raise
+    except (zipfile.BadZipFile, OSError, struct.error, ValueError, OverflowError, NotImplementedError) as error:
+        raise WrongRequest(f"{file} is no readable zip archive ({error}): pack it again") from error
+    classes.finish(writer)
+    return [file]
+
+
+def _images(file: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members that are images (arrays only where there are no others), in sorted order."""
+    members = sorted(archive.infolist(), key=lambda member: member.filename)
+    for endings in (ENDINGS, ARRAYS):
+        chosen = []
+        for member in members:
+            check_name(file, member.filename)
+            path = PurePosixPath(member.filename)
+            if not member.is_dir() and path.suffix.lower() in endings and path.parts[0] != "__MACOSX":
+                _check(file, member)
+                chosen.append(member)
+        if chosen:
+            return chosen
+    return []
+
+
+def _check(file: Path, member: zipfile.ZipInfo) -> None:
+    if member.flag_bits & ENCRYPTED:
+        raise WrongRequest(f"{file} is encrypted ({member.filename!r}): unpack it and give the folder")
+    if member.compress_type not in METHODS:
+        raise WrongRequest(f"{file} uses compression {member.compress_type}: pack it again, stored or deflated")
+
+
+def _data_offset(descriptor: int, header: int) -> int:
+    """Where a member's bytes begin: behind its local header, whose name and extra field have their own lengths."""
+    name, extra = struct.unpack("<HH", read_at(descriptor, 30, header)[26:30])
+    return header + 30 + name + extra
+
+
+LONGEST_LABEL = 18
+"""Digits of a KEY.cls."""
+Members = dict[str, tuple[int, int, str]]
+"""Offset, size and name by key."""
+
+
+def open_tar(file: Path) -> Packed:
+    """All images of a shard, in the order of its members."""
+    packed = Packed(file, Table(cached("tar", file, lambda place: _index_tar(file, place))))
+    if not len(packed):
+        raise WrongRequest(f"{file} holds no images: tar shards need members such as KEY.jpg and KEY.cls")
+    return packed
+
+
+def _index_tar(file: Path, place: Path) -> list[Path]:
+    try:
+        images, labels = _members(file)
+    except WrongRequest:
+        raise
+    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
+        raise WrongRequest(
+            f"{file} is no readable tar shard ({error}): it must be uncompressed, with KEY.cls numbers"
+        ) from error
+    writer = TableWriter(place, "offset", "size", "label")
+    for key, (offset, size, name) in images.items():
+        writer.add(name, offset=offset, size=size, label=labels.get(key, NO_LABEL))
+    writer.close()
+    return [file]
+
+
+def _members(file: Path) -> tuple[Members, dict[str, int]]:
+    """The first image of every key (arrays only where the shard has no images), and the labels."""
+    images: Members = {}
+    arrays: Members = {}
+    labels: dict[str, int] = {}
+    with tarfile.open(file, "r:") as archive:
+        reached = -1
+        while (member := archive.next()) is not None:
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # a million members stay no objects
+            if member.size < 0 or archive.offset <= reached or member.issparse():
+                raise tarfile.ReadError(f"a damaged or sparse member at byte {member.offset:,}")
+            reached = archive.offset
+            check_name(file, member.name)
+            key, ending = _split(member.name)
+            if not member.isfile():
+                continue
+            if ending in ENDINGS or ending in ARRAYS:
+                found = images if ending in ENDINGS else arrays
+                found.setdefault(key, (member.offset_data, member.size, member.name))
+            elif ending == ".cls" and (content := archive.extractfile(member)):
+                labels[key] = int(content.read(LONGEST_LABEL))
+        _check_end(file, archive.offset)
+    return images or arrays, labels
+
+
+def _check_end(file: Path, offset: int) -> None:
+    """tarfile takes a damaged header for the end; behind the true end there are zeros or nothing."""
+    with file.open("rb") as raw:
+        raw.seek(offset)
+        if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """WebDataset splits at the first dot of the file name."""
+    path = PurePosixPath(name)
+    stem, dot, rest = path.name.partition(".")
+    return str(path.parent / stem), (dot + rest).lower()

@@ -146,7 +146,7 @@ def features_of_rank(rank: int, spec: str) -> dict[str, Any]:
     from otherview.data.image import Preprocessing
     from otherview.data.spec import open_source
     from otherview.evaluation.features import FeatureSpec, extract_all
-    from otherview.evaluation.fingerprint import fingerprints_of
+    from otherview.evaluation.split import fingerprints_of
     from otherview.nn.encoder import Encoder
     from otherview.nn.settings import EncoderSettings
 

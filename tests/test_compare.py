@@ -22,8 +22,7 @@ from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare_runs, markdown, notes, table
-from otherview.report.comparison_page import write_comparison_page
-from otherview.report.curves import mean_curve
+from otherview.report.comparison_page import mean_curve, write_comparison_page
 from otherview.runs.compare import _command
 from otherview.runs.settings import CompareSettings
 from otherview.runs.study import MEASURES, Plan, tasks_of

@@ -24,11 +24,11 @@ from otherview.errors import WrongRequest
 from otherview.evaluation import cache as caching
 from otherview.evaluation.cache import FeatureCache
 from otherview.evaluation.features import Features, FeatureSpec, extract_all
-from otherview.evaluation.fingerprint import fingerprints_of, refuse_shared, weights_fingerprint
 from otherview.evaluation.frozen import FeatureMaker, Protocol, judge
-from otherview.evaluation.split import Split
+from otherview.evaluation.split import Split, fingerprints_of, refuse_shared
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
+from otherview.weights.pretrained import weights_fingerprint
 from tests.ranks import features_of_rank, in_ranks
 
 SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=2, heads=2, final_norm=True)

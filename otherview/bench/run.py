@@ -15,7 +15,7 @@ from otherview.data.source import Source
 from otherview.data.spec import open_source
 from otherview.files import check_picture
 from otherview.launch import shortened
-from otherview.report.curves import draw_growth
+from otherview.report.comparison_page import draw_growth
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import set_threads

@@ -32,7 +32,6 @@ from otherview.dense.settings import DetectSettings
 from otherview.distributed import from_first, rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.finetune import layer_of
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.result import finish
 from otherview.files import write_atomically
 from otherview.launch import launched_rank
@@ -48,7 +47,7 @@ from otherview.training.device import resolve_device
 from otherview.training.optim import falling, layered_groups, peak_rate
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
-from otherview.weights.pretrained import Card, save_state
+from otherview.weights.pretrained import Card, save_state, weights_fingerprint
 
 
 class Detect(Learner):

@@ -30,7 +30,6 @@ from otherview.dense.upernet import UPerNet, resized, share_statistics, synchron
 from otherview.distributed import from_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.finetune import layer_of
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.launch import launched_rank, launched_ranks
 from otherview.losses.objectives import StepLoss
@@ -44,7 +43,7 @@ from otherview.training.device import resolve_device
 from otherview.training.optim import layered_groups, peak_rate, polynomial
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
-from otherview.weights.pretrained import Card, save_state
+from otherview.weights.pretrained import Card, save_state, weights_fingerprint
 
 
 class Segment(Learner):

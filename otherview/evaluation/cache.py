@@ -28,9 +28,10 @@ from otherview.data.image import Preprocessing
 from otherview.data.source import Source
 from otherview.distributed import ranks
 from otherview.evaluation.features import KINDS, WHOLE, Features, FeatureSpec, blank_of, extract_all
-from otherview.evaluation.fingerprint import Advance, weights_fingerprint
+from otherview.evaluation.split import Advance
 from otherview.files import atomically
 from otherview.nn.encoder import Encoder
+from otherview.weights.pretrained import weights_fingerprint
 
 Answers = dict[str, torch.Tensor]
 """Predicted classes, by setting of the classifier."""

@@ -26,7 +26,6 @@ from otherview.data.source import Selected, Source, first_of
 from otherview.data.spec import absolute, open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import FeatureSpec, extract_all
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.settings import EmbedSettings
 from otherview.evaluation.split import SHORTENED_IMAGES
 from otherview.files import atomically, check_written, write_atomically
@@ -37,6 +36,7 @@ from otherview.training.console import RunProgress
 from otherview.training.device import compute_on
 from otherview.weights.formats import check_size
 from otherview.weights.names import check_weights, load_encoder
+from otherview.weights.pretrained import weights_fingerprint
 
 Kind = Literal["cls", "mean", "patches"]
 ENDINGS = (".parquet", ".npy", ".safetensors")

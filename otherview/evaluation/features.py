@@ -26,7 +26,7 @@ from otherview.data.picture import open_picture
 from otherview.data.source import Source, name_once
 from otherview.distributed import rank, ranks, rows_of_all
 from otherview.errors import BrokenImage
-from otherview.evaluation.fingerprint import Advance
+from otherview.evaluation.split import Advance
 from otherview.geometry import Crop
 from otherview.losses.reconstruction import patchify
 from otherview.views.crop import planes, take

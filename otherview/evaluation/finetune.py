@@ -26,7 +26,6 @@ from otherview.data.loader import StepPlan
 from otherview.distributed import rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import extract_all
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.result import finish, fit_folder
 from otherview.evaluation.settings import FinetuneSettings, Regularisation
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, with_fingerprints
@@ -49,7 +48,7 @@ from otherview.views.crop import draw_crop
 from otherview.views.transforms import AugmentedViews, LabelledView, LabelledViews, check_policy, plain_view
 from otherview.views.view import normalise
 from otherview.weights.names import check_weights, known_of, load_encoder, named
-from otherview.weights.pretrained import Card, save_classifier
+from otherview.weights.pretrained import Card, save_classifier, weights_fingerprint
 
 
 class FineTune(Learner):

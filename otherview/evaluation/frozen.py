@@ -22,10 +22,9 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.cache import FeatureCache
 from otherview.evaluation.features import WHOLE, FeatureSpec
-from otherview.evaluation.fingerprint import Advance
 from otherview.evaluation.result import finish, write_confusion
 from otherview.evaluation.settings import ClassifiedSettings, FrozenSettings
-from otherview.evaluation.split import Split, open_splits, with_fingerprints
+from otherview.evaluation.split import Advance, Split, open_splits, with_fingerprints
 from otherview.files import check_written
 from otherview.launch import launched_rank
 from otherview.scores import Score, Scores, accuracy_score

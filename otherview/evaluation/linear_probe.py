@@ -24,7 +24,6 @@ from otherview.distributed import ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import WHOLE, blank_of, extract_all
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.knn import accuracy
 from otherview.evaluation.result import check_crop_pct, finish, fit_folder
 from otherview.evaluation.settings import LinearProbeSettings
@@ -45,7 +44,7 @@ from otherview.views.crop import one_try_crop
 from otherview.views.transforms import LabelledView, LabelledViews, plain_view
 from otherview.views.view import normalise
 from otherview.weights.names import check_weights, load_encoder
-from otherview.weights.pretrained import save_classifier
+from otherview.weights.pretrained import save_classifier, weights_fingerprint
 
 AT_ONCE = 256
 """Images that go through a frozen encoder together: batches are large here, and nothing of it is kept."""

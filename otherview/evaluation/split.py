@@ -2,9 +2,11 @@
 
 train, test = open_splits(settings)                        # raises WrongRequest before any work
 train, test = with_fingerprints((train, test), workers=1, allow_shared=False)
+
+Images are told apart by fingerprints of their bytes, not by their names.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -12,14 +14,58 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from otherview.data.loader import settle_worker
 from otherview.data.source import Relabelled, Source, first_of, labels_of, same_numbers
 from otherview.data.spec import open_source
-from otherview.errors import WrongRequest
-from otherview.evaluation.fingerprint import fingerprints_of, refuse_shared
+from otherview.distributed import gather_objects, rank, ranks
+from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.settings import LabelledSettings
 from otherview.launch import launched_rank, shortened
 from otherview.training.console import RunProgress
+
+Advance = Callable[[int], None]
+"""Called with the number of images done."""
+
+
+@dataclass(frozen=True)
+class _Digests(Dataset[str]):
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> str:
+        try:
+            return blake2b(self.source.read(int(self.indices[place])), digest_size=16).hexdigest()
+        except BrokenImage:
+            return ""
+
+
+def fingerprints_of(
+    source: Source, indices: np.ndarray, *, workers: int = 1, advance: Advance = lambda _: None
+) -> list[str]:
+    """A digest of every image's bytes, undecoded; empty where they cannot be read. Ranks share the work out."""
+    mine = _Digests(source, np.array_split(indices, ranks())[rank()])
+    found: list[str] = []
+    for words in DataLoader(mine, batch_size=250, num_workers=workers, worker_init_fn=settle_worker):
+        found += words
+        advance(len(words) * ranks())
+    return [word for part in gather_objects(found) for word in part]
+
+
+def refuse_shared(train: Sequence[str], test: Sequence[str], *, name_of: Callable[[int], str]) -> None:
+    """Raise WrongRequest at the first test image that is a training image too; `name_of` names a test image."""
+    known = set(train) - {""}
+    for place, word in enumerate(test):
+        if word in known:
+            raise WrongRequest(
+                f"{name_of(place)} is in both the training and the test images, which would inflate the score: remove it "
+                "from one side, or give --allow-shared"
+            )
+
 
 SHORTENED_IMAGES = 200
 """Images of a split where a shortened run is asked for."""

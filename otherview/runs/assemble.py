@@ -18,7 +18,6 @@ from otherview.data.source import Source, labels_of, names_fingerprint
 from otherview.data.spec import open_source
 from otherview.distributed import rank, ranks
 from otherview.errors import WrongRequest
-from otherview.evaluation.fingerprint import weights_fingerprint
 from otherview.evaluation.knn import OnlineKnn
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build
@@ -29,6 +28,7 @@ from otherview.training.callbacks import Callback
 from otherview.training.device import make_accelerator, prepare_blocks
 from otherview.training.state import RunState
 from otherview.weights.names import check_weights, load_encoder
+from otherview.weights.pretrained import weights_fingerprint
 
 SAME = "width", "depth", "heads", "patch_size", "channels", "registers"
 """Sizes that a recipe must share with the weights it starts from."""

@@ -13,8 +13,7 @@ from otherview.errors import WrongRequest
 from otherview.files import check_picture, check_written
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import Row, compare_runs, markdown, notes, table
-from otherview.report.comparison_page import write_comparison_page
-from otherview.report.curves import draw_comparison
+from otherview.report.comparison_page import draw_comparison, write_comparison_page
 from otherview.runs.settings import STUDIED, CompareSettings
 from otherview.runs.study import Plan, run_study
 from otherview.signature import takes

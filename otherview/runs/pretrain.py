@@ -17,8 +17,7 @@ from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
 from otherview.runs.assemble import Start, assemble, open_watched, starting
 from otherview.runs.cost import dry_run, opened, plan_of, within_budget
-from otherview.runs.page_pictures import draw_first_pictures, draw_last_pictures
-from otherview.runs.run_folder import prepare_folder, summary_of, write_summary
+from otherview.runs.run_folder import draw_first_pictures, draw_last_pictures, prepare_folder, summary_of, write_summary
 from otherview.runs.settings import PretrainSettings
 from otherview.signature import takes
 from otherview.training.callbacks import Callback

@@ -7,6 +7,7 @@ tokens.cls, tokens.patches, tokens.mean
 
 import json
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,3 +179,11 @@ def load_classifier(path: Path) -> Classifier:
     for prefix, part in {ENCODER: encoder.vit, HEAD: head}.items():
         part.load_state_dict(part_of(state, prefix))
     return Classifier(encoder.eval(), head.eval(), card, classes)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Sixteen hexadecimal digits of a module's weights."""
+    digest = blake2b(digest_size=8)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 _ROOMS_WITH_TENSORS = (
     "geometry", "distributed", "seeding", "data", "views", "nn", "losses", "methods", "training", "weights",
-    "evaluation", "report", "bench",
+    "evaluation", "dense", "report", "bench",
 )  # fmt: skip
 
 if os.environ.get("OTHERVIEW_TYPECHECK") == "1":  # shapes as executed types, in tests

@@ -121,6 +121,11 @@ def agree(check: Callable[[], T]) -> T:
     return result  # pyright: ignore[reportReturnType]
 
 
+def computed_by_first(work: Callable[[], T]) -> T:
+    """What `work` returns on rank 0, on every rank: for what would be the same everywhere. Its WrongRequest ends all."""
+    return from_first(agree(lambda: work() if rank() == 0 else None))  # pyright: ignore[reportReturnType]
+
+
 def same_on_all(known: Mapping[str, object]) -> None:
     """Raise WrongRequest on every rank where something of `known` differs between them."""
     everyone = gather_objects(dict(known))

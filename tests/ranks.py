@@ -191,3 +191,26 @@ def knn_of_rank(rank: int, count: int, spec: tuple[str, str]) -> dict[str, Any]:
     wanted = Protocol("knn", {}, classify, shared=True)
     found, truth = judge({"encoder": encoder, "pixels": None}, (splits[0], splits[1]), maker, wanted)
     return {**found, "truth": truth, "held": torch.tensor(held)}
+
+
+def computed_once_of_rank(rank: int) -> dict[str, Any]:
+    """What rank 0 computes for all, and how a wrong request there reaches the others."""
+    from otherview.distributed import computed_by_first
+    from otherview.errors import WrongRequest
+
+    calls: list[int] = []
+
+    def work() -> int:
+        calls.append(rank)
+        return 7
+
+    def refuse() -> None:
+        raise WrongRequest("--shots 0 is too few")
+
+    found = computed_by_first(work)
+    try:
+        computed_by_first(refuse)
+        said = ""
+    except WrongRequest as error:
+        said = str(error)
+    return {"found": found, "calls": len(calls), "said": said}

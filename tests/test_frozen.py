@@ -111,11 +111,11 @@ def test_raw_pixels_are_left_out_where_they_do_not_fit(
 
 
 def test_one_class_and_unknown_classes_are_refused() -> None:
-    check_classes([0, 1, 2], [1])
-    with pytest.raises(WrongRequest, match="one class only"):
-        check_classes([1, 1], [1])
-    with pytest.raises(WrongRequest, match=r"classes that --train lacks \(\[3\]\)"):
-        check_classes([0, 1], [1, 3])
+    check_classes([0, 1, 2], [1], names=None)
+    with pytest.raises(WrongRequest, match=r"one class only \(dog\)"):
+        check_classes([1, 1], [1], names=("cat", "dog"))
+    with pytest.raises(WrongRequest, match=r"classes that --train lacks \(3\)"):
+        check_classes([0, 1], [1, 3], names=None)
 
 
 @pytest.mark.slow

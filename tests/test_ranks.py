@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from otherview.files import json_lines
 from otherview.launch import first_host, from_slurm
 from tests.processes import as_a_user
-from tests.ranks import in_ranks, knn_of_rank, probe_norm_of_rank, training_of_rank
+from tests.ranks import computed_once_of_rank, in_ranks, knn_of_rank, probe_norm_of_rank, training_of_rank
 from tests.test_training import SMALL
 
 
@@ -71,6 +71,13 @@ def test_the_bank_of_knn_is_shared_out_and_the_answers_are_those_of_one(tmp_path
         for name, values in found.items():
             assert torch.equal(values, one[name]), name
     assert sorted(shares) == [30, 31]
+
+
+def test_what_is_the_same_everywhere_is_computed_once(tmp_path: Path) -> None:
+    found = in_ranks(2, computed_once_of_rank, tmp_path)
+    assert [one["found"] for one in found] == [7, 7]
+    assert [one["calls"] for one in found] == [1, 0]
+    assert {one["said"] for one in found} == {"--shots 0 is too few"}
 
 
 def test_the_probe_s_batch_norm_is_that_of_all_ranks(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Our operations beside the reference's, one at a time, on the same images with the same draws.
 
-Of every result four figures are taken (level, contrast, saturation, sharpness); over many images their mean, spread and
+Of every result four statistics are taken (level, contrast, saturation, sharpness); over many images their mean, spread and
 quantiles must agree, or a recipe would mean something else here than elsewhere. The two whole branches are compared too,
 each with its own draws.
 """
@@ -36,7 +36,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def figures(pixels: np.ndarray) -> list[float]:
+def statistics(pixels: np.ndarray) -> list[float]:
     """Mean level, its deviation, mean distance of the channels, mean step between neighbours; all in levels of 255."""
     levels = pixels.astype(np.float32)
     steps = np.abs(np.diff(levels, axis=1)).mean()
@@ -46,7 +46,7 @@ def figures(pixels: np.ndarray) -> list[float]:
 def compare_operations(
     source: Source, *, count: int, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, dict[str, float]]:
-    """By operation: the largest differences over the figures, in levels of 255, and the spread as a ratio."""
+    """By operation: the largest differences over the statistics, in levels of 255, and the spread as a ratio."""
     settings = ViewSettings()
     torch.manual_seed(0)
     np.random.seed(0)  # PillowBlur of the reference draws from it
@@ -60,7 +60,7 @@ def compare_operations(
                 if name not in ("online branch", "target branch")
                 else np.nan
             )
-            found.setdefault(name, []).append((figures(ours), figures(theirs), float(apart)))
+            found.setdefault(name, []).append((statistics(ours), statistics(theirs), float(apart)))
         advance(1)
     return {name: _agreement(rows) for name, rows in found.items()}
 

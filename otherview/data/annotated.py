@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from otherview.data.archives import leads_outside
-from otherview.data.decode import MOST_PIXELS
+from otherview.data.decode import FORMATS, MOST_PIXELS
 from otherview.data.folder import Files, open_folder
 from otherview.data.index import NO_LABEL, Table, TableWriter, cached
 from otherview.data.objects import Category, Objects, fault, objects_of, outline_of
@@ -165,10 +166,6 @@ class LabelledPixels(Files):
 
     def pixel_labels(self, index: int) -> np.ndarray:
         """The class of every pixel: uint8 or uint16 [H, W]."""
-        from PIL import Image
-
-        from otherview.data.decode import FORMATS
-
         stem = str(Path(self.table.name(index)).with_suffix(""))
         try:
             with Image.open(self.labels / (stem + self.endings[stem]), formats=FORMATS) as opened:

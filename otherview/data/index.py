@@ -84,8 +84,8 @@ def _mapped(path: Path) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode=None if small else "r", allow_pickle=False))
 
 
-TOLD_ROWS, TOLD_SECONDS = 4096, 3.0
-"""How often progress is looked at, and how often it is told."""
+REPORT_ROWS, REPORT_SECONDS = 4096, 3.0
+"""Every so many rows the clock is read, and every so many seconds progress is reported."""
 
 
 class TableWriter:
@@ -106,7 +106,7 @@ class TableWriter:
         self._columns["name_end"].append(self._names.tell())
         for column, value in numbers.items():
             self._columns[column].append(value)
-        if len(self) % TOLD_ROWS == 0 and time.monotonic() - self._said > TOLD_SECONDS:
+        if len(self) % REPORT_ROWS == 0 and time.monotonic() - self._said > REPORT_SECONDS:
             self._said = time.monotonic()
             print(f"indexing: {len(self):,} images so far", file=sys.stderr)
 

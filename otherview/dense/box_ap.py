@@ -21,7 +21,7 @@ What = Literal["bbox", "segm"]
 LVIS_DETECTIONS = 300
 PARTS = 5
 """The spread of a score is the standard error over so many parts of the test images."""
-COCO_FIGURES = {
+COCO_METRICS = {
     "AP": "AP_all",
     "AP50": "AP_50",
     "AP75": "AP_75",
@@ -29,7 +29,7 @@ COCO_FIGURES = {
     "APm": "AP_medium",
     "APl": "AP_large",
 }
-LVIS_FIGURES = {**COCO_FIGURES, "APr": "APr", "APc": "APc", "APf": "APf"}
+LVIS_METRICS = {**COCO_METRICS, "APr": "APr", "APc": "APc", "APf": "APf"}
 
 
 def is_lvis(truth: Mapping[str, Any]) -> bool:
@@ -43,7 +43,7 @@ def average_precision(
     """AP, AP50, AP75, APs, APm, APl (small, medium, large) and for LVIS APr, APc, APf; NaN where there is nothing to find."""
     evaluate, read = _tools()
     lvis = is_lvis(truth)
-    names = LVIS_FIGURES if lvis else COCO_FIGURES
+    names = LVIS_METRICS if lvis else COCO_METRICS
     wanted = set(image_ids)
     lines = [_of_kind(one, what) for one in (cut(found) if lvis else found) if one["image_id"] in wanted]
     annotated = any(one["image_id"] in wanted and not one["iscrowd"] for one in truth["annotations"])
@@ -56,8 +56,8 @@ def average_precision(
         if lvis:
             measure.params.maxDets = [LVIS_DETECTIONS]
         measure.run()
-    figures = measure.stats_as_dict
-    return {name: _share(figures.get(theirs, -1)) for name, theirs in names.items()}
+    stats = measure.stats_as_dict
+    return {name: _share(stats.get(theirs, -1)) for name, theirs in names.items()}
 
 
 def _silent(*_: object) -> None:
@@ -88,7 +88,7 @@ def cut(found: Sequence[Detection]) -> list[Detection]:
 def ap_scores(
     truth: Mapping[str, Any], found: Sequence[Detection], *, image_ids: Sequence[int], name: str
 ) -> list[Score]:
-    """Scores of boxes and masks, AP first; figures for which there is nothing to find are left out."""
+    """Scores of boxes and masks, AP first; metrics for which there is nothing to find are left out."""
     scores = []
     kinds: dict[str, What] = {"box": "bbox", "mask": "segm"}
     for kind, what in kinds.items():

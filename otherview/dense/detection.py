@@ -200,7 +200,8 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
     settings, config = job.settings, job.settings.config
     warmup = config.warmup_steps / config.steps
     fitting = DenseFit(
-        settings=settings, config=config, source=job.learned, protocol="detect", card=card, content=weights_fingerprint(encoder),
+        settings=settings, config=config, source=job.learned, protocol="detect", card=card,
+        fingerprint=weights_fingerprint(encoder),
         images=job.images,
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
         * falling(progress, warmup=warmup, milestones=config.milestones),
@@ -219,7 +220,7 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
     if launched_rank() == 0:
         scores = ap_scores(job.truth, found, image_ids=read, name=f"detect_{name}")
         _keep(folder, found, detector, job, read=read)
-    scores = [Score(*score) for score in from_first([tuple(score) for score in scores])]
+    scores = from_first(scores)
     if not scores:
         raise RuntimeError(f"no image of {settings.test} that shows an object could be read: there is nothing to find")
     return scores

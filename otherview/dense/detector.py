@@ -85,8 +85,8 @@ class Anchors(AnchorGenerator):
 
     def generate_anchors(
         self,
-        scales: list[int],
-        aspect_ratios: list[float],
+        scales: Sequence[float],
+        aspect_ratios: Sequence[float],
         dtype: torch.dtype = torch.float32,
         device: torch.device = torch.device("cpu"),  # noqa: B008 (as the parent has it)
     ) -> Tensor:
@@ -103,12 +103,12 @@ class Proposals(RegionProposalNetwork):
         self,
         objectness: Tensor,
         pred_bbox_deltas: Tensor,
-        labels: list[Tensor],
-        regression_targets: list[Tensor],
+        labels: Sequence[Tensor],
+        regression_targets: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        positive, negative = (torch.cat(chosen) > 0 for chosen in self.fg_bg_sampler(labels))
-        sampled, known = positive | negative, torch.cat(labels)
-        sides = F.l1_loss(pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], reduction="sum")
+        positive, negative = (torch.cat(chosen) > 0 for chosen in self.fg_bg_sampler([*labels]))
+        sampled, known = positive | negative, torch.cat([*labels])
+        sides = F.l1_loss(pred_bbox_deltas[positive], torch.cat([*regression_targets])[positive], reduction="sum")
         whether = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], known[sampled])
         return whether, sides / sampled.sum()
 

@@ -32,16 +32,16 @@ class DenseFit:
     """How a model is fitted, apart from the model."""
 
     settings: DenseSettings
-    config: "DetectConfig | SegmentConfig"
-    source: "Source"
+    config: DetectConfig | SegmentConfig
+    source: Source
     """Training images."""
     protocol: str
-    card: "Card"
-    content: str
+    card: Card
+    fingerprint: str
     """Names the encoder's weights."""
     images: str
     """Names the training images' bytes and what is where in them."""
-    rate: "Rate"
+    rate: Rate
 
 
 def check_request(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> None:
@@ -60,7 +60,6 @@ def check_request(settings: DenseSettings, config: DetectConfig | SegmentConfig)
 def load_both(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> dict[str, PretrainedEncoder]:
     """The encoder, checked against the config, and its untrained twin where asked for; the device is chosen."""
     compute_on(settings)
-
     loaded = load_encoder(named(settings.weights))
     had = loaded.card.encoder
     if had.channels != 3:
@@ -93,26 +92,26 @@ def compare_splits(
     return blake2b("".join(one.fingerprints).encode(), digest_size=8).hexdigest()
 
 
-def fit_dense(name: str, learner: Learner, how: DenseFit) -> Path:
+def fit_dense(name: str, learner: Learner, fit: DenseFit) -> Path:
     """Fit a learner from its last checkpoint, or from the start, to the end; returns its folder."""
-    settings, config = how.settings, how.config
+    settings, config = fit.settings, fit.config
     steps = min(config.steps, SHORTENED_STEPS) if shortened() else config.steps
     training = config.training.model_copy(update={"workers": max(settings.workers, config.training.workers)})
-    images, batch = len(how.source), config.batch
-    fit = Fit(
-        folder=fit_folder(settings, how.protocol if name == "encoder" else f"{how.protocol}_{name}"),
+    images, batch = len(fit.source), config.batch
+    planned = Fit(
+        folder=fit_folder(settings, fit.protocol if name == "encoder" else f"{fit.protocol}_{name}"),
         about={
-            "protocol": how.protocol, "weights": how.content, "train": settings.train, "images": how.images,
+            "protocol": fit.protocol, "weights": fit.fingerprint, "train": settings.train, "images": fit.images,
             "seed": settings.seed, **_deciding(config, steps),
         },
-        source=how.source,
+        source=fit.source,
         plan=StepPlan(images, batch, steps, settings.seed, accumulation=training.accumulation),
         settings=training,
-        preprocessing=how.card.preprocessing,
+        preprocessing=fit.card.preprocessing,
         compute=settings,
     )  # fmt: skip
-    run_fit(learner, fit, make_optimiser=make_optimiser, rate=how.rate)
-    return fit.folder
+    run_fit(learner, planned, make_optimiser=make_optimiser, rate=fit.rate)
+    return planned.folder
 
 
 def _deciding(config: DetectConfig | SegmentConfig, steps: int) -> dict[str, Any]:

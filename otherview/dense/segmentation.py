@@ -67,7 +67,7 @@ class Segment(Learner):
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         last = len(self.net.blocks) + 1
         return layered_groups(
-            self, lambda name: _layer_of(name, last=last), no_weight_decay=_spared, last=last,
+            self, lambda name: _layer_of(name, last=last), no_weight_decay=_no_weight_decay, last=last,
             layer_decay=self.config.layer_decay, weight_decay=weight_decay,
         )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _layer_of(name: str, *, last: int) -> int:
     return layer_of(name.removeprefix("net.backbone.vit."), last=last)
 
 
-def _spared(name: str, value: Tensor) -> bool:
+def _no_weight_decay(name: str, value: Tensor) -> bool:
     """Whether a tensor does not decay: norms, biases, tokens and tables of positions."""
     return value.ndim <= 1 or name.endswith(("_token", "table", "pos_embed"))
 
@@ -191,7 +191,7 @@ def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score
     warmup = config.warmup_steps / config.steps
     fitting = DenseFit(
         settings=settings, config=config, source=job.learned, protocol="segment", card=card, images=job.images,
-        content=f"{weights_fingerprint(encoder)}, {job.classes} classes",
+        fingerprint=f"{weights_fingerprint(encoder)}, {job.classes} classes",
         rate=lambda settings, batch, progress: peak_rate(settings, batch)
         * polynomial(progress, warmup=warmup, power=config.power),
     )  # fmt: skip
@@ -225,7 +225,7 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
         if drawn:
             names = _names(job.test, config)
             draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
-    scores = [Score(*score) for score in from_first([tuple(score) for score in scores])]
+    scores = from_first(scores)
     if not scores:
         raise RuntimeError(
             f"no image of {job.settings.test} with pixels that count could be read: there is nothing to judge"

@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.result import bootstrap_error
 from otherview.scores import Score
 from otherview.seeding import sample_rng
 from otherview.views.transforms import drawn_from
@@ -32,7 +33,6 @@ SEVERITIES = 1, 2, 3, 4, 5
 OWN_SEED = "glass_blur", "impulse_noise"
 """They do not draw from NumPy's global generator."""
 LEAST_SIDE = 32
-RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,8 @@ def corruption_error(
 
 def spread_of_error(right: Mapping[str, Bool[Tensor, "N S"]], baseline: Mapping[str, float]) -> float:
     """The standard error of mCE over images, by drawing them anew."""
-    rng = torch.Generator().manual_seed(0)
     count = len(next(iter(right.values())))
-    drawn = [torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES)]
-    return float(np.std([corruption_error(right, baseline, images=images) for images in drawn]))
+    return bootstrap_error(count, lambda images: corruption_error(right, baseline, images=torch.from_numpy(images)))
 
 
 def scores_of(name: str, right: Mapping[str, Bool[Tensor, "N S"]]) -> list[Score]:

@@ -8,7 +8,7 @@ Axes: N images, D width, K classes.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,10 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from otherview.distributed import computed_by_first
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec
-from otherview.evaluation.frozen import FeatureMaker, cache_of, features_of, label_of, modules_of
+from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_of, label_of, modules_of
 from otherview.evaluation.knn import accuracy
 from otherview.evaluation.linear import minimised
 from otherview.evaluation.result import check_crop_pct, finish
@@ -177,27 +178,32 @@ def _judge(
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
-    images, speak = sum(len(split.indices) for split in splits), launched_rank() == 0
+    images = sum(len(split.indices) for split in splits)
     preprocessing = backbone.preprocessing._replace(crop_pct=settings.crop_pct, interpolation="bilinear")
     # the protocol's features are the last block's, before the final norm
     maker = FeatureMaker(
         preprocessing, FeatureSpec(block=settings.block or backbone.depth), cache_of(settings), settings.workers
     )
-    with RunProgress(total=images, title="features", speak=speak) as progress:
+    with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         learned, judged = features_of(modules_of(backbone, images=images), splits, maker, advance=progress.advance)
     place = {int(index): row for row, index in enumerate(wanted[learned.kept])}
+    return computed_by_first(lambda: _fits(learned, judged, draws, place=place))
+
+
+def _fits(learned: Known, judged: Known, draws: Sequence[Draw], *, place: Mapping[int, int]) -> dict[str, list[Score]]:
+    """A fit for each draw and kind of feature; `place` is the row of an image among those that were learned from."""
     found: dict[str, list[Score]] = {"encoder": []}
     kinds = [(name, kind) for name, tokens in learned.tokens.items() for kind in tokens]
-    with RunProgress(total=len(draws) * len(kinds), title="fits", speak=speak) as progress:
+    with RunProgress(total=len(draws) * len(kinds), title="fits") as progress:
         for name, kind in kinds:
-            features, asked = (to_unit(split.tokens[name][kind]) for split in (learned, judged))
+            features, unseen = (to_unit(split.tokens[name][kind]) for split in (learned, judged))
             by_draw: dict[str, list[float]] = {}
             for draw in draws:
                 rows = torch.tensor([place[int(index)] for index in draw.chosen if int(index) in place])
                 if not len(rows):
                     raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
                 weight = fit(features[rows], learned.labels[rows])
-                predicted = (asked @ weight).argmax(dim=1)
+                predicted = (unseen @ weight).argmax(dim=1)
                 by_draw.setdefault(draw.name, []).append(accuracy(predicted, judged.labels))
                 progress.advance(1)
             found.setdefault(name, []).extend(

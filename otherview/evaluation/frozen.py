@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
 from otherview.data.index import cache_folder
-from otherview.distributed import from_first, gather_objects, rank, ranks
+from otherview.distributed import computed_by_first, gather_objects, ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.cache import FeatureCache
@@ -138,7 +138,7 @@ def judge(
                 kept = (question, maker.preprocessing, maker.spec, fingerprints)
                 answer = partial(maker.cache.answers, *kept, answer=answer)
             # what is not shared out is fitted once, whatever the number of ranks
-            answers = answer() if shared else from_first(answer() if rank() == 0 else None)
+            answers = answer() if shared else computed_by_first(answer)
             found |= {label_of(name, kind) + words: predicted for words, predicted in answers.items()}
     return found, test.labels
 

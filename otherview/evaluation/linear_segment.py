@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
 from otherview.data.spec import open_source
+from otherview.distributed import computed_by_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec
-from otherview.evaluation.frozen import FeatureMaker, cache_of, features_of
+from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_of
 from otherview.evaluation.linear import LinearClassifier, fit_logistic
 from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.evaluation.settings import LinearSegmentSettings
@@ -87,8 +88,8 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     backbone = load_backbone(settings.weights).to(device)
     backbone.check_block(settings.block)
     backbone.check_patches()
-    asked = (settings.train, settings.train_images), (settings.test, settings.test_images)
-    one, two = (_open(spec, count, backbone.preprocessing.size) for spec, count in asked)
+    wanted = (settings.train, settings.train_images), (settings.test, settings.test_images)
+    one, two = (_open(spec, count, backbone.preprocessing.size) for spec, count in wanted)
     splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
     found = _judge(backbone, splits, settings=settings)
     about = {
@@ -121,13 +122,18 @@ def _judge(
     maker = FeatureMaker(
         backbone.preprocessing, FeatureSpec(backbone.patch_size, settings.block), cache_of(settings), settings.workers
     )
-    images, speak = sum(len(split.indices) for split in splits), launched_rank() == 0
-    with RunProgress(total=images, title="features", speak=speak) as progress:
+    images = sum(len(split.indices) for split in splits)
+    with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         train, test = features_of({**backbone.modules, "pixels": None}, splits, maker, advance=progress.advance)
+    return computed_by_first(lambda: _heads(train, test, grid, strength=settings.strength))
+
+
+def _heads(train: Known, test: Known, grid: PatchGrid, *, strength: float) -> dict[str, list[Score]]:
+    """A head fitted on every module's patches, and its scores."""
     found: dict[str, list[Score]] = {}
-    with RunProgress(total=len(train.tokens), title="heads", speak=speak) as progress:
+    with RunProgress(total=len(train.tokens), title="heads") as progress:
         for name, tokens in train.tokens.items():
-            head = fit_head(tokens["patches"], train.labels, grid, strength=settings.strength)
+            head = fit_head(tokens["patches"], train.labels, grid, strength=strength)
             result = segment(head, test.tokens[name]["patches"], test.labels, grid=grid)
             n, spreads = len(test.labels), result.spreads
             found[name] = [

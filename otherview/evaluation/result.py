@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.stats import bootstrap
 from torch import Tensor
 
 from otherview.data.objects import IGNORED
@@ -27,6 +28,7 @@ from otherview.training.device import resolve_device
 from otherview.weights.names import folder_of
 
 RESAMPLES = 200
+"""Draws of all images that a standard error is taken from."""
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
@@ -72,19 +74,31 @@ class Segmented(NamedTuple):
         whole = self.confusion.sum(dim=0)
         return float(whole.diagonal().sum() / whole.sum())
 
-    def spread(self, figure: Callable[[Float[Tensor, "K K"]], float]) -> float:
+    def spread(self, measure: Callable[[Float[Tensor, "K K"]], float]) -> float:
         """Standard error over images, by drawing them anew."""
-        rng = torch.Generator().manual_seed(0)
         count, classes = self.confusion.shape[:2]
         flat = self.confusion.flatten(1)
-        drawn = (torch.randint(count, (count,), generator=rng) for _ in range(RESAMPLES))
-        times = (torch.bincount(images, minlength=count).to(flat.dtype) for images in drawn)
-        return float(np.std([figure((weights @ flat).view(classes, classes)) for weights in times]))
+
+        def of_images(images: np.ndarray) -> float:
+            times = torch.from_numpy(np.bincount(images, minlength=count)).to(flat.dtype)
+            return measure((times @ flat).view(classes, classes))
+
+        return bootstrap_error(count, of_images)
 
     @property
     def spreads(self) -> tuple[float, float]:
         """Of mIoU and of accuracy."""
         return self.spread(_miou), self.spread(lambda whole: float(whole.diagonal().sum() / whole.sum()))
+
+
+def bootstrap_error(count: int, statistic: Callable[[np.ndarray], float]) -> float:
+    """Standard error of a statistic of `count` images, whose indices are drawn anew with replacement; 0 for one image."""
+    if count < 2:
+        return 0.0
+    found = bootstrap(
+        (np.arange(count),), statistic, n_resamples=RESAMPLES, method="percentile", vectorized=False, rng=0
+    )
+    return float(found.standard_error)
 
 
 def _miou(confusion: Float[Tensor, "K K"]) -> float:
@@ -129,9 +143,9 @@ def finish(
     unusual = _unusual(settings)
     found = {name: [score._replace(name=score.name + unusual) for score in scores] for name, scores in found.items()}
     named = {name: getattr(settings, name) for name in ("allow_shared", "block") if getattr(settings, name, None)}
-    asked = {"weights": str(settings.weights), **about, **named, "device": str(resolve_device(settings.device))}
+    protocol = {"weights": str(settings.weights), **about, **named, "device": str(resolve_device(settings.device))}
     control = [score for name, scores in found.items() if name != "encoder" for score in scores]
-    result = Scores(found["encoder"], control, time.monotonic() - began, {**asked, **known})
+    result = Scores(found["encoder"], control, time.monotonic() - began, {**protocol, **known})
     folder = settings.out or folder_of(settings.weights)
     if folder is not None and launched_rank() == 0:
         append_result(folder, result)

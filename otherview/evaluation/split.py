@@ -105,8 +105,8 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
     indices = [first_of(source, count) for source, count in zip(sources, counts, strict=True)]
     train_labels, test_labels = (known[chosen] for known, chosen in zip(labels, indices, strict=True))
     present, dense = np.unique(train_labels, return_inverse=True)
-    check_classes(present.tolist(), test_labels.tolist())
     named = sources[0].classes
+    check_classes(present.tolist(), test_labels.tolist(), names=named)
     names = [str(named[kind]) if named else str(kind) for kind in present.tolist()]
     both = dense, np.searchsorted(present, test_labels)
     train, test = (
@@ -116,13 +116,20 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
     return train, test
 
 
-def check_classes(train: Collection[int], test: Collection[int]) -> None:
+def check_classes(train: Collection[int], test: Collection[int], *, names: Sequence[str] | None) -> None:
     """Raise WrongRequest unless every test class can be learned and there are two classes to tell apart."""
+
+    def said(kinds: Collection[int]) -> str:
+        return ", ".join(names[kind] if names else str(kind) for kind in kinds)
+
     known = set(train)
     if unknown := sorted(set(test) - known):
-        raise WrongRequest(f"--test has classes that --train lacks ({unknown[:5]}): use the same classes in both")
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise WrongRequest(
+            f"--test has classes that --train lacks ({said(unknown[:5])}{more}): use the same classes in both"
+        )
     if len(known) < 2:
-        raise WrongRequest(f"--train has one class only ({known.pop()}): classification needs two or more")
+        raise WrongRequest(f"--train has one class only ({said(known)}): classification needs two or more")
 
 
 def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared: bool) -> tuple[Split, Split]:

@@ -35,10 +35,9 @@ from otherview.evaluation.settings import (
     NeighboursSettings,
     TokenPictureSettings,
 )
-from otherview.files import check_picture
 from otherview.nn.encoder import Encoder
 from otherview.report.pictures import draw_attention, draw_components, draw_matches, draw_neighbours, save_picture
-from otherview.report.view_pictures import readable
+from otherview.report.view_pictures import check_drawn, check_first, readable
 from otherview.signature import takes
 from otherview.views.view import normalise
 from otherview.weights.names import check_weights, load_encoder
@@ -80,14 +79,11 @@ def neighbours(settings: NeighboursSettings) -> dict[str, Any]:
 
 
 def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
-    check_picture(settings.out)
-    if settings.count < 1 or settings.first < 0:
-        raise WrongRequest(f"--count {settings.count} must be 1 or more and --first {settings.first} 0 or more")
+    check_drawn(settings.out, settings.count)
     if isinstance(settings, TokenPictureSettings):
         check_weights(settings.weights)
     source = open_source(settings.data)
-    if settings.first >= len(source):
-        raise WrongRequest(f"--first {settings.first} is not in {settings.data}: it has images 0 … {len(source) - 1}")
+    check_first(settings.first, source, settings.data)
     return source
 
 
@@ -142,10 +138,10 @@ def _pixels(loaded: PretrainedEncoder, source: Source, first: int, count: int) -
     """uint8 [images, C, H, W] as the encoder wants them."""
     preprocessing = loaded.card.preprocessing
 
-    def seen(index: int) -> torch.Tensor:
+    def centred(index: int) -> torch.Tensor:
         return torch.from_numpy(centre(picture_of(source, index, preprocessing), preprocessing))
 
-    return torch.stack(readable(source, first, count, seen))
+    return torch.stack(readable(source, first, count, centred))
 
 
 def _shown(pixels: Any) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ views(config=find("siamese_im_vit_b16").make(), data="photos/", out=Path("views.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,10 +59,21 @@ def correspondence(settings: CorrespondenceSettings) -> dict[str, str]:
 
 def _check(settings: PictureSettings) -> PatchGrid:
     settings.config.check()
-    check_picture(settings.out)
-    if settings.count < 1:
-        raise WrongRequest(f"--count {settings.count} shows nothing: give 1 or more")
+    check_drawn(settings.out, settings.count)
     return grid_of(settings.config)
+
+
+def check_drawn(out: Path, count: int) -> None:
+    """Raise WrongRequest where nothing would be drawn or the picture could not be written."""
+    check_picture(out)
+    if count < 1:
+        raise WrongRequest(f"--count {count} shows nothing: give 1 or more")
+
+
+def check_first(first: int, source: Source, data: str) -> None:
+    """Raise WrongRequest where the first image to draw is not one of the source's, which `data` names."""
+    if not 0 <= first < len(source):
+        raise WrongRequest(f"--first {first} is not in {data}: it has images 0 … {len(source) - 1}")
 
 
 def grid_of(config: RunConfig) -> PatchGrid:
@@ -77,8 +89,7 @@ def _masks(config: RunConfig, grid: PatchGrid, count: int) -> Any:
 
 def pairs_of(settings: PictureSettings, source: Source) -> tuple[Sequence[Image], list[ViewPair]]:
     """The images, and their views as epoch 0 of a run would draw them."""
-    if not 0 <= settings.first < len(source):
-        raise WrongRequest(f"--first {settings.first} is not in {settings.data}: it has images 0 … {len(source) - 1}")
+    check_first(settings.first, source, settings.data)
     made = readable(source, settings.first, settings.count, pair_maker(settings.config, source))
     images, pairs = zip(*made, strict=True)
     return images, list(pairs)

@@ -6,13 +6,16 @@ other; in ONNX they are computed for any size that the patch divides.
 Axes: B images, C channels, H and W pixels, N tokens, D width.
 """
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from torch import Tensor
 
 from otherview.errors import WrongRequest
@@ -56,8 +59,6 @@ def check_size(card: Card, size: Size) -> None:
 
 def to_timm(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
     """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads; returns the largest difference."""
-    import timm
-    from timm.models import save_for_hf
 
     had = card.encoder
     arguments: dict[str, Any] = {
@@ -153,7 +154,6 @@ def _huggingface_names(encoder: Encoder, size: Size) -> dict[str, Tensor]:
 
 def needed(package: str) -> Any:
     """An optional package; raises WrongRequest where it is missing."""
-    import importlib
 
     try:
         return importlib.import_module(package)

@@ -44,11 +44,19 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """One process at a time, where the system can lock files; the others wait."""
-    with (folder / "lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """One process at a time, where the file system can lock files; the others wait."""
+    from filelock import FileLock
+
+    try:
+        lock = FileLock(folder / "lock")
+        lock.acquire()
+    except (NotImplementedError, OSError):  # a file system without locks
         yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

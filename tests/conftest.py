@@ -1,6 +1,11 @@
+# ruff: noqa: E402
+import importlib
 import os
 
-os.environ.setdefault("OTHERVIEW_TYPECHECK", "1")
+os.environ["OTHERVIEW_TYPECHECK"] = "1"  # shapes are checked here ...
+importlib.import_module("otherview")
+os.environ["OTHERVIEW_TYPECHECK"] = "0"  # ... and not in the processes that tests start: see tests/processes.py
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests beside each other: one thread each, or they wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,7 +19,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.processes import as_a_user, in_process
+from tests.processes import in_process
 
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("here")
@@ -61,7 +66,7 @@ def process(tmp_path: Path) -> Run:
             text=True,
             timeout=timeout,
             cwd=tmp_path,
-            env=as_a_user(**environment),
+            env={**os.environ, **environment},
         )
 
     return run

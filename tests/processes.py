@@ -1,4 +1,8 @@
-"""How tests run the program: in this process, or in one of its own where a process is what is tested."""
+"""How tests run the program: in this process, or in one of its own where a process is what is tested.
+
+Shapes are checked in this process and in the ranks of `in_ranks` alone. The checks cost half of a short command's time, and they
+draw from Python's generator, as timm does: a run with them is not the run without.
+"""
 
 import contextlib
 import io
@@ -8,15 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-
-
-def as_a_user(**environment: str) -> dict[str, str]:
-    """This environment and what is added, without the checks of shapes.
-
-    They cost half of a short command's time, and they draw from Python's generator, as timm does: a run with them is not
-    the run without.
-    """
-    return {**os.environ, "OTHERVIEW_TYPECHECK": "0", **environment}
 
 
 @contextlib.contextmanager

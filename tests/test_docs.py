@@ -123,7 +123,7 @@ def added(words: list[str]) -> list[str]:
     for kind in ("siamese_im", "moco_v3"):
         if words[0] == "convert" and kind.replace("_", "-") in words[2]:
             return ["--heads", str(official(cases(kind)[0], kind)[1])]
-    return ["--batch", "2"] if words[:2] == ["bench", "step"] else []
+    return []
 
 
 def objects(folder: Path, images: list[bytes]) -> None:
@@ -143,10 +143,14 @@ def objects(folder: Path, images: list[bytes]) -> None:
 def run_here(page: str) -> list[list[str]]:
     """The words of a page's commands in their order, without those that need several machines or downloads.
 
-    What judges is run once for each verb and set of flags: other values are the same way through the program.
+    What judges is run once for each verb and set of flags: other values are the same way through the program. Studies are run on
+    the page about them, and with larger images; the longer benches in test_bench.py and test_cli.py.
     """
     path = next(one for one in PAGES if one.name == page)
     wanted = [words_of(command) for command in commands(path) if not any(word in command for word in NOT_HERE)]
+    if page != "comparing.md":
+        wanted = [words for words in wanted if "--study" not in words or "--size" in words]
+    wanted = [words for words in wanted if words[:2] not in (["bench", "step"], ["bench", "loss"])]
     speaking = [words[0] for words in wanted if "runs/first" in words]
     if speaking and "pretrain" not in speaking:
         wanted.insert(0, words_of("otherview pretrain --recipe siamese_im_pico_32 --data photos/ --out runs/first"))

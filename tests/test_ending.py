@@ -12,8 +12,6 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.processes import as_a_user
-
 SECONDS = 20
 SMALL = (
     "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--encoder.width", "32",
@@ -31,7 +29,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     def begin(*words: str | Path, launcher: tuple[str, ...] = ("-m", "otherview")) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, *launcher, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, cwd=tmp_path, env=as_a_user(OMP_NUM_THREADS="1"),
+            start_new_session=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         started.append(process)
         return process

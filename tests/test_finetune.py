@@ -30,7 +30,6 @@ from otherview.views.transforms import AugmentedViews, LabelledView, LabelledVie
 from otherview.views.view import View, normalise
 from otherview.weights.names import load_encoder
 from otherview.weights.pretrained import load_classifier, save_classifier
-from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, heads=2)
 VIEW = SingleView(ViewSettings(online_colour=PLAIN, mask=MaskSettings(kind="none")), (32, 32), PatchGrid(4, 4))
@@ -187,7 +186,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     ]
     assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "killed/finetune/checkpoints/last.pt").exists():
         pass
     process.kill()

@@ -15,11 +15,10 @@ from otherview.errors import WrongRequest
 from otherview.files import json_lines, only_writer
 from otherview.recipes.registry import find
 from otherview.runs.run_folder import prepare_folder
-from tests.processes import as_a_user
 from tests.test_training import SMALL, identical
 
 STEPS = 60
-QUICK = as_a_user()
+
 COMMAND = (*SMALL[:-4], "--threads", "1", "--device", "cpu", "--steps", str(STEPS), "--training.save-every", "1")
 
 
@@ -29,7 +28,7 @@ def command(out: Path) -> list[str]:
 
 def kill_once(out: Path, chance: random.Random) -> bool:
     """Start the run and kill it while a checkpoint is written, or a random while after it took up work; False: it ended."""
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK)
+    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last, partial = out / "checkpoints/last.pt", out / "checkpoints/new.pt.tmp"
     before = last.stat().st_mtime_ns if last.exists() else 0
     while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
@@ -52,7 +51,7 @@ def survives(tmp_path: Path, *, kills: int) -> None:
     A kill that comes too late finds its run ended, on a busy machine: the next run takes the rest.
     """
     whole = tmp_path / "whole"
-    assert subprocess.run(command(whole), capture_output=True, timeout=300, env=QUICK).returncode == 0
+    assert subprocess.run(command(whole), capture_output=True, timeout=300).returncode == 0
     chance, struck, runs = random.Random(0), 0, 0
     while struck < kills:
         assert runs < kills, f"only {struck} of {kills} kills struck in {runs} runs"
@@ -61,7 +60,7 @@ def survives(tmp_path: Path, *, kills: int) -> None:
             if not kill_once(out, chance):
                 break
             struck += 1
-        done = subprocess.run(command(out), capture_output=True, text=True, timeout=300, env=QUICK)
+        done = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert identical(whole, out)
         assert written(whole) == written(out)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from otherview.methods.learner import Learner
+from otherview.training import optim
 from otherview.training.optim import Muon, make_optimiser, set_rate
 from otherview.training.settings import TrainingSettings
 from otherview.training.state import load_checkpoint, save_checkpoint
@@ -51,6 +52,35 @@ def test_muon_steps_are_orthogonal_for_matrices_and_adam_s_for_the_rest(recipe: 
         weakest = float(singular[len(singular) * 9 // 10])  # square noise has some that five rounds do not lift
         assert weakest > 0.7 and float(singular.max()) < 1.3, name
         assert float(matrix.square().mean().sqrt()) == pytest.approx(0.2, rel=0.2), name
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("finite", [True, False])
+def test_a_step_decided_on_the_device_is_the_host_s_or_none(name: str, finite: bool) -> None:
+    """What a GPU does without asking the host, done here on the CPU, whose fused AdamW takes `found_inf` too."""
+
+    def after(second: str) -> list[Tensor]:
+        learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+        optimiser = make_optimiser(learner, TrainingSettings(optimiser=name))  # pyright: ignore[reportArgumentType]
+        set_rate(optimiser, RATE)
+        optimiser.step()
+        give_gradients(trained, seed=1)
+        if not finite:
+            for value in trained.values():
+                value.grad = torch.full_like(value, float("nan"))
+        if second == "device":
+            optim._step_on_device(optimiser, torch.tensor(finite))
+        elif second == "host":
+            optim.step_where_finite(optimiser, torch.tensor(finite))
+        optimiser.zero_grad()
+        give_gradients(trained, seed=2)
+        if second == "device":
+            optim._step_on_device(optimiser, torch.tensor(True))
+        else:
+            optimiser.step()
+        return [value.detach() for value in trained.values()]
+
+    assert all(torch.equal(one, other) for one, other in zip(after("host"), after("device"), strict=True))
 
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from otherview.views.crop import one_try_crop
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 from otherview.views.transforms import LabelledView, LabelledViews, SingleView
 from otherview.views.view import View
-from tests.processes import as_a_user
 
 SMALL = EncoderSettings(image_size=(16, 16), patch_size=8, width=32, depth=1, heads=2)
 VIEWS = ViewSettings(online_colour=PLAIN, mask=MaskSettings(kind="none"))
@@ -182,7 +181,7 @@ def test_a_killed_probe_ends_as_if_it_had_not_been(tmp_path: Path, result_of: Ca
     words = [*WORDS, "--epochs", "12", "--crop-pct", "1", "--threads", "1", "--device", "cpu", "--out"]
     whole = result_of(*words, tmp_path / "whole")
     command = [sys.executable, "-m", "otherview", *map(str, words), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "killed/linear_probe/checkpoints/last.pt").exists():
         pass
     process.kill()

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from otherview.files import json_lines
 from otherview.launch import first_host, from_slurm
-from tests.processes import as_a_user
 from tests.ranks import computed_once_of_rank, in_ranks, knn_of_rank, probe_norm_of_rank, training_of_rank
 from tests.test_training import SMALL
 
@@ -114,7 +113,7 @@ def torchrun(out: Path, *flags: str) -> list[str]:
     return [*launcher, "-m", "otherview", *SMALL, *flags, "--out", str(out)]
 
 
-ENVIRONMENT = as_a_user(OMP_NUM_THREADS="1")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow

@@ -21,13 +21,13 @@ from otherview.files import json_lines
 from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.runs.run_folder import prepare_folder
+from otherview.training import loop
 from otherview.training.health import verdict
 from otherview.training.metrics_log import MetricsLog
 from otherview.training.optim import warmup_cosine
 from otherview.training.state import environment, load_checkpoint, save_checkpoint
 from otherview.weights.export import export as otherview_export
 from otherview.weights.names import load_encoder
-from tests.processes import as_a_user
 
 SMALL = (
     "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--steps", "14",
@@ -75,6 +75,29 @@ def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_host_that_reads_every_fourth_step_trains_the_same(
+    otherview: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the host runs ahead."""
+    flags = [*SMALL, "--training.log-every", "7"]
+    flags[flags.index("--training.save-every") + 1] = "11"
+    for name, between in (("each", 1), ("fourth", 4)):
+        monkeypatch.setattr(loop, "steps_between_reads", lambda _, between=between: between)
+        assert otherview(*flags, "--out", tmp_path / name).returncode == 0
+    assert identical(tmp_path / "each", tmp_path / "fourth")
+    each, fourth = (
+        [(line["step"], line["loss"]) for line in json_lines(tmp_path / name / "metrics.jsonl") if "loss" in line]
+        for name in ("each", "fourth")
+    )
+    assert each == fourth and len(each) == 2
+    wild = [*flags, "--training.lr-per-256", "1e30", "--training.max-skipped", "3", "--out", tmp_path / "wild"]
+    done = otherview(*wild)
+    assert done.returncode == 1 and "3 in a row" in done.stderr.splitlines()[-1]
+    skipped = json_lines(tmp_path / "wild/nonfinite.jsonl")
+    assert [line["step"] - skipped[0]["step"] for line in skipped] == [0, 1, 2]
+
+
+@pytest.mark.slow
 def test_every_checkpoint_is_an_encoder(undisturbed: Path, tmp_path: Path) -> None:
     """RUN@STEP and RUN@last, from the checkpoint alone; what was kept was exported as well."""
     last = load_encoder(f"{undisturbed}@last")
@@ -109,7 +132,7 @@ def test_a_killed_run_continues_bit_for_bit_kill(undisturbed: Path, tmp_path: Pa
     """SIGKILL as soon as a checkpoint is there, the same command again: identical weights and journal."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "otherview", *SMALL, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     patience = time.monotonic() + 120
     while not (out / "checkpoints/last.pt").exists() and time.monotonic() < patience:
         time.sleep(0.01)
@@ -205,7 +228,7 @@ def test_accumulation_needs_the_memory_of_one_micro_batch(tmp_path: Path) -> Non
             "--steps", "2", "--batch", str(batch), "--training.accumulation", str(accumulation), "--threads", "2",
             "--training.workers", "0", "--device", "cpu", "--out", str(tmp_path / name),
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=as_a_user())
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
         assert status == 0
         most[name] = used.ru_maxrss / 1024

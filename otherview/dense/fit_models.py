@@ -24,7 +24,7 @@ from otherview.training.settings import FREE_TO_CHANGE
 from otherview.weights.names import check_weights, load_encoder, named
 from otherview.weights.pretrained import Card, PretrainedEncoder
 
-SHORTENED_STEPS = 4
+SHORTENED_STEPS, SHORTENED_IMAGES = 4, 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def about_fit(settings: DenseSettings, config: DetectConfig | SegmentConfig, lea
 
 def chosen(source: Source, count: int | None) -> np.ndarray:
     """Indices of the images of a split that are used."""
-    return first_of(source, images_used(count))
+    return first_of(source, images_used(count, few=SHORTENED_IMAGES))
 
 
 def compare_splits(

@@ -35,7 +35,7 @@ from otherview.training.device import compute_on
 from otherview.weights.names import known_of, named
 from otherview.weights.pretrained import Classifier, load_classifier
 
-SHORTENED_IMAGES = 16
+SHORTENED_IMAGES = 6
 """Each is judged 76 times, so a shortened run takes fewer than other protocols do."""
 
 
@@ -118,7 +118,7 @@ def _classifiers(settings: RobustnessSettings, device: torch.device) -> dict[str
     return found
 
 
-Right = dict[str, "Tensor"]
+Right = dict[str, Tensor]
 """By classifier: which answers are right."""
 
 

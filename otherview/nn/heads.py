@@ -17,6 +17,7 @@ from jaxtyping import Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules._functions import SyncBatchNorm
 
 from otherview.distributed import gather, ranks
 from otherview.nn.encoder import Encoder
@@ -64,6 +65,9 @@ class TokenBatchNorm(nn.Module):
             flat = tokens.flatten(0, -2).float()
             if ranks() == 1:
                 out = F.batch_norm(flat, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            elif flat.is_cuda:  # torch's fused kernels, one gather forward and one reduction backward
+                world = torch.distributed.group.WORLD
+                out = SyncBatchNorm.apply(flat, self.weight, self.bias, None, None, self.eps, 0.0, world, ranks())
             else:
                 mean, variance = token_statistics(flat)
                 out = (flat - mean) * (variance + self.eps).rsqrt()

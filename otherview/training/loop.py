@@ -19,7 +19,15 @@ from otherview.training.console import RunProgress, clock
 from otherview.training.device import keep_pages
 from otherview.training.metrics_log import MetricsLog, Throughput
 from otherview.training.state import RunState, Summary, Tally, restore, save
-from otherview.training.step import Outcome, count_broken, count_skipped, refuse_too_many_broken, take_step
+from otherview.training.step import (
+    Launched,
+    Outcome,
+    count_broken,
+    count_skipped,
+    launch_step,
+    read_steps,
+    refuse_too_many_broken,
+)
 
 MEASURED_STEPS = 20
 """After so many steps the time to expect is said."""
@@ -41,27 +49,30 @@ def train(run: RunState) -> Summary:
         if start == 0:
             _call_back(run, 0, log, progress)
         throughput, before = Throughput(run.batch), replace(run.tally)
+        launched: list[Launched] = []
         for step in range(start, run.steps):
             if step > start and settings.saves_at(step):
                 progress.warn(save(run, optimiser, log, step))
 
             with throughput.waiting():
                 samples = _next_step(batches, run)
-            outcome = take_step(wrapped, run, optimiser, samples, step)
-            _count(run, outcome, samples, step, progress)
+            launched.append(launch_step(wrapped, run, optimiser, samples, step))
             throughput.tick()
-
             done = step + 1
+            if not _reads(run, done, start, len(launched)):
+                launched[-1] = launched[-1]._replace(context=None)  # the next step's targets need its room
+                continue
+            context, outcome = launched[-1].context, _read(run, launched, progress)
+
             logs = done % settings.log_every == 0 or done == run.steps
             _count_time(run, before, throughput, cpu=logs or outcome.asked)
             progress.step(done, {"loss": f"{outcome.numbers['loss']:.4f}", **throughput.shown()})
             if done == start + MEASURED_STEPS and run.steps - start > 4 * MEASURED_STEPS:
-                left = clock(throughput.seconds_for(run.steps - done))
-                progress.say(f"{throughput.images_per_second:.0f} images/s: about {left} to go")
+                _say_how_long(throughput, run.steps - done, progress)
             if logs:
-                metrics = {**_metrics(learner, outcome, throughput), "skipped": run.tally.skipped}
+                metrics = {**_metrics(learner, outcome, context, throughput), "skipped": run.tally.skipped}
                 _log(run, log, done, metrics)
-            outcome = outcome._replace(context=None)  # the next step's targets need the room of this one's
+            context = None
             _call_back(run, done, log, progress)
             if done % run.steps_per_epoch == 0:
                 _end_epoch(run, done, log, progress)
@@ -70,18 +81,52 @@ def train(run: RunState) -> Summary:
         progress.warn(save(run, optimiser, log, run.steps))
     for callback in run.callbacks:
         callback.on_end(run.steps, learner)
+    return _summary(run, throughput, metrics)
+
+
+def _summary(run: RunState, throughput: Throughput, metrics: Mapping[str, Any]) -> Summary:
     tally = run.tally
     return Summary(
         run.steps, tally.seconds, tally.cpu_seconds, throughput.images_per_second, throughput.waited_share, metrics
     )
 
 
-def _count(run: RunState, outcome: Outcome, samples: list[Sample], step: int, progress: RunProgress) -> None:
-    """Steps that were skipped and images that could not be read: said, and too many of them end the run."""
-    progress.warn(count_skipped(run, outcome, samples, step))
-    for line in count_broken(run, outcome, samples):
-        progress.say(line)
-    refuse_too_many_broken(run)
+def _say_how_long(throughput: Throughput, steps: int, progress: RunProgress) -> None:
+    left = clock(throughput.seconds_for(steps))
+    progress.say(f"{throughput.images_per_second:.0f} images/s: about {left} to go")
+
+
+def _reads(run: RunState, done: int, start: int, unread: int) -> bool:
+    """Whether the host reads what happened so far: now and then, and wherever something depends on it."""
+    settings = run.settings
+    return (
+        unread >= steps_between_reads(run.accelerator.device)
+        or done in (run.steps, start + MEASURED_STEPS)
+        or done % settings.log_every == 0
+        or settings.saves_at(done)
+        or done % run.steps_per_epoch == 0
+        or any(done % callback.every == 0 for callback in run.callbacks)
+    )
+
+
+def steps_between_reads(device: torch.device) -> int:
+    """On a GPU the host runs ahead by a few steps, so that the device always has work."""
+    return 1 if device.type == "cpu" else 4
+
+
+def _read(run: RunState, launched: list[Launched], progress: RunProgress) -> Outcome:
+    """The newest step, once the host knows of all; steps that were skipped and images that could not be read are said.
+
+    Too many of them end the run.
+    """
+    outcomes = read_steps(launched)
+    launched.clear()
+    for outcome in outcomes:
+        progress.warn(count_skipped(run, outcome))
+        for line in count_broken(run, outcome):
+            progress.say(line)
+        refuse_too_many_broken(run)
+    return outcomes[-1]._replace(asked=any(outcome.asked for outcome in outcomes))
 
 
 def _count_time(run: RunState, before: Tally, throughput: Throughput, *, cpu: bool) -> None:
@@ -116,9 +161,9 @@ def to_device(part: Any, device: torch.device) -> Any:
     return type(part)(*(to_device(inner, device) for inner in part))
 
 
-def _metrics(learner: Learner, outcome: Outcome, throughput: Throughput) -> dict[str, Any]:
+def _metrics(learner: Learner, outcome: Outcome, context: Any, throughput: Throughput) -> dict[str, Any]:
     with torch.no_grad():
-        diagnostics = {name: value.tolist() for name, value in learner.metrics(outcome.context).items()}
+        diagnostics = {name: value.tolist() for name, value in learner.metrics(context).items()}
     return {
         **outcome.numbers,
         **diagnostics,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
@@ -92,6 +92,23 @@ def _fused(learner: Learner) -> bool:
     return next(learner.parameters()).device.type in ("cpu", "cuda")
 
 
+def step_where_finite(optimiser: torch.optim.Optimizer, finite: Bool[Tensor, ""]) -> None:
+    """The optimiser's step, or none at all where the step is not `finite`.
+
+    On a GPU the host is not asked: fused AdamW and Muon take `found_inf`, as torch's gradient scaler hands it over.
+    """
+    if finite.device.type != "cpu" and isinstance(optimiser, torch.optim.AdamW):
+        _step_on_device(optimiser, finite)
+    elif finite:
+        optimiser.step()
+
+
+def _step_on_device(optimiser: torch.optim.AdamW, finite: Bool[Tensor, ""]) -> None:
+    optimiser.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
+    optimiser.found_inf = 1 - finite.float()  # pyright: ignore[reportAttributeAccessIssue]
+    optimiser.step()
+
+
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """The learning rate of every group, times the group's own `lr_scale` where it has one."""
     for group in optimiser.param_groups:
@@ -148,10 +165,16 @@ class Muon(torch.optim.AdamW):
         if not state:  # AdamW's names, which it knows how to load
             state["step"], state["exp_avg"] = torch.zeros(()), torch.zeros_like(parameter)
         state["step"] += 1
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is not None:  # 1 where the step must change nothing; the host does not know
+            gradient = gradient.where(found_inf == 0, state["exp_avg"])
         momentum = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
         update = gradient.lerp(momentum, MOMENTUM).flatten(1)  # after Nesterov
         length = ADAMW_RMS * max(update.shape) ** 0.5
-        parameter.mul_(1 - rate * decay).sub_(orthogonal(update).view_as(parameter), alpha=rate * length)
+        step, shrink = orthogonal(update).view_as(parameter), rate * decay
+        if found_inf is not None:
+            step, shrink = step * (1 - found_inf), shrink * (1 - found_inf)
+        parameter.mul_(1 - shrink).sub_(step, alpha=rate * length)
 
 
 def _is_matrix(parameter: Tensor) -> bool:

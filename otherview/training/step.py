@@ -1,9 +1,11 @@
-"""One optimiser step: all micro-batches prepared together, one graph at a time, one read by the host.
+"""One optimiser step: all micro-batches prepared together, one graph at a time, nothing read by the host.
 
-    outcome = take_step(wrapped, run, optimiser, samples, step=17)
+    launched = launch_step(wrapped, run, optimiser, samples, step=17)
+    outcomes = read_steps([launched])
 
-The read comes after the backward pass: loss, its terms, the gradient norm, whether some rank was asked to stop and how many
-images were broken, averaged over ranks in one tensor, so that all ranks decide alike. A step that is not finite is not taken.
+Loss, its terms, the gradient norm, whether some rank was asked to stop and how many images were broken are averaged over ranks
+in one tensor, so that all ranks decide alike. A step that is not finite changes nothing; on a GPU that is decided there, and the
+host reads the numbers of several steps at once, so that the device never waits for it.
 What may go wrong for a while and not for long (such steps, images that cannot be read) is counted in the run's tally,
 named, and ends the run where there is too much of it.
 """
@@ -21,17 +23,30 @@ from otherview.data.loader import Sample
 from otherview.distributed import gather_objects, mean_over_ranks, rank, ranks
 from otherview.errors import BrokenImage
 from otherview.losses.objectives import StepLoss
-from otherview.training.optim import set_rate
+from otherview.training.optim import set_rate, step_where_finite
 from otherview.training.state import RunState
+
+
+class Launched(NamedTuple):
+    """A step whose numbers the host has not read."""
+
+    step: int
+    numbers: dict[str, Tensor]
+    """The loss, its terms, the gradient norm before clipping and what `read_steps` takes out: scalars, means over ranks."""
+    rate: float
+    samples: Sequence[Sample]
+    """Which images they were made of, without the views."""
+    context: Any
+    """What the learner prepared."""
 
 
 class Outcome(NamedTuple):
     """What the host knows of a step."""
 
+    step: int
     numbers: dict[str, float]
     """The loss, its terms, the gradient norm before clipping and the rate; means over ranks."""
-    context: Any
-    """What the learner prepared."""
+    samples: Sequence[Sample]
     finite: bool
     """Whether the step was taken."""
     asked: bool
@@ -40,23 +55,32 @@ class Outcome(NamedTuple):
     """Broken images that were replaced, as a mean over ranks."""
 
 
-def take_step(
+def launch_step(
     wrapped: torch.nn.Module, run: RunState, optimiser: torch.optim.Optimizer, samples: Sequence[Sample], step: int
-) -> Outcome:
-    """Gradients, clipping, the host's one read, and the optimiser's step where everything is finite."""
+) -> Launched:
+    """Gradients, clipping, and the optimiser's step where everything is finite."""
     rate = run.rate(run.settings, run.batch, step / run.steps)
     set_rate(optimiser, rate)
     loss, context = _gradients(wrapped, run, [sample.views for sample in samples], step / run.steps)
     trained = [parameter for parameter in run.learner.parameters() if parameter.requires_grad]
     norm = run.accelerator.clip_grad_norm_(trained, run.settings.clip_norm or math.inf)
     broken = sum(len(sample.replaced()) for sample in samples)
-    numbers = _host_read(loss, norm, {"asked": float(run.asked_to_stop()), "broken": float(broken)})
-    finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
-    if finite:
-        optimiser.step()
+    numbers = _over_ranks(loss, norm, {"asked": float(run.asked_to_stop()), "broken": float(broken)})
+    step_where_finite(optimiser, numbers["loss"].isfinite() & numbers["grad_norm"].isfinite())
     optimiser.zero_grad(set_to_none=True)
-    asked, replaced = numbers.pop("asked") > 0, numbers.pop("broken")
-    return Outcome({**numbers, "lr": rate}, context, finite, asked, replaced)
+    return Launched(step, numbers, rate, [sample._replace(views=None) for sample in samples], context)
+
+
+def read_steps(launched: Sequence[Launched]) -> list[Outcome]:
+    """What happened in some steps, by one read."""
+    rows = torch.stack([torch.stack([*one.numbers.values()]) for one in launched]).tolist()
+    outcomes = []
+    for one, row in zip(launched, rows, strict=True):
+        numbers = dict(zip(one.numbers, row, strict=True))
+        finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
+        asked, broken = numbers.pop("asked") > 0, numbers.pop("broken")
+        outcomes.append(Outcome(one.step, {**numbers, "lr": one.rate}, one.samples, finite, asked, broken))
+    return outcomes
 
 
 def _gradients(wrapped: torch.nn.Module, run: RunState, views: list[Any], progress: float) -> tuple[StepLoss, Any]:
@@ -78,8 +102,8 @@ def _gradients(wrapped: torch.nn.Module, run: RunState, views: list[Any], progre
     return mean, context
 
 
-def _host_read(loss: StepLoss, norm: Tensor | float | None, known: dict[str, float]) -> dict[str, float]:
-    """The one read of a step, as means over ranks."""
+def _over_ranks(loss: StepLoss, norm: Tensor | float | None, known: dict[str, float]) -> dict[str, Tensor]:
+    """The numbers of a step as means over ranks, by one reduction."""
     names = ["loss", *loss.terms, "grad_norm", *known]
     device = loss.total.device
     values = [
@@ -87,7 +111,8 @@ def _host_read(loss: StepLoss, norm: Tensor | float | None, known: dict[str, flo
         *loss.terms.values(),
         *(torch.as_tensor(value, device=device) for value in (norm, *known.values())),
     ]
-    return dict(zip(names, mean_over_ranks(torch.stack([value.float() for value in values])).tolist(), strict=True))
+    means = mean_over_ranks(torch.stack([value.float() for value in values]))
+    return dict(zip(names, means.unbind(), strict=True))
 
 
 FILE = "nonfinite.jsonl"
@@ -95,7 +120,7 @@ ENOUGH_TO_JUDGE = 200
 """So many images must have been asked for before a share of broken ones means anything."""
 
 
-def count_skipped(run: RunState, outcome: Outcome, samples: Sequence[Sample], step: int) -> str | None:
+def count_skipped(run: RunState, outcome: Outcome) -> str | None:
     """What to say of a step, if it was skipped; raises FloatingPointError after too many in a row."""
     tally = run.tally
     if outcome.finite:
@@ -103,8 +128,10 @@ def count_skipped(run: RunState, outcome: Outcome, samples: Sequence[Sample], st
         return None
     tally.skipped += 1
     tally.skipped_in_a_row += 1
-    _write(run, outcome, samples, step)
-    said = f"step {step} was skipped: loss {outcome.numbers['loss']}, gradient norm {outcome.numbers['grad_norm']}"
+    _write(run, outcome)
+    said = (
+        f"step {outcome.step} was skipped: loss {outcome.numbers['loss']}, gradient norm {outcome.numbers['grad_norm']}"
+    )
     if tally.skipped_in_a_row >= run.settings.max_skipped:
         raise FloatingPointError(
             f"{said}, {tally.skipped_in_a_row} in a row (the images are in {run.folder / FILE}): lower "
@@ -113,16 +140,16 @@ def count_skipped(run: RunState, outcome: Outcome, samples: Sequence[Sample], st
     return said
 
 
-def _write(run: RunState, outcome: Outcome, samples: Sequence[Sample], step: int) -> None:
+def _write(run: RunState, outcome: Outcome) -> None:
     """Every rank writes which images it held; a line is written at once, so that ranks do not mix."""
-    images = [index for sample in samples for index in torch.as_tensor(sample.read).reshape(-1).tolist()]
+    images = [index for sample in outcome.samples for index in torch.as_tensor(sample.read).reshape(-1).tolist()]
     numbers = {name: str(value) for name, value in outcome.numbers.items()}
-    line = json.dumps({"step": step, "rank": rank(), "images": images, **numbers})
+    line = json.dumps({"step": outcome.step, "rank": rank(), "images": images, **numbers})
     with (run.folder / FILE).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
-def count_broken(run: RunState, outcome: Outcome, samples: Sequence[Sample]) -> list[str]:
+def count_broken(run: RunState, outcome: Outcome) -> list[str]:
     """What to say of images that could not be read, each once.
 
     The outcome's mean over ranks has been read by all hosts: all decide alike, and a step without broken images
@@ -133,7 +160,7 @@ def count_broken(run: RunState, outcome: Outcome, samples: Sequence[Sample]) -> 
     if not outcome.broken:
         return []
     tally.replaced += round(outcome.broken * ranks())
-    mine = [index for sample in samples for index in sample.replaced()]
+    mine = [index for sample in outcome.samples for index in sample.replaced()]
     new = sorted({index for part in gather_objects(mine) for index in part} - tally.broken)
     tally.broken.update(new)
     return [f"broken image {run.name_of(index)}: replaced by the next readable one" for index in new]

@@ -164,6 +164,7 @@ def test_hostile_and_broken_files_are_answered_in_one_line(otherview: Callable, 
     state = content["model"]
     (tmp_path / "bad.pth").write_bytes(pickle.dumps({"model": _Bad()}))
     torch.save({"model": state, "extra": _Bad()}, tmp_path / "bad2.pth")
+    torch.save({"extra": _Bad()}, tmp_path / "bad3.pth", _use_new_zipfile_serialization=False)
     torch.save(content, tmp_path / "good.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "good.pth").read_bytes()[:4000])
     renamed = {("blocks.0.attn.qkvs.weight" if k == "blocks.0.attn.qkv.weight" else k): v for k, v in state.items()}
@@ -176,7 +177,7 @@ def test_hostile_and_broken_files_are_answered_in_one_line(otherview: Callable, 
     (tmp_path / "text.pth").write_text("hello")
     command = ("convert", "--from", "official-siamese-im", "--out", "o.safetensors", "--heads", str(heads))
     for name, said in {
-        "bad.pth": "system", "bad2.pth": "system", "cut.pth": "cannot be read as weights", "renamed.pth": "qkv",
+        "bad.pth": "system", "bad2.pth": "system", "bad3.pth": "system", "cut.pth": "cannot be read as weights", "renamed.pth": "qkv",
         "misshapen.pth": "blocks.0.mlp.fc1.bias is [3]", "more.pth": "surprise first", "less.pth": "no cls_token",
         "list.pth": "holds a list", "text.pth": "cannot be read as weights", "nowhere.pth": "does not exist",
     }.items():  # fmt: skip

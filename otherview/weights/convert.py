@@ -7,12 +7,9 @@ those; any other name in a file is refused.
 """
 
 import argparse
-import pickletools
 import re
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from otherview.errors import WrongRequest
 from otherview.files import check_written
@@ -40,10 +38,6 @@ ALLOWED: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
 ]
-KNOWN = re.compile(
-    r"torch\..*|collections\.OrderedDict|argparse\.Namespace|numpy\.(dtype|(_?core)\.multiarray\.scalar)|numpy\.dtypes\..*"
-)
-"""Names that a file of weights may ask for."""
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -66,33 +60,18 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _reason(path: Path, said: str) -> str:
-    strange = next((name for name in _globals_of(path) if not KNOWN.fullmatch(name)), None)
+    """Why a file cannot be read; its pickle is taken apart without being followed."""
+    try:
+        with torch.serialization.safe_globals(ALLOWED):
+            strange = get_unsafe_globals_in_checkpoint(str(path))
+    except (
+        Exception
+    ):  # no file of torch.save, not a whole one, or one of before 2020, of which torch's own message says it
+        strange = re.findall(r"GLOBAL (\w[\w.]*)", said)
     if strange:
-        return (
-            f"{path} asks for {strange}, which is no part of weights: nothing of it was executed, do not trust the file"
-        )
+        return f"{path} asks for {strange[0]}, which is no part of weights: nothing of it was executed, do not trust the file"
     first = said.splitlines()[0][:80] if said else "no reason given"
     return f"{path} cannot be read as weights: it is not whole, or no file of torch.save ({first})"
-
-
-def _globals_of(path: Path) -> Iterator[str]:
-    """The names that a pickle asks for, read off its instructions without following them."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                data = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-        else:
-            data = path.read_bytes()
-        words: list[str] = []
-        for operation, argument, _ in pickletools.genops(data):
-            if operation.name == "GLOBAL":
-                yield str(argument).replace(" ", ".")
-            elif operation.name == "STACK_GLOBAL":
-                yield ".".join(words[-2:])
-            elif isinstance(argument, str):
-                words.append(argument)
-    except (ValueError, StopIteration, OSError, zipfile.BadZipFile, EOFError, IndexError):
-        return  # no pickle, or not a whole one
 
 
 @takes(ConvertSettings)

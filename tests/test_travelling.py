@@ -177,7 +177,8 @@ def test_hostile_and_broken_files_are_answered_in_one_line(otherview: Callable, 
     (tmp_path / "text.pth").write_text("hello")
     command = ("convert", "--from", "official-siamese-im", "--out", "o.safetensors", "--heads", str(heads))
     for name, said in {
-        "bad.pth": "system", "bad2.pth": "system", "bad3.pth": "system", "cut.pth": "cannot be read as weights", "renamed.pth": "qkv",
+        "bad.pth": "no file of torch.save", "bad2.pth": "system", "bad3.pth": "system", "renamed.pth": "qkv",
+        "cut.pth": "cannot be read as weights",
         "misshapen.pth": "blocks.0.mlp.fc1.bias is [3]", "more.pth": "surprise first", "less.pth": "no cls_token",
         "list.pth": "holds a list", "text.pth": "cannot be read as weights", "nowhere.pth": "does not exist",
     }.items():  # fmt: skip

@@ -70,8 +70,7 @@ def _reason(path: Path, said: str) -> str:
         strange = re.findall(r"GLOBAL (\w[\w.]*)", said)
     if strange:
         return f"{path} asks for {strange[0]}, which is no part of weights: nothing of it was executed, do not trust the file"
-    first = said.splitlines()[0][:80] if said else "no reason given"
-    return f"{path} cannot be read as weights: it is not whole, or no file of torch.save ({first})"
+    return f"{path} cannot be read as weights: it is not whole, or no file of torch.save"
 
 
 @takes(ConvertSettings)

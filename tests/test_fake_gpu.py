@@ -1,0 +1,130 @@
+"""The device path without a device: fake CUDA tensors go through every method, so that a tensor left on the CPU, or a read by
+the host in the middle of a step, fails here.
+
+Autograd wants a driver for CUDA, so this is prepare and forward. Detection is left out: how many regions there are depends on values.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from otherview.data.loader import collate_samples
+from otherview.data.picture import picture_of
+from otherview.data.spec import open_source
+from otherview.methods.learner import Learner
+from tests import test_finetune, test_probe
+from tests.dense import test_segmentation
+from tests.test_methods import PARTS, PICO, learner_and_batch
+
+STEPS = [
+    *((recipe, None, bf16) for recipe in PICO for bf16 in (False, True)),
+    *(("siamese_im_pico_32", part, True) for part in PARTS),
+]
+
+
+def on_device(part: Any, device: str) -> Any:
+    """A nested sample whose tensors lie on another device, empty."""
+    if isinstance(part, Tensor):
+        return torch.empty_strided(part.shape, part.stride(), dtype=part.dtype, device=device)
+    if part is None:
+        return None
+    return type(part)(*(on_device(inner, device) for inner in part))
+
+
+def move(learner: nn.Module, device: str) -> None:
+    """Parameters and buffers, each by itself, as `Module.to` refuses fake tensors."""
+    for module in learner.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                empty = on_device(value.detach(), device)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=value.requires_grad)
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = on_device(value, device)
+
+
+@contextmanager
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """CUDA tensors without CUDA: shapes, types and devices are computed, values are not."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def a_step(learner: Learner, batch: Any, device: str, *, bf16: bool) -> tuple[Tensor, Any]:
+    move(learner, device)
+    views = on_device(batch, device)
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        context = learner.prepare([views], 0.5)
+        return learner(views, context, 0).total, context
+
+
+@pytest.mark.parametrize(("recipe", "part", "bf16"), STEPS)
+def test_a_step_stays_on_the_device(recipe: str, part: str | None, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = learner_and_batch(recipe, part, count=2)
+    with pretended_gpu(monkeypatch):
+        loss, _ = a_step(learner.train(), batch, "cuda", bf16=bf16)
+    assert loss.device.type == "cuda" and loss.dtype == torch.float32
+
+
+FITS: dict[str, Callable[[], tuple[Learner, Any]]] = {
+    "finetune": lambda: (test_finetune.learner(), test_finetune.some_batch()),
+    "linear probe": lambda: (test_probe.probe(), test_probe.some_batch()),
+    "segment": lambda: segmenter(),
+}
+
+
+def segmenter() -> tuple[Learner, Any]:
+    learner = test_segmentation.learner(test_segmentation.config())
+    source = open_source("shapes:2@64")
+    return learner, collate_samples([learner.views(picture_of(source, index), Random(index)) for index in range(2)])
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", FITS)
+def test_a_step_of_a_fit_stays_on_the_device(name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = FITS[name]()
+    with pretended_gpu(monkeypatch):
+        loss, _ = a_step(learner.train(), batch, "cuda", bf16=bf16)
+    assert loss.device.type == "cuda" and loss.dtype == torch.float32
+
+
+def test_autocast_is_pretended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch), torch.autocast("cuda", dtype=torch.bfloat16):
+        product = torch.empty(2, 3, device="cuda") @ torch.empty(3, 4, device="cuda")
+    assert product.dtype == torch.bfloat16
+
+
+def test_a_read_by_the_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = learner_and_batch("mae_pico_32", count=2)
+    forward = learner.forward
+
+    def reads(*words: Any) -> Any:
+        loss = forward(*words)
+        loss.total.item()
+        return loss
+
+    monkeypatch.setattr(learner, "forward", reads)
+    with pretended_gpu(monkeypatch), pytest.raises(DataDependentOutputException):
+        a_step(learner.train(), batch, "cuda", bf16=False)
+
+
+def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = learner_and_batch("mae_pico_32", count=2)
+    forward = learner.forward
+
+    def adds(*words: Any) -> Any:
+        loss = forward(*words)
+        return loss._replace(total=loss.total + torch.ones(3).mean(dim=0, keepdim=True))
+
+    monkeypatch.setattr(learner, "forward", adds)
+    with pretended_gpu(monkeypatch), pytest.raises(RuntimeError, match=r"different devices|cuda"):
+        a_step(learner.train(), batch, "cuda", bf16=False)

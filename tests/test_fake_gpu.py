@@ -1,7 +1,8 @@
 """The device path without a device: fake CUDA tensors go through every method, so that a tensor left on the CPU, or a read by
 the host in the middle of a step, fails here.
 
-Autograd wants a driver for CUDA, so this is prepare and forward. Detection is left out: how many regions there are depends on values.
+Autograd wants a driver for CUDA, so this is prepare and forward. Detection is left out: how many regions there are depends on
+values.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,10 @@
 """The same batches for any number of workers, ranks and restarts; broken images replaced by the stated rule."""
 
+import gc
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +152,34 @@ def test_crops_keep_their_precision_in_a_batch() -> None:
     crop = batches(PLAN)[0].views.online.crop
     assert crop.top.dtype == torch.float64 and crop.flipped.dtype == torch.bool
     assert np.isfinite(crop.width.numpy()).all()
+
+
+class Session:
+    """What another library leaves behind: garbage that only the process that made it may free."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.process, self.itself = folder, os.getpid(), self
+
+    def __del__(self) -> None:
+        (self.folder / ("parent" if os.getpid() == self.process else "worker")).touch()
+
+
+class Collecting(PartlyBroken):
+    """A source whose reader collects garbage, as any allocation may."""
+
+    def read(self, index: int) -> bytes:
+        gc.collect()
+        return self.inner.read(index)
+
+
+def test_a_worker_leaves_its_parent_s_garbage_alone(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        Session(tmp_path)
+        maker = SampleMaker(Collecting(Shapes(4)), VIEWS, seed=0)
+        assert len(list(make_loader(maker, StepPlan(4, 2, 2, seed=0), start=0, workers=1, pin=False))) == 2
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]

@@ -6,6 +6,7 @@ A broken image is replaced by the next readable one in the source's order, with 
 Samples wait in shared memory: at most workers × WAITING micro-batches of them.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -135,9 +136,12 @@ def settle_worker(_worker: int) -> None:
 
     Terminals and cluster schedulers send a signal to every process of a job: a worker that died of it would take the
     run down before its checkpoint is written. A worker leaves when its own parent says so, or is gone.
+    What the parent left to its garbage collector stays there: a worker that frees another library's session waits for
+    threads that only the parent has, for ever (ONNX Runtime's, after an export in the same process).
     """
     import cv2
 
+    gc.freeze()
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """What the documentation says to type: every command parses, those of the README and of what a newcomer reads are run."""
 
 import io
+import itertools
 import json
 import re
 import shlex
@@ -80,6 +81,14 @@ def test_commands_are_found() -> None:
 def test_every_command_is_documented() -> None:
     written = " ".join(command for _, command in every_command())
     assert [name for name in COMMANDS if f"otherview {name}" not in written] == []
+
+
+def test_the_road_enters_no_room_twice() -> None:
+    tables = (ROOT / "docs/road.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    assert len(tables) == 2
+    for table in tables:
+        rooms = [room for room, _ in itertools.groupby(re.findall(r"\(api/\w+\.md#otherview\.(\w+)\.", table))]
+        assert len(rooms) == len(set(rooms)) > 1, rooms
 
 
 @pytest.fixture

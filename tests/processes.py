@@ -1,6 +1,6 @@
 """How tests run the program: in this process, or in one of its own where a process is what is tested.
 
-Shapes are checked in this process and in the ranks of `in_ranks` alone. The checks cost half of a short command's time, and they
+Shapes are checked in this process alone. The checks cost half of a short command's time, and they
 draw from Python's generator, as timm does: a run with them is not the run without.
 """
 

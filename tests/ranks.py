@@ -22,11 +22,8 @@ def _one_rank(rank: int, count: int, folder: str, work: Callable[..., Any], word
 
 def in_ranks(count: int, work: Callable[..., Any], folder: Path, *words: Any) -> list[Any]:
     """Run `work(rank, *words)` in `count` processes; returns what each returned."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OTHERVIEW_TYPECHECK": "1"}
-    try:
-        mp.start_processes(_one_rank, (count, str(folder), work, words), nprocs=count, start_method="spawn")
-    finally:
-        os.environ["OTHERVIEW_TYPECHECK"] = "0"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    mp.start_processes(_one_rank, (count, str(folder), work, words), nprocs=count, start_method="spawn")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(count)]
 
 

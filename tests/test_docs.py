@@ -124,11 +124,11 @@ def newcomer(tmp_path: Path) -> Path:
 def added(words: list[str]) -> list[str]:
     """What the small stand-ins of this folder need besides: heads that no width tells, a batch, a study that are quick.
 
-    Of a study two rows: test_compare.py looks at all rows, test_methods.py walks their parts.
+    Of a study two rows, with larger images one: test_compare.py looks at all rows, test_methods.py walks their parts.
     """
     if words[0] == "compare" and "--study" in words:
         rows = find_study(words[words.index("--study") + 1]).rows()
-        return ["--seeds", "1", "--measures", "knn", "--rows", *list(rows)[:2]]
+        return ["--seeds", "1", "--measures", "knn", "--rows", *list(rows)[: 1 if "--size" in words else 2]]
     for kind in ("siamese_im", "moco_v3"):
         if words[0] == "convert" and kind.replace("_", "-") in words[2]:
             return ["--heads", str(official(cases(kind)[0], kind)[1])]

@@ -21,6 +21,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.features import extract
 from otherview.evaluation.frozen import Protocol, judge_frozen
 from otherview.evaluation.settings import KnnSettings
+from otherview.evaluation.split import images_used
 from otherview.methods.learner import Learner
 from otherview.scores import Scores
 from otherview.signature import takes
@@ -122,7 +123,8 @@ class OnlineKnn(Callback):
     def on_step(self, step: int, learner: Learner) -> Mapping[str, float]:
         """Accuracies in [0, 1]."""
         encoder = next(iter(learner.encoders.values()))
-        indices = [first_of(self.bank, self.bank_size), first_of(self.queries, self.query_size)]
+        counts = images_used(self.bank_size), images_used(self.query_size)
+        indices = [first_of(source, count) for source, count in zip((self.bank, self.queries), counts, strict=True)]
         if not self._labels:
             everyone = (
                 labels_of(self.bank, "the bank of the online kNN"),

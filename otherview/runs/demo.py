@@ -9,6 +9,7 @@ from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.evaluation.features import extract
 from otherview.evaluation.knn import knn
+from otherview.evaluation.split import images_used
 from otherview.nn.encoder import Encoder
 from otherview.recipes.registry import find
 from otherview.report import pictures
@@ -51,7 +52,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
 
 
 def _neighbours(settings: DemoSettings, queries: int = 5, nearest: int = 6) -> Any:
-    bank, test = open_source("shapes:1000:val"), open_source(f"shapes:{queries}:test")
+    bank, test = open_source(f"shapes:{images_used(1000)}:val"), open_source(f"shapes:{queries}:test")
     trained = load_encoder(settings.out)
     card = trained.card
     rows = []

@@ -32,28 +32,28 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "same crop": {"views": {"target_crop": "same"}},
-    "no colour in the seen view": {"views": {"online_colour": PLAIN}},
-    "no colour in the other view": {"views": {"target_colour": PLAIN}},
+    "no colour in the online view": {"views": {"online_colour": PLAIN}},
+    "no colour in the target view": {"views": {"target_colour": PLAIN}},
     "random mask": {"views": {"mask": MaskSettings(kind="random", count=20)}},
     "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", count=38)}},
     "no mask": {"views": {"mask": MaskSettings(kind="none")}},
     "three masks": {"views": {"masks_per_image": 3, "mask": MaskSettings(count=38)}},
-    "a quarter asked": {"views": {"predict_ratio": 0.25}},
-    "three masks, a quarter asked": {
+    "a quarter predicted": {"views": {"predict_ratio": 0.25}},
+    "three masks, a quarter predicted": {
         "views": {"masks_per_image": 3, "mask": MaskSettings(count=38), "predict_ratio": 0.25}
     },
     "registers": {"encoder": {"registers": 2}},
     "patch embedding": {"encoder": {"train_patch_embedding": True}},
     "pixels": {"method": {"target": "pixels"}},
     "pixels, overlap": {"method": {"target": "pixels", "overlap_only": True}},
-    "place alone": {"method": {"relative_position": "position"}},
+    "position alone": {"method": {"relative_position": "position"}},
     "no_position": {"method": {"relative_position": "none"}},
-    "colour told": {"method": {"condition_on_colour": True}},
+    "condition on colour": {"method": {"condition_on_colour": True}},
     "global dense": {"method": {"loss": "global_dense"}},
     "global": {"method": {"loss": "global"}},
     "info_nce": {"method": {"loss": "info_nce"}},
     "overlap": {"method": {"overlap_only": True}},
-    "overlap, three masks, a quarter asked": {
+    "overlap, three masks, a quarter predicted": {
         "method": {"overlap_only": True},
         "views": {"masks_per_image": 3, "mask": MaskSettings(count=38), "predict_ratio": 0.25},
     },

@@ -47,7 +47,7 @@ class Recording:
         return {}
 
 
-@pytest.mark.parametrize("part", ["three masks", "three masks, a quarter asked"])
+@pytest.mark.parametrize("part", ["three masks", "three masks, a quarter predicted"])
 def test_several_masks_are_several_batches(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass of the target serves them all, and the loss is the mean of what each mask alone would give."""
     learner, batch = made(part, monkeypatch)
@@ -64,7 +64,7 @@ def test_several_masks_are_several_batches(part: str, monkeypatch: pytest.Monkey
 
 
 def test_asked_patches_meet_their_own_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, batch = made("a quarter asked", monkeypatch)
+    learner, batch = made("a quarter predicted", monkeypatch)
     learner.objective = recording = Recording()
     context = learner.prepare([batch], 0.0)
     learner(batch, context, 0)
@@ -84,7 +84,7 @@ def test_the_pixels_of_the_other_view_are_the_target(monkeypatch: pytest.MonkeyP
     assert list(learner.encoders) == ["encoder"]
 
 
-@pytest.mark.parametrize("part", ["overlap", "overlap, three masks, a quarter asked"])
+@pytest.mark.parametrize("part", ["overlap", "overlap, three masks, a quarter predicted"])
 def test_what_the_seen_view_does_not_show_counts_for_nothing(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops in pixels, patch by patch: the loss is the mean over asked patches whose centre the seen crop holds."""
     learner, batch = made(part, monkeypatch)
@@ -132,7 +132,7 @@ def test_what_the_predictor_is_told() -> None:
     assert torch.allclose(nothing.columns, torch.arange(4.0, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("part", ["colour told", "zero start"])
+@pytest.mark.parametrize("part", ["condition on colour", "zero start"])
 def test_colours_matter_where_they_are_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, batch = made(part, monkeypatch)
     torch.nn.init.normal_(learner.predictor.head.weight)

@@ -3,20 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format docs soak coverage
+.PHONY: demo test check format docs soak coverage gpu
 
 demo: .venv/runtime
 	@$(BIN)/otherview demo $(DEMO)
 
 test: .venv/development
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak"
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not soak" --durations 12
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak and not gpu"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not soak and not gpu" --durations 12
 
 check: .venv/development
 	$(BIN)/ruff format --check otherview tests
 	$(BIN)/ruff check otherview tests
 	$(BIN)/basedpyright --level error
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak and not gpu"
 	$(MAKE) docs
 
 format: .venv/development
@@ -29,8 +29,11 @@ docs: .venv/development
 soak: .venv/development
 	$(BIN)/python -m pytest -q -m soak; status=$$?; [ $$status -eq 5 ] || exit $$status
 
+gpu: .venv/development
+	$(BIN)/python -m pytest -q -rs -m gpu tests
+
 coverage: .venv/development
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak" --cov otherview --cov-branch --cov-report term
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak and not gpu" --cov otherview --cov-branch --cov-report term
 
 .venv/runtime: pyproject.toml
 	@began=$$(date +%s); \

@@ -5,8 +5,12 @@ Autograd wants a driver for CUDA, so this is prepare and forward. Detection is l
 values.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -129,3 +133,15 @@ def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(learner, "forward", adds)
     with pretended_gpu(monkeypatch), pytest.raises(RuntimeError, match=r"different devices|cuda"):
         a_step(learner.train(), batch, "cuda", bf16=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", PICO)
+def test_the_forward_pass_is_one_graph_and_stays_it(recipe: str) -> None:
+    """No break for torch.compile, and nothing compiled after the second step, whatever crops and momentum are."""
+    command = [sys.executable, "-m", "tests.graphs", recipe]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["graphs"], found["breaks"]) == (1, 0), found
+    assert found["compiled"][1:] == found["compiled"][1:2] * 9, found

@@ -94,3 +94,10 @@ def result_of_process(process: Run) -> Callable[..., dict]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process ends alone with one of them."""
     items.sort(key=lambda item: "commands_of_a_page" not in item.name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """`make gpu` says at its end whether there was a GPU."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "needs a GPU" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"no GPU: {len(skipped)} tests skipped")

@@ -29,7 +29,7 @@ from otherview.dense.inference import Detection, detections
 from otherview.dense.regions import repeat_factors, repeated
 from otherview.dense.samples import JitteredObjects, ObjectsView
 from otherview.dense.settings import DetectSettings
-from otherview.distributed import from_first, rank
+from otherview.distributed import computed_by_first, rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.finetune import layer_of
 from otherview.evaluation.result import finish
@@ -216,11 +216,13 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
             detector, job.test, job.judged, card.preprocessing, side=config.size, workers=settings.workers,
             category_ids=[kind.id for kind in job.categories], advance=progress.advance,
         )  # fmt: skip
-    scores: list[Score] = []
-    if launched_rank() == 0:
+
+    def judged() -> list[Score]:
         scores = ap_scores(job.truth, found, image_ids=read, name=f"detect_{name}")
         _keep(folder, found, detector, job, read=read)
-    scores = from_first(scores)
+        return scores
+
+    scores = computed_by_first(judged)
     if not scores:
         raise RuntimeError(f"no image of {settings.test} that shows an object could be read: there is nothing to find")
     return scores

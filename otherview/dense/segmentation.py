@@ -27,7 +27,7 @@ from otherview.dense.inference import predictions
 from otherview.dense.samples import PixelsView, PixelViews, numbered
 from otherview.dense.settings import SegmentConfig, SegmentSettings
 from otherview.dense.upernet import UPerNet, resized, share_statistics, synchronised
-from otherview.distributed import from_first, on_first
+from otherview.distributed import computed_by_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.finetune import layer_of
 from otherview.evaluation.result import Segmented, finish, pixel_confusion
@@ -216,16 +216,18 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
             confusion.append(pixel_confusion(one.truth, one.predicted, classes=job.classes))
             if len(drawn) < job.settings.pictures:
                 drawn.append((one.name, one.pixels, one.truth, one.predicted))
-    everyone = on_first(confusion)
-    scores: list[Score] = []
-    if everyone is not None:
+    everyone = on_first(confusion) or []
+
+    def judged() -> list[Score]:
         found = [image for part in everyone for image in part]
         scores = _scores(name, Segmented.of(found) if found else None)
         save_state(folder / "segmenter.safetensors", net, about={"recipe": config.recipe, "classes": job.classes})
         if drawn:
             names = _names(job.test, config)
             draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
-    scores = from_first(scores)
+        return scores
+
+    scores = computed_by_first(judged)
     if not scores:
         raise RuntimeError(
             f"no image of {job.settings.test} with pixels that count could be read: there is nothing to judge"

@@ -1,15 +1,15 @@
 """The device path without a device: fake CUDA tensors go through every method, so that a tensor left on the CPU, or a read by
 the host in the middle of a step, fails here.
 
-Autograd wants a driver for CUDA, so this is prepare and forward. Detection is left out: how many regions there are depends on
-values.
+Autograd wants a driver for CUDA, so this is prepare and forward; gradients and the optimiser's step go through "meta" tensors,
+and gradients under bf16 through fake tensors of the CPU. Detection is left out: how many regions there are depends on values.
 """
 
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +24,8 @@ from otherview.data.loader import collate_samples
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.methods.learner import Learner
+from otherview.training import optim
+from otherview.training.settings import TrainingSettings
 from tests import test_finetune, test_probe
 from tests.dense import test_segmentation
 from tests.test_methods import PARTS, PICO, learner_and_batch
@@ -100,6 +102,59 @@ def test_a_step_of_a_fit_stays_on_the_device(name: str, bf16: bool, monkeypatch:
     with pretended_gpu(monkeypatch):
         loss, _ = a_step(learner.train(), batch, "cuda", bf16=bf16)
     assert loss.device.type == "cuda" and loss.dtype == torch.float32
+
+
+LEARNERS: dict[str, Callable[[], tuple[Learner, Any]]] = {
+    **{recipe: lambda recipe=recipe: learner_and_batch(recipe, count=2) for recipe in PICO},
+    **FITS,
+}
+
+
+def a_whole_step(learner: Learner, batch: Any, optimiser: torch.optim.Optimizer) -> None:
+    """What the loop does with a micro-batch, from the targets to the new weights."""
+    learner(batch, learner.prepare([batch], 0.5), 0).total.backward()
+    norm = nn.utils.clip_grad_norm_([value for value in learner.parameters() if value.requires_grad], 1.0)
+    optim.set_rate(optimiser, 1e-3)
+    optim.step_where_finite(optimiser, norm.isfinite())
+
+
+@pytest.fixture
+def meta(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A device without values or a host's autocast, that otherwise counts as one with a fused AdamW."""
+    fused = [*optim.FUSED, "meta"]
+    monkeypatch.setattr(optim, "FUSED", fused)
+    monkeypatch.setattr(sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: fused)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    return "meta"
+
+
+def on_meta(name: str, optimiser: str, device: str) -> tuple[Learner, Any, torch.optim.Optimizer]:
+    learner, batch = LEARNERS[name]()
+    move(learner.train(), device)
+    settings = TrainingSettings(optimiser=optimiser)  # pyright: ignore[reportArgumentType]
+    return learner, on_device(batch, device), optim.make_optimiser(learner, settings)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_gradients_and_optimiser_ask_the_device_for_nothing(name: str, optimiser: str, meta: str) -> None:
+    a_whole_step(*on_meta(name, optimiser, meta))
+
+
+def test_an_optimiser_that_asks_is_found(meta: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "_step_on_device", lambda optimiser, finite: finite.item() and optimiser.step())
+    with pytest.raises(RuntimeError, match="meta"):
+        a_whole_step(*on_meta("mae_pico_32", "adamw", meta))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_gradients_under_bf16_read_nothing(name: str) -> None:
+    learner, batch = LEARNERS[name]()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loss, _ = a_step(learner.train(), batch, "cpu", bf16=True)
+        loss.backward()
+    gradients = [value.grad for value in learner.parameters() if value.grad is not None]
+    assert gradients and all(gradient.dtype == torch.float32 for gradient in gradients)
 
 
 def test_autocast_is_pretended_too(monkeypatch: pytest.MonkeyPatch) -> None:

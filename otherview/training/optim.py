@@ -88,8 +88,12 @@ def make_lars(learner: Learner, settings: TrainingSettings) -> torch.optim.Optim
     return Lars(learner.parameter_groups(settings.weight_decay), lr=0.0, trust_coeff=0.001, eps=0.0, **options)
 
 
+FUSED = ["cpu", "cuda", "mps", "xpu"]
+"""Where torch has an AdamW in one pass, which also knows `found_inf`."""
+
+
 def _fused(learner: Learner) -> bool:
-    return next(learner.parameters()).device.type in ("cpu", "cuda")
+    return next(learner.parameters()).device.type in FUSED
 
 
 def step_where_finite(optimiser: torch.optim.Optimizer, finite: Bool[Tensor, ""]) -> None:
@@ -97,7 +101,7 @@ def step_where_finite(optimiser: torch.optim.Optimizer, finite: Bool[Tensor, ""]
 
     On a GPU the host is not asked: fused AdamW and Muon take `found_inf`, as torch's gradient scaler hands it over.
     """
-    if finite.device.type != "cpu" and isinstance(optimiser, torch.optim.AdamW):
+    if finite.device.type != "cpu" and isinstance(optimiser, torch.optim.AdamW) and optimiser.defaults["fused"]:
         _step_on_device(optimiser, finite)
     elif finite:
         optimiser.step()

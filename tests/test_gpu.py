@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from otherview.files import json_lines
 from otherview.losses.unigrad import correlation, unigrad
@@ -70,6 +70,21 @@ def test_the_gradient_in_bf16_is_near_that_in_fp32(recipe: str, device: str) -> 
     apart = float((rounded - exact).norm() / exact.norm())
     print(f"{recipe}: {apart:.4f}")
     assert apart < BOUNDS[recipe]
+
+
+def test_moco_v3_is_far_from_fp32_for_its_gates(device: str) -> None:
+    """Where a rounded value crosses zero, ReLU's gradient is another; with smooth gates the distance is a third or less."""
+    distances = []
+    for smooth in (False, True):
+        learner, batch = learner_and_batch("moco_v3_pico_32", count=64)
+        for head in (learner.online.projector, learner.target.projector, learner.predictor) if smooth else ():
+            for place, layer in enumerate(head):
+                head[place] = nn.GELU() if isinstance(layer, nn.ReLU) else layer
+        learner, batch = learner.to(device).train(), to_device(batch, torch.device(device))
+        exact = gradients(learner, batch, device, bf16=False)
+        distances.append(float((gradients(learner, batch, device, bf16=True) - exact).norm() / exact.norm()))
+    print(f"ReLU {distances[0]:.3f}, GELU {distances[1]:.3f}")
+    assert distances[0] < 0.5 and distances[1] < min(0.12, distances[0] / 2)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

@@ -3,7 +3,7 @@
     image ──▶ Crop ──▶ [place] ──▶ positions of one view's patches in units of the other's
 
 The predictor of SiameseIM is told nothing about the second view but this (arXiv 2206.01204, section 3.2; our
-specification 1.6). Everything here is computed in float64, whatever the autocast.
+specification 1.6). Everything here is computed in float64, or float32 where a device has no other, whatever the autocast.
 
     online, target = Crop(0., 0., 32., 32., False), Crop(8., 8., 16., 16., True)
     place(target, within=online, grid=PatchGrid(8, 8)).rows        # [8]: 1.75, 2.25, ... 5.25
@@ -16,6 +16,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+WITHOUT_DOUBLES = {"mps", "xpu"}
+"""Kinds of device that have no float64, or not on every card."""
+
+
+def widest(device: torch.device | None) -> torch.dtype:
+    """The widest float of a device; `None` stands for the CPU."""
+    return torch.float32 if device is not None and device.type in WITHOUT_DOUBLES else torch.float64
 
 
 class PatchGrid(NamedTuple):
@@ -66,7 +74,7 @@ def crop_from_mirrored(
 
 def _along_one_side(start: Tensor, extent: Tensor, mirrored: Tensor, *, cells: int) -> Tensor:
     """Cell centres of a view along one side, in pixels of the source: [*B, cells]."""
-    share = (torch.arange(cells, dtype=torch.float64, device=start.device) + 0.5) / cells
+    share = (torch.arange(cells, dtype=start.dtype, device=start.device) + 0.5) / cells
     share = torch.where(mirrored[..., None], 1 - share, share)
     return start[..., None] + extent[..., None] * share
 
@@ -81,7 +89,7 @@ def _in_frame(pixels: Tensor, start: Tensor, extent: Tensor, mirrored: Tensor, *
 def place(view: Crop, *, within: Crop, grid: PatchGrid, within_grid: PatchGrid | None = None) -> Placement:
     """Write the patch centres of `view` (on `grid`) in the frame of `within` (on `within_grid`, default the same).
 
-    Returns float64 rows [*B, H], columns [*B, W] in units of `within`'s patches, and the size of `view`'s patches
+    Returns rows [*B, H], columns [*B, W] in units of `within`'s patches, and the size of `view`'s patches
     relative to `within`'s along both sides [*B]. Mirrored views are undone and redone, so that a column index always
     points at the same content. Source: specification 1.6.
     """
@@ -116,5 +124,6 @@ class _Crops(NamedTuple):
 
 
 def _as_tensors(crop: Crop) -> _Crops:
-    top, left, height, width = (torch.as_tensor(side, dtype=torch.float64) for side in crop[:4])
+    device = crop.top.device if isinstance(crop.top, Tensor) else None
+    top, left, height, width = (torch.as_tensor(side, dtype=widest(device)) for side in crop[:4])
     return _Crops(top, left, height, width, torch.as_tensor(crop.flipped, dtype=torch.bool, device=top.device))

@@ -1,5 +1,5 @@
 """The device path without a device: fake CUDA tensors go through every method, so that a tensor left on the CPU, or a read by
-the host in the middle of a step, fails here.
+the host in the middle of a step, fails here. So does a double where Apple's and Intel's devices have none.
 
 Autograd wants a driver for CUDA, so this is prepare and forward; gradients and the optimiser's step go through "meta" tensors,
 and gradients under bf16 through fake tensors of the CPU. Detection is left out: how many regions there are depends on values.
@@ -19,13 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from otherview import geometry
 from otherview.data.loader import collate_samples
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
+from otherview.errors import WrongRequest
+from otherview.geometry import widest
+from otherview.losses import unigrad
 from otherview.methods.learner import Learner
 from otherview.training import optim
+from otherview.training.device import resolve_device
+from otherview.training.loop import to_device
 from otherview.training.settings import TrainingSettings
+from otherview.views import view
 from tests import test_finetune, test_probe
 from tests.dense import test_segmentation
 from tests.test_methods import PARTS, PICO, learner_and_batch
@@ -39,7 +47,8 @@ STEPS = [
 def on_device(part: Any, device: str) -> Any:
     """A nested sample whose tensors lie on another device, empty."""
     if isinstance(part, Tensor):
-        return torch.empty_strided(part.shape, part.stride(), dtype=part.dtype, device=device)
+        dtype = widest(torch.device(device)) if part.dtype == torch.float64 else part.dtype
+        return torch.empty_strided(part.shape, part.stride(), dtype=dtype, device=device)
     if part is None:
         return None
     return type(part)(*(on_device(inner, device) for inner in part))
@@ -55,6 +64,27 @@ def move(learner: nn.Module, device: str) -> None:
         for name, value in module._buffers.items():
             if value is not None:
                 module._buffers[name] = on_device(value, device)
+
+
+class WithoutDoubles(TorchDispatchMode):
+    """Fails where an operation gives float64 on such a device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else (out,):
+            if (
+                isinstance(value, Tensor)
+                and value.device.type in geometry.WITHOUT_DOUBLES
+                and value.dtype == torch.float64
+            ):
+                raise TypeError(f"{func} gives float64 on {value.device}")
+        return out
+
+
+@pytest.fixture(autouse=True)
+def no_fakes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants made from fake tensors are forgotten with the test."""
+    monkeypatch.setattr(view, "_constants", {})
 
 
 @contextmanager
@@ -163,6 +193,32 @@ def test_autocast_is_pretended_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert product.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_step_needs_no_doubles(name: str, meta: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "WITHOUT_DOUBLES", {meta})
+    with WithoutDoubles():
+        a_whole_step(*on_meta(name, "muon", meta))
+
+
+def test_a_double_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "WITHOUT_DOUBLES", {"meta"})
+    with WithoutDoubles(), pytest.raises(TypeError, match="float64"):
+        torch.empty(3, device="meta").double()
+
+
+@pytest.mark.parametrize("recipe", PICO)
+def test_without_doubles_the_loss_is_nearly_the_same(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batch = learner_and_batch(recipe, count=4)
+    learner.train()
+    exact = learner(batch, learner.prepare([batch], 0.0), 0).total.detach()
+    monkeypatch.setattr(geometry, "WITHOUT_DOUBLES", {"cpu"})
+    monkeypatch.setattr(unigrad, "WITHOUT_DOUBLES", {"cpu"})
+    single = to_device(batch, torch.device("cpu"))
+    context = learner.prepare([single], 0.0)
+    torch.testing.assert_close(learner(single, context, 0).total.detach(), exact, rtol=1e-5, atol=0)
+    assert all(value.isfinite().all() for value in learner.metrics(context).values())
+
+
 def test_a_read_by_the_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, batch = learner_and_batch("mae_pico_32", count=2)
     forward = learner.forward
@@ -200,3 +256,17 @@ def test_the_forward_pass_is_one_graph_and_stays_it(recipe: str) -> None:
     found = json.loads(done.stdout)
     assert (found["graphs"], found["breaks"]) == (1, 0), found
     assert found["compiled"][1:] == found["compiled"][1:2] * 9, found
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [({}, "cpu"), ({"mps"}, "mps"), ({"xpu"}, "xpu"), ({"cuda", "mps"}, "cuda")],
+    ids=["nothing", "Apple", "Intel", "NVIDIA"],
+)
+def test_auto_takes_what_is_there(there: set[str], taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps), ("xpu", torch.xpu)):
+        monkeypatch.setattr(module, "is_available", lambda name=name: name in there)
+    assert resolve_device("auto").type == taken
+    missing: Any = next(name for name in ("cuda", "mps", "xpu") if name not in there)
+    with pytest.raises(WrongRequest, match=f"--device {missing}"):
+        resolve_device(missing)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,12 @@ def same(a: object, b: object) -> bool:
 
 
 PLAN = StepPlan(images=20, batch=6, steps=8, seed=3)
+
+
+def test_samples_are_made_alike_where_workers_do_not_fork() -> None:
+    """On macOS and Windows what a worker gets goes through pickle."""
+    maker = SampleMaker(Shapes(PLAN.images), VIEWS, seed=PLAN.seed)
+    assert same(pickle.loads(pickle.dumps(maker))[(0, 7)], maker[(0, 7)])
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -37,7 +37,7 @@ class Federated(nn.Module):
         """`images` has the number of images that show each class."""
         super().__init__()
         self.count = min(count, len(images))
-        self.register_buffer("weights", torch.as_tensor(images, dtype=torch.float64) ** power, persistent=False)
+        self.register_buffer("weights", torch.as_tensor(images, dtype=torch.float32) ** power, persistent=False)
 
     def forward(self, scores: Float[Tensor, "R K"], labels: Int[Tensor, " R"]) -> Float[Tensor, ""]:
         chosen = self.classes(labels)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from otherview.distributed import mean_over_ranks
+from otherview.geometry import WITHOUT_DOUBLES
 
 
 class UniGrad(NamedTuple):
@@ -107,6 +108,7 @@ def effective_rank(c: Float[Tensor, "D D"]) -> Float[Tensor, ""]:
 
 
 def _spectrum(c: Float[Tensor, "D D"]) -> Float[Tensor, " D"]:
+    c = c.cpu() if c.device.type in WITHOUT_DOUBLES else c
     if not torch.isfinite(c).all():
         return c.new_full((len(c),), float("nan"), dtype=torch.float64)
     return torch.linalg.eigvalsh(c.double()).clamp(min=0)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from otherview.geometry import Crop, PatchGrid, Placement, place
+from otherview.geometry import Crop, PatchGrid, Placement, place, widest
 from otherview.nn.initialise import initialise_linears
 
 SCALE_FACTOR = 10.0
@@ -29,8 +29,9 @@ def sincos(positions: Float[Tensor, "*shape"], *, length: int) -> Float[Tensor, 
     """[sin(p·w_k), cos(p·w_k)] with w_k = 10000^(−k/n), n = length / 2 frequencies."""
     assert length % 2 == 0, length
     count = length // 2
-    frequencies = 10000.0 ** (-torch.arange(count, dtype=torch.float64, device=positions.device) / count)
-    angles = positions.double()[..., None] * frequencies
+    dtype = widest(positions.device)
+    frequencies = 10000.0 ** (-torch.arange(count, dtype=dtype, device=positions.device) / count)
+    angles = positions.to(dtype)[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -52,7 +53,7 @@ def sincos_grid(
     """
     old = trained_on or grid
     rows, columns = (
-        sincos((torch.arange(new, dtype=torch.float64, device=device) + 0.5) * before / new - 0.5, length=width // 2)
+        sincos((torch.arange(new, dtype=widest(device), device=device) + 0.5) * before / new - 0.5, length=width // 2)
         for new, before in zip(grid, old, strict=True)
     )
     return torch.cat(_both_axes(rows, columns), dim=-1).float()

@@ -23,7 +23,7 @@ from otherview.launch import launched_ranks
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner, with_classes
 from otherview.runs.settings import PretrainSettings
-from otherview.training.device import compute_on, make_accelerator
+from otherview.training.device import compute_on, finish, make_accelerator
 from otherview.training.loop import to_device
 from otherview.training.optim import make_optimiser
 from otherview.training.settings import ComputeSettings
@@ -157,8 +157,7 @@ def _measure(
             accelerator.backward(loss)
         optimiser.step()
         optimiser.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        finish(device)
         step_seconds.append(time.monotonic() - began)
     slowest = (max(gather_objects(statistics.median(seconds))) for seconds in (step_seconds, data_seconds))
     return learner, *slowest
@@ -166,8 +165,10 @@ def _measure(
 
 def _peak_memory(device: torch.device) -> int:
     """MB at the most: of the device, or of this process; where the system does not count the most, of now."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    if device.type in ("cuda", "xpu"):
+        return round(torch.get_device_module(device).max_memory_allocated(device) / 2**20)
+    if device.type == "mps":
+        return round(torch.mps.driver_allocated_memory() / 2**20)
     try:
         import resource
     except ImportError:  # Windows

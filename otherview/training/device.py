@@ -25,12 +25,23 @@ from otherview.training.settings import ComputeSettings, DeviceName, TrainingSet
 
 def resolve_device(name: DeviceName) -> torch.device:
     """The torch device of a name; raises WrongRequest where there is none."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available()}  # MPS lacks the doubles of positions and spectra
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "cpu") if present[kind]))
+        return torch.device(next(kind for kind, there in present.items() if there))
     if not present[name]:
         raise WrongRequest(f"--device {name} is not available on this machine: use --device auto or cpu")
     return torch.device(name)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done everything that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def check_threads(threads: int | None) -> None:

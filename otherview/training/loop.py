@@ -14,6 +14,7 @@ from torch import Tensor
 from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
 from otherview.errors import Stopped
+from otherview.geometry import widest
 from otherview.methods.learner import Learner
 from otherview.training.console import RunProgress, clock
 from otherview.training.device import keep_pages
@@ -155,9 +156,10 @@ def _next_step(batches: Iterator[Sample], run: RunState) -> list[Sample]:
 
 
 def to_device(part: Any, device: torch.device) -> Any:
-    """Every tensor of a nested sample on the device."""
+    """Every tensor of a nested sample on the device; float64, which crops are in, in its widest float."""
     if isinstance(part, Tensor):
-        return part.to(device, non_blocking=True)
+        dtype = widest(device) if part.dtype == torch.float64 else part.dtype
+        return part.to(device, dtype, non_blocking=device.type == "cuda")
     return type(part)(*(to_device(inner, device) for inner in part))
 
 

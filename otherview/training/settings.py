@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DeviceName = Literal["auto", "cpu", "cuda"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 
 
 @dataclass(kw_only=True)
@@ -13,7 +13,7 @@ class ComputeSettings:
     """Where something is computed."""
 
     device: DeviceName = "auto"
-    """Where to compute; auto takes a GPU where there is one."""
+    """Where to compute: cuda (NVIDIA, AMD), mps (Apple), xpu (Intel) or cpu; auto takes a GPU where there is one."""
     threads: int | None = None
     """CPU threads; default: all cores."""
 

@@ -17,7 +17,7 @@ from otherview.losses.unigrad import correlation, dead_channels, unigrad
 from otherview.methods.build import build
 from otherview.recipes.registry import find
 from otherview.runs.cost import in_steps, seconds_of
-from otherview.training.device import prepare_blocks
+from otherview.training.device import compile_and_checkpoint
 from otherview.training.health import COLLAPSE_AFTER, Health
 from otherview.training.state import load_checkpoint, save_checkpoint
 from tests.test_training import SMALL
@@ -161,9 +161,11 @@ def test_tensorboard_has_what_the_journal_has(otherview: Callable, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", ["--training.gradient-checkpointing", "--training.compile"])
+@pytest.mark.parametrize(
+    "flag", ["--training.gradient-checkpointing", "--training.compile blocks", "--training.compile whole"]
+)
 def test_options_of_the_blocks_change_no_result(otherview: Callable, tmp_path: Path, flag: str) -> None:
-    for name, extra in (("plain", ()), ("option", (flag,))):
+    for name, extra in (("plain", ()), ("option", flag.split())):
         done = otherview(*SMALL, "--steps", "3", *extra, "--out", tmp_path / name, timeout=600)
         assert done.returncode == 0, done.stderr
     one, two = (
@@ -187,9 +189,9 @@ def test_half_precision_trains_as_full_precision_does(otherview: Callable, tmp_p
 
 def test_options_of_the_blocks_act_on_those_that_learn() -> None:
     config = find("siamese_im_pico_32").make()
-    for option in ({"gradient_checkpointing": True}, {"compile": True}, {}):
+    for option in ({"gradient_checkpointing": True}, {"compile": "blocks"}, {}):
         learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
-        prepare_blocks(learner, config.training.model_copy(update=option))
+        compile_and_checkpoint(learner, config.training.model_copy(update=option))
         online, target = (branch.encoder.vit.blocks[0] for branch in (learner.online, learner.target))  # pyright: ignore
         checkpointed = [isinstance(block.forward, partial) for block in (online, target)]
         assert checkpointed == ([True, False] if "gradient_checkpointing" in option else [False, False])

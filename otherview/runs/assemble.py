@@ -25,7 +25,7 @@ from otherview.methods.learner import Learner
 from otherview.methods.settings import SupervisedSettings
 from otherview.nn.positions import resampled
 from otherview.training.callbacks import Callback
-from otherview.training.device import make_accelerator, prepare_blocks
+from otherview.training.device import compile_and_checkpoint, make_accelerator
 from otherview.training.state import RunState
 from otherview.weights.names import check_weights, load_encoder
 from otherview.weights.pretrained import weights_fingerprint
@@ -121,7 +121,7 @@ def with_classes(config: RunConfig, source: Source, data: str) -> RunConfig:
 def build_learner(config: RunConfig) -> Learner:
     """The method of a config with its weights at the start, and what is done to its blocks."""
     learner = build(config.method, encoder=config.encoder, views=config.views, seed=config.seed)
-    prepare_blocks(learner, config.training)
+    compile_and_checkpoint(learner, config.training)
     return learner
 
 

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from otherview.errors import WrongRequest
 from otherview.launch import adopt_slurm, launched_ranks
+from otherview.methods.learner import Learner
 from otherview.training.settings import ComputeSettings, DeviceName, TrainingSettings
 
 
@@ -124,12 +125,19 @@ def trained_blocks(learner: nn.Module) -> list[nn.Module]:
     ]
 
 
-def prepare_blocks(learner: nn.Module, settings: TrainingSettings) -> None:
-    """Compile blocks and recompute their activations in the backward pass, where asked for; names stay as they are."""
-    if settings.compile:
+def compile_and_checkpoint(learner: Learner, settings: TrainingSettings) -> None:
+    """Compile, and recompute the blocks' activations in the backward pass, where asked for; names stay as they are."""
+    if settings.compile == "blocks":
         for module in learner.modules():
             if isinstance(module, BLOCKS):
                 module.compile()
+    elif settings.compile == "whole":
+        learner.prepare = torch.compile(learner.prepare)
+        learner.forward = torch.compile(learner.forward)
+        limits: Any = (
+            torch._dynamo.config
+        )  # one graph for each micro-batch; beyond the limit torch would stop compiling
+        limits.recompile_limit = max(limits.recompile_limit, settings.accumulation + 2)
     if settings.gradient_checkpointing:
         for block in trained_blocks(learner):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -23,7 +23,7 @@ from otherview.errors import WrongRequest
 from otherview.files import make_folder, only_writer, write_atomically
 from otherview.launch import launched_rank, stop_requests
 from otherview.methods.learner import Learner
-from otherview.training.device import make_accelerator, prepare_blocks, resolve_device, set_threads
+from otherview.training.device import compile_and_checkpoint, make_accelerator, resolve_device, set_threads
 from otherview.training.loop import train
 from otherview.training.optim import Rate, rate_at
 from otherview.training.settings import ComputeSettings, TrainingSettings
@@ -77,7 +77,7 @@ def run_fit(
     accelerator = make_accelerator(resolve_device(fit.compute.device), fit.settings, fit.folder)
     agree(lambda: check_fit(fit.folder, fit.about))
     set_threads(fit.compute.threads)
-    prepare_blocks(learner, fit.settings)
+    compile_and_checkpoint(learner, fit.settings)
     plan = replace(fit.plan, ranks=ranks(), rank=rank())
     if rank() == 0:
         print(f"{plan.steps:,} steps of {plan.batch} images, in {fit.folder}", file=sys.stderr)

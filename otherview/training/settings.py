@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 
@@ -40,8 +40,9 @@ class TrainingSettings(BaseModel):
     """bf16: autocast with norms, loss and moving average in float32. fp32 is faster on most CPUs."""
     gradient_checkpointing: bool = False
     """Keep no activations inside blocks and compute them again in the backward pass: less memory, a third more time."""
-    compile: bool = False
-    """Compile the blocks with torch.compile; results agree up to rounding, the first step takes long."""
+    compile: Literal["off", "blocks", "whole"] = "off"
+    """Compile with torch.compile: the blocks, or the whole forward pass with targets and loss (whole: fastest, but the first
+    step takes a minute or more, once for each micro-batch of an accumulated step). Results agree up to rounding."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
     stop_on_collapse: bool = False
@@ -62,6 +63,12 @@ class TrainingSettings(BaseModel):
     """Steps between checkpoints."""
     keep_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints that are kept beside the last two; none: only those two."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _was_a_switch(cls, value: object) -> object:
+        """Configs of 0.2 have true or false."""
+        return {True: "blocks", False: "off"}[value] if isinstance(value, bool) else value
 
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is written after so many steps."""

@@ -1,5 +1,6 @@
 """What the benches measure is what they say; how fast it is stands in docs/results.md, not here."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -7,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from otherview.bench.contenders import flops_per_image
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
+from otherview.bench.step import bench_step
+from otherview.bench.timm_mae import TimmMAE
 from otherview.config import RunConfig
 from otherview.data.spec import open_source
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings
@@ -152,6 +156,34 @@ def test_benches_print_what_is_promised(
         next(v for n, v in found.items() if n.startswith(f"{who}_images")) for who in ("ours", "reference")
     )
     assert found["ratio_to_reference"] == pytest.approx(ours / reference, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_gpu_s_step_stands_beside_timm_s_and_is_traced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What `bench step --device cuda` measures, on the CPU: another method, another contender, bf16, the costliest operations."""
+    monkeypatch.setattr("otherview.bench.step.ROUNDS", 1)
+    monkeypatch.setattr("otherview.bench.step.contenders", lambda device: ("ours", "timm_mae"))
+    config = find("moco_v3_pico_32").make()
+    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": "bf16"})})
+    found = bench_step(config, batch=20, device=torch.device("cpu"), trace=tmp_path / "step.json.gz")
+    assert (
+        found["precision"] == "bf16"
+        and found["share_of_matmul_peak"] > 0
+        and found["timm_mae_share_of_matmul_peak"] > 0
+    )
+    rows = found["costliest"]
+    assert len(rows) == 10 and rows == sorted(rows, key=lambda row: -row["milliseconds"])
+    events = json.loads(gzip.decompress((tmp_path / "step.json.gz").read_bytes()))["traceEvents"]
+    assert rows[0]["operation"] in {event["name"] for event in events}
+
+
+def test_timm_s_flops_have_a_closed_form() -> None:
+    config = find("mae_pico_32").make()
+    d, depth, (patches, _, pixels) = config.encoder.width, config.encoder.depth, sizes(config)
+    seen = patches // 4 + 1
+    decoder = 8 * block(patches + 1, 512) + 2 * (patches + 1) * 512 * pixels - 2 * 512 * pixels  # cls paints nothing
+    forward = depth * block(seen, d) + 2 * seen * d * 512 + decoder
+    assert flops_per_image(config, make=TimmMAE) == 3 * forward + 2 * (2 * patches * pixels * d)
 
 
 @pytest.mark.soak

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from otherview.bench.contenders import WHO, contender, forget_peak, random_batch, status_mb, stepper
+from otherview.bench.contenders import WHO, contender, forget_peak, peak_mb, random_batch, stepper
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
@@ -96,14 +96,13 @@ def measure(point: Point, who: str) -> dict[str, float]:
     learner = contender(who, config)
     stepper(learner, config, random_batch(learner, 1))()
     step = stepper(learner, config, random_batch(learner, point.batch))
-    forget_peak()
-    before = status_mb("VmRSS")
+    before = forget_peak()
     seconds = []
     for _ in range(STEPS):
         began = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - began)
-    return {"seconds": round(statistics.median(seconds), 4), "mb": round(status_mb("VmHWM") - before, 1)}
+    return {"seconds": round(statistics.median(seconds), 4), "mb": round(peak_mb() - before, 1)}
 
 
 if __name__ == "__main__":

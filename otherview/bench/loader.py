@@ -110,6 +110,24 @@ def bench_loader(
     }
 
 
+WORKERS_BATCH, WORKERS_BATCHES = 64, 40
+
+
+def bench_workers(source: Source, workers: int) -> float:
+    """Images per second of the whole machine: our views at 224 px by so many processes, the first tenth not counted."""
+    held = Held(source)
+    images = Selected(held, np.arange(WORKERS_BATCH * WORKERS_BATCHES) % len(held))
+    maker = SampleMaker(images, PairViews(ViewSettings(), SIZE, GRID), seed=0)
+    plan = StepPlan(len(images), WORKERS_BATCH, WORKERS_BATCHES, seed=0)
+    batches = iter(make_loader(maker, plan, start=0, workers=workers, pin=False))
+    first = WORKERS_BATCHES // 10
+    for _ in range(first):
+        next(batches)
+    began = time.perf_counter()
+    count = sum(1 for _ in batches)
+    return round(count * WORKERS_BATCH / (time.perf_counter() - began), 1)
+
+
 def _ratio(above: list[float], below: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 

@@ -6,19 +6,22 @@ from typing import Any
 from otherview.bench.contenders import vit_s16
 from otherview.bench.growth import bench_growth, count_measurements
 from otherview.bench.loader import ROUNDS as LOADER_ROUNDS
-from otherview.bench.loader import Photos, bench_loader
+from otherview.bench.loader import Photos, bench_loader, bench_workers
 from otherview.bench.loss import SIZES, bench_loss
 from otherview.bench.operations import compare_operations
 from otherview.bench.settings import LoaderSettings, LossSettings, StepSettings
 from otherview.bench.step import ROUNDS, bench_step
+from otherview.config import RunConfig
 from otherview.data.source import Source
 from otherview.data.spec import open_source
-from otherview.files import check_picture
+from otherview.errors import WrongRequest
+from otherview.files import check_picture, check_written
 from otherview.launch import shortened
+from otherview.recipes.registry import find
 from otherview.report.comparison_page import draw_growth
 from otherview.signature import takes
 from otherview.training.console import RunProgress
-from otherview.training.device import set_threads
+from otherview.training.device import resolve_device, set_threads
 
 
 @takes(LoaderSettings)
@@ -29,17 +32,24 @@ def loader(settings: LoaderSettings) -> dict[str, Any]:
     with RunProgress(total=rounds, title="rounds") as progress:
         rates = bench_loader(source, rounds=rounds, advance=lambda: progress.advance(1))
     operations = {"operations": _operations(source, settings.operations)} if settings.operations > 0 else {}
-    return {**rates, **operations}
+    whole = {"images_per_second": bench_workers(source, settings.workers)} if settings.workers else {}
+    return {**rates, **whole, **operations}
 
 
 @takes(StepSettings)
 def step(settings: StepSettings) -> dict[str, Any]:
-    """Images per second of a training step, of the naive twin, and the share of the measured peak."""
+    """Images per second of a training step, of another's, and the share of the measured peak."""
     set_threads(settings.threads)
+    device = resolve_device(settings.device)
+    config = _to_measure(settings, on_cpu=device.type == "cpu")
     if settings.growth:
         check_picture(settings.growth, flag="--growth")
+    if settings.trace:
+        check_written(settings.trace, flag="--trace")
     with RunProgress(total=ROUNDS + 1, title="rounds") as progress:
-        found = bench_step(vit_s16(), batch=settings.batch, advance=lambda: progress.advance(1))
+        found = bench_step(
+            config, batch=config.batch, device=device, trace=settings.trace, advance=lambda: progress.advance(1)
+        )
     return {**found, **({"growth": _growth(settings.growth)} if settings.growth else {})}
 
 
@@ -47,7 +57,24 @@ def step(settings: StepSettings) -> dict[str, Any]:
 def loss(settings: LossSettings) -> dict[str, Any]:
     """Peak memory and time of UniGrad at several sizes."""
     with RunProgress(total=len(SIZES), title="sizes") as progress:
-        return bench_loss(threads=settings.threads, advance=lambda: progress.advance(1))
+        device = resolve_device(settings.device)
+        return bench_loss(threads=settings.threads, device=device, advance=lambda: progress.advance(1))
+
+
+def _to_measure(settings: StepSettings, *, on_cpu: bool) -> RunConfig:
+    """The config of the model, with batch and training as they were asked for."""
+    config = find(settings.recipe).make() if settings.recipe else vit_s16()
+    if on_cpu and config.method.name != "siamese_im":
+        raise WrongRequest(
+            f"--recipe {settings.recipe} has no naive twin to stand beside it on a CPU: use --device cuda"
+        )
+    changes: dict[str, Any] = {
+        "precision": settings.precision or ("fp32" if on_cpu else "bf16"),
+        "compile": settings.compile,
+        "accumulation": 1,
+    }
+    batch = settings.batch or (32 if on_cpu else 256)
+    return config.model_copy(update={"batch": batch, "training": config.training.model_copy(update=changes)})
 
 
 def _growth(path: Path) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from otherview.training.settings import DeviceName
 
 
 @dataclass(kw_only=True)
 class LossSettings:
     """Memory and time of UniGrad at several sizes, beside what a square similarity matrix alone would take."""
 
+    device: DeviceName = "cpu"
+    """Where: cpu, cuda, mps, xpu, or auto for what is there."""
     threads: int | None = None
     """CPU threads; default: all cores."""
 
@@ -18,16 +23,32 @@ class LoaderSettings:
 
     data: str | None = None
     """Images (a data SPEC), up to 256 of them; default: drawn photos of 500×375 px."""
+    workers: int = 0
+    """Also measure the whole machine with so many worker processes."""
     operations: int = 0
     """Also compare every operation with the reference's over so many images: mean, spread, quantiles."""
 
 
 @dataclass(kw_only=True)
 class StepSettings:
-    """Images per second of a step of SiameseIM at ViT-S/16, 224 px, fp32, beside a naive twin, and its peak memory."""
+    """Images per second of a training step, its share of the device's matrix-multiply peak and its memory.
 
-    batch: int = 32
-    """Images per step."""
+    On a CPU beside a naive twin of SiameseIM, on a GPU beside a masked autoencoder of timm's parts.
+    """
+
+    recipe: str | None = None
+    """Whose model; default: SiameseIM at ViT-S/16, 224 px."""
+    device: DeviceName = "cpu"
+    """Where: cpu, cuda, mps, xpu, or auto for what is there."""
+    batch: int | None = None
+    """Images per step; default: 32 on a CPU, 256 on a GPU."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Default: fp32 on a CPU, bf16 on a GPU."""
+    compile: Literal["off", "blocks", "whole"] = "off"
+    """What torch.compile compiles, as --training.compile."""
+    trace: Path | None = None
+    """Also write a profiler trace of our step here (*.json or *.json.gz, for ui.perfetto.dev), and show its ten costliest
+    operations."""
     threads: int | None = None
     """CPU threads; default: all cores."""
     growth: Path | None = None

@@ -1,8 +1,9 @@
-"""Images per second of an optimiser step, its share of the matrix-multiply peak and its memory, beside the naive twin.
+"""Images per second of an optimiser step, its share of the matrix-multiply peak and its memory, beside another's.
 
-Ours and the twin each run in a process of its own, ours as `pretrain` sets a process up, the twin as torch starts, and
-take turns with the peak: the best of five fp32 2048³ products with the same threads. Ratios are of neighbours in time.
-    python -m otherview.bench.step CONFIG 32 ours 2      # a step and its seconds for every line it reads
+Ours and the other each run in a process of its own, ours as `pretrain` sets a process up, the other as torch starts, and
+take turns with the peak: the best of five large products of the same device, precision and threads. Ratios are of
+neighbours in time. On a CPU the other is the naive twin, on a GPU a masked autoencoder of timm's parts.
+    python -m otherview.bench.step CONFIG 32 ours cpu 2      # some steps and their seconds for every line it reads
 """
 
 import json
@@ -11,94 +12,166 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from otherview.bench.contenders import WHO, contender, flops_per_image, random_batch, status_mb, stepper
+from otherview.bench.contenders import contender, contenders, flops_per_image, random_batch, repeated, stepper
+from otherview.bench.timm_mae import TimmMAE
+from otherview.bench.trace import traced
 from otherview.config import RunConfig
+from otherview.training.device import finish, peak_memory_mb
 
 ROUNDS = 3
-PEAK_SIDE, PEAK_TRIES = 2048, 5
+PEAK_TRIES = 5
+DRAWN = 16
+"""Samples of a batch that are drawn; a larger one repeats them."""
+
+
+class Measured(NamedTuple):
+    """What is measured, and where."""
+
+    config: RunConfig
+    batch: int
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.config.training.precision == "bf16" else torch.float32
 
 
 class _Runner:
-    """A process that takes a step whenever it is told to."""
+    """A process that takes some steps whenever it is told to."""
 
-    def __init__(self, config: RunConfig, batch: int, who: str) -> None:
-        words = [config.model_dump_json(), str(batch), who, str(torch.get_num_threads())]
+    def __init__(self, measured: Measured, who: str) -> None:
+        config, batch, device = measured
+        words = [config.model_dump_json(), str(batch), who, str(device), str(torch.get_num_threads())]
         command = [sys.executable, "-m", "otherview.bench.step", *words]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def step(self) -> dict[str, float]:
-        """Seconds of one step and the largest memory so far, in MiB; the step before it brings the memory back."""
-        self._step()
-        return self._step()
+    def step(self) -> dict[str, Any]:
+        """Seconds of a step and the largest memory so far, in MiB; the steps before it bring the memory back."""
+        self.ask("")
+        return self.ask("")
 
-    def _step(self) -> dict[str, float]:
+    def ask(self, line: str) -> Any:
+        """The answer to a line: a file's name is traced to, an empty one asks for seconds and memory."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("step\n")
+        self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        if not (line := self.process.stdout.readline()):
+        if not (answer := self.process.stdout.readline()):
             raise RuntimeError(f"the process that was measured ended with status {self.process.wait()}")
-        return json.loads(line)
+        return json.loads(answer)
 
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
 
 
-def bench_step(config: RunConfig, *, batch: int, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Medians over rounds in which peak, our step and the twin's take turns; the first round is a warm-up."""
-    flops = batch * flops_per_image(config)
-    runners = {who: _Runner(config, batch, who) for who in WHO}
-    seconds: dict[str, list[float]] = {who: [] for who in WHO}
-    shares: list[float] = []
-    memory: dict[str, float] = {}
+def bench_step(
+    config: RunConfig,
+    *,
+    batch: int,
+    device: torch.device,
+    trace: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Medians over rounds in which peak, our step and the other's take turns; the first round is a warm-up."""
+    measured = Measured(config, batch, device)
+    runners = {who: _Runner(measured, who) for who in contenders(device)}
+    seconds: dict[str, list[float]] = {who: [] for who in runners}
+    peaks: list[float] = []
+    memory: dict[str, int] = {}
     try:
         for turn in range(ROUNDS + 1):
-            peak = max(_product_flops() for _ in range(PEAK_TRIES))
+            peak = max(_product_flops(measured) for _ in range(PEAK_TRIES))
             for who, runner in runners.items():
-                measured = runner.step()
-                memory[who] = measured["peak_memory_mb"]
+                found = runner.step()
+                memory[who] = found["peak_memory_mb"]
                 if turn:
-                    seconds[who].append(measured["seconds"])
-            if turn:
-                shares.append(flops / seconds["ours"][-1] / peak)
+                    seconds[who].append(found["seconds"])
+            peaks += [peak] if turn else []
             advance()
+        costliest = {"trace": str(trace), "costliest": runners["ours"].ask(str(trace))} if trace else {}
     finally:
         for runner in runners.values():
             runner.end()
-    ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["reference"], strict=True)]
+    return {**_figures(measured, seconds, peaks, memory), **costliest}
+
+
+def _figures(
+    measured: Measured, seconds: dict[str, list[float]], peaks: list[float], memory: dict[str, int]
+) -> dict[str, Any]:
+    config, batch, device = measured
+    flops = {"ours": flops_per_image(config)}
+    if "timm_mae" in seconds:
+        flops["timm_mae"] = flops_per_image(config, make=TimmMAE)
+    shares = {
+        who: statistics.median(batch * count / one / peak for one, peak in zip(seconds[who], peaks, strict=True))
+        for who, count in flops.items()
+    }
+    others = [who for who in seconds if who != "ours"]
+    ratios = {
+        who: statistics.median(theirs / ours for ours, theirs in zip(seconds["ours"], seconds[who], strict=True))
+        for who in others
+    }
     return {
-        **{f"{who}_images_per_second": round(batch / statistics.median(seconds[who]), 3) for who in WHO},
-        "ratio_to_reference": round(statistics.median(ratios), 3),
-        "share_of_matmul_peak": round(statistics.median(shares), 3),
-        "gflops_per_image": round(flops / batch / 1e9, 3),
+        **{f"{who}_images_per_second": round(batch / statistics.median(rows), 3) for who, rows in seconds.items()},
+        **{f"ratio_to_{who}": round(ratio, 3) for who, ratio in ratios.items()},
+        "share_of_matmul_peak": round(shares["ours"], 3),
+        **{f"{who}_share_of_matmul_peak": round(shares[who], 3) for who in others if who in shares},
+        "matmul_peak_tflops": round(statistics.median(peaks) / 1e12, 3),
+        "gflops_per_image": round(flops["ours"] / 1e9, 3),
+        "batch": batch,
+        "precision": config.training.precision,
+        "compile": config.training.compile,
+        "device": _name_of(device),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": memory["ours"],
-        "reference_peak_memory_mb": memory["reference"],
+        **{f"{who}_peak_memory_mb": memory[who] for who in others},
     }
 
 
-def _product_flops() -> float:
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _product_flops(measured: Measured) -> float:
     """FLOPs per second of one large product."""
-    a, b = torch.randn(2, PEAK_SIDE, PEAK_SIDE).unbind()
+    device = measured.device
+    side, times = (2048, 1) if device.type == "cpu" else (8192, 10)
+    a, b = torch.randn(2, side, side, device=device, dtype=measured.dtype).unbind()
+    a @ b if times > 1 else None  # a kernel's first call on a GPU is no measure
+    finish(device)
     began = time.perf_counter()
-    a @ b
-    return 2 * PEAK_SIDE**3 / (time.perf_counter() - began)
+    for _ in range(times):
+        a @ b
+    finish(device)
+    return times * 2 * side**3 / (time.perf_counter() - began)
 
 
-def _serve(config: RunConfig, batch: int, who: str) -> None:
-    """A step for every line of standard input; what it took as a line of standard output."""
+def _serve(measured: Measured, who: str) -> None:
+    """Some steps for every line of standard input; what one took as a line of standard output."""
+    config, batch, device = measured
     learner = contender(who, config)
-    step = stepper(learner, config, random_batch(learner, batch))
-    for _ in sys.stdin:
+    drawn = random_batch(learner, min(batch, DRAWN if device.type != "cpu" else batch))
+    step = stepper(learner, config, repeated(drawn, batch), device)
+    times = 1 if device.type == "cpu" else 8
+    for line in sys.stdin:
+        if line.strip():
+            print(json.dumps(traced(step, Path(line.strip()), device)), flush=True)
+            continue
         began = time.perf_counter()
-        step()
-        found = {"seconds": time.perf_counter() - began, "peak_memory_mb": round(status_mb("VmHWM"))}
-        print(json.dumps(found), flush=True)
+        for _ in range(times):
+            step()
+        finish(device)
+        seconds = (time.perf_counter() - began) / times
+        print(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)}), flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[4]))
-    _serve(RunConfig.model_validate_json(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    torch.set_num_threads(int(sys.argv[5]))
+    _serve(
+        Measured(RunConfig.model_validate_json(sys.argv[1]), int(sys.argv[2]), torch.device(sys.argv[4])), sys.argv[3]
+    )

@@ -9,12 +9,13 @@ from otherview.commands.command import Command
 def show_bench(result: dict[str, Any]) -> list[str]:
     """A table that can be pasted."""
     if "share_of_matmul_peak" in result:
-        figures = [f"{name:32} {value}" for name, value in result.items() if name != "growth"]
-        return [*figures, *_growth_table(result.get("growth"))]
+        figures = [f"{name:32} {value}" for name, value in result.items() if name not in ("growth", "costliest")]
+        return [*figures, *_costliest(result.get("costliest", [])), *_growth_table(result.get("growth"))]
     if "ratio_to_reference" in result:
         rates = {name.split("_images")[0]: value for name, value in result.items() if name.endswith("per_core")}
         return [
             *(f"{name:10} {rate:8.1f} images/s per core" for name, rate in rates.items()),
+            *([f"all workers {result['images_per_second']:8.1f} images/s"] if "images_per_second" in result else []),
             f"ours is {result['ratio_to_reference']:.2f} × the reference, {result['share_of_decode']:.0%} of decoding alone",
             *_table(result.get("operations", {})),
         ]
@@ -23,6 +24,14 @@ def show_bench(result: dict[str, Any]) -> list[str]:
         f"(the square matrix alone: {row['square_matrix_mb']:.0f} MB)"
         for name, row in result.items()
     ]
+
+
+def _costliest(rows: list[dict[str, Any]]) -> list[str]:
+    """The operations that cost most, by their own time in one step."""
+    if not rows:
+        return []
+    lines = [f"| {row['operation']} | {row['milliseconds']:g} | {row['share']:.1%} | {row['calls']} |" for row in rows]
+    return ["| operation | ms a step | share | calls |", "|---|---|---|---|", *lines]
 
 
 def _growth_table(growth: dict[str, Any] | None) -> list[str]:
@@ -56,7 +65,7 @@ COMMANDS = (
         settings=LoaderSettings, work="otherview.bench.run:loader", show=show_bench,
     ),
     Command(
-        words="bench step", what="images/s of a training step against a naive twin, share of the peak, memory",
+        words="bench step", what="images/s of a training step, share of the device's peak, memory, where the time goes",
         settings=StepSettings, work="otherview.bench.run:step", show=show_bench,
     ),
     Command(

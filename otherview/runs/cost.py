@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import psutil
 import torch
 
 from otherview.config import RunConfig, load_config
@@ -23,7 +22,7 @@ from otherview.launch import launched_ranks
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner, with_classes
 from otherview.runs.settings import PretrainSettings
-from otherview.training.device import compute_on, finish, make_accelerator
+from otherview.training.device import compute_on, finish, make_accelerator, peak_memory_mb
 from otherview.training.loop import to_device
 from otherview.training.optim import make_optimiser
 from otherview.training.settings import ComputeSettings
@@ -62,7 +61,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
         "tokens": f"online {1 + patches - masked}" + (f", target {1 + patches}" if two_views else ""),
         "parameters_encoder": sum(p.numel() for p in next(iter(learner.encoders.values())).parameters()),
         "parameters_trained": sum(p.numel() for p in learner.parameters() if p.requires_grad),
-        "peak_memory_mb": max(gather_objects(_peak_memory(device))),
+        "peak_memory_mb": max(gather_objects(peak_memory_mb(device))),
         "seconds_per_step": round(step, 3),
         "seconds_of_loading_per_step": round(loading, 3),
         "seconds_per_epoch": round(pace * plan.steps_per_epoch, 1),
@@ -161,16 +160,3 @@ def _measure(
         step_seconds.append(time.monotonic() - began)
     slowest = (max(gather_objects(statistics.median(seconds))) for seconds in (step_seconds, data_seconds))
     return learner, *slowest
-
-
-def _peak_memory(device: torch.device) -> int:
-    """MB at the most: of the device, or of this process; where the system does not count the most, of now."""
-    if device.type in ("cuda", "xpu"):
-        return round(torch.get_device_module(device).max_memory_allocated(device) / 2**20)
-    if device.type == "mps":
-        return round(torch.mps.driver_allocated_memory() / 2**20)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return round(psutil.Process().memory_info().rss / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

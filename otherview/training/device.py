@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
@@ -43,6 +44,20 @@ def finish(device: torch.device) -> None:
     """Wait until the device has done everything that it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def peak_memory_mb(device: torch.device) -> int:
+    """The most that was held so far: on the device, or by this process; where the system does not count the most, now."""
+    if device.type in ("cuda", "xpu"):
+        return round(torch.get_device_module(device).max_memory_allocated(device) / 2**20)
+    if device.type == "mps":
+        return round(torch.mps.driver_allocated_memory() / 2**20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return round(psutil.Process().memory_info().rss / 2**20)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def check_threads(threads: int | None) -> None:

@@ -30,7 +30,7 @@ soak: .venv/development
 	$(BIN)/python -m pytest -q -m soak; status=$$?; [ $$status -eq 5 ] || exit $$status
 
 gpu: .venv/development
-	$(BIN)/python -m pytest -q -m gpu tests
+	$(BIN)/python -m tests.gpu_report gpu
 
 coverage: .venv/development
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not soak and not gpu" --cov otherview --cov-branch --cov-report term

@@ -142,7 +142,9 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def skipped() -> int:
     """Without a GPU the suite names what it skips; its last line is said once more, at the very end."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"], stdout=subprocess.PIPE, text=True
+    )
     print(done.stdout, *(line for line in done.stdout.splitlines() if line.startswith("no GPU")), sep="\n")
     return done.returncode
 

@@ -27,7 +27,7 @@ from tests.test_sources import shard, written
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_HERE = ("torchrun", "srun", "pip", "make", "timm:", "imagenet/", "imagenet-")
+NOT_HERE = ("torchrun", "srun", "docker", "cuda", "pip", "make", "timm:", "imagenet/", "imagenet-")
 """What wants several devices, the network or ImageNet."""
 
 
@@ -37,7 +37,7 @@ def commands(page: Path) -> list[str]:
     return [
         line.strip()
         for line in text.splitlines()
-        if re.match(r" {4,}(\S+=\S+ |torchrun |srun |OMP)*.*\botherview ", line)
+        if re.match(r" {4,}(\S+=\S+ |torchrun |srun |OMP)*.*\botherview ", line) and "docker build" not in line
     ]
 
 
@@ -55,8 +55,8 @@ def every_command() -> Iterator[tuple[str, str]]:
             yield page.name, command
 
 
-RUN = sorted({page for page, _ in every_command()} - {"scale.md"})
-"""Whose commands are run, shortened; those of scale.md want many devices."""
+RUN = sorted({page for page, _ in every_command()} - {"scale.md", "gpu.md"})
+"""Whose commands are run, shortened; those of two pages want other devices."""
 
 
 @pytest.mark.parametrize(("page", "command"), list(every_command()))

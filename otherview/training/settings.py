@@ -67,7 +67,7 @@ class TrainingSettings(BaseModel):
     @field_validator("compile", mode="before")
     @classmethod
     def _was_a_switch(cls, value: object) -> object:
-        """Configs of 0.2 have true or false."""
+        """Older configs have true or false."""
         return {True: "blocks", False: "off"}[value] if isinstance(value, bool) else value
 
     def saves_at(self, step: int) -> bool:

@@ -11,20 +11,24 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _one_rank(rank: int, count: int, folder: str, work: Callable[..., Any], words: tuple[Any, ...]) -> None:
+def _one_rank(
+    rank: int, count: int, folder: str, backend: str, work: Callable[..., Any], words: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=count)
     result = work(rank, *words)
     torch.save(result, f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def in_ranks(count: int, work: Callable[..., Any], folder: Path, *words: Any) -> list[Any]:
+def in_ranks(count: int, work: Callable[..., Any], folder: Path, *words: Any, backend: str = "gloo") -> list[Any]:
     """Run `work(rank, *words)` in `count` processes; returns what each returned."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    mp.start_processes(_one_rank, (count, str(folder), work, words), nprocs=count, start_method="spawn")
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(count)]
+    mp.start_processes(_one_rank, (count, str(folder), backend, work, words), nprocs=count, start_method="spawn")
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True, map_location="cpu") for rank in range(count)]
 
 
 def unigrad_of_rank(rank: int, path: str) -> tuple[float, torch.Tensor]:
@@ -73,7 +77,7 @@ def correlation_of_rank(rank: int, targets: torch.Tensor) -> torch.Tensor:
 
 
 def training_of_rank(
-    rank: int, count: int, optimiser_name: str, part: dict[str, Any], accumulation: int = 1
+    rank: int, count: int, optimiser_name: str, part: dict[str, Any], accumulation: int = 1, device: str = "cpu"
 ) -> dict[str, Any]:
     """Three optimiser steps of a small SiameseIM on this rank's slice of the same global batches."""
     from torch.nn.parallel import DistributedDataParallel
@@ -83,12 +87,13 @@ def training_of_rank(
     from otherview.distributed import mean_over_ranks
     from otherview.methods.build import build_siamese_im
     from otherview.recipes.registry import find
+    from otherview.training.loop import to_device
     from otherview.training.optim import Muon
 
     config = find("siamese_im_pico_32").make()
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 2})
     method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5, **part})
-    learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
+    learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0).to(device)
     wrapped = DistributedDataParallel(learner, broadcast_buffers=False) if count > 1 else learner
     make = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -101,7 +106,7 @@ def training_of_rank(
     samples = iter(make_loader(maker, plan, start=0, workers=0, pin=False))
     found: dict[str, Any] = {}
     for step in range(3):
-        views = [next(samples).views for _ in range(accumulation)]
+        views = [to_device(next(samples).views, torch.device(device)) for _ in range(accumulation)]
         context = learner.prepare(views, step / 3)
         losses = []
         for index, batch in enumerate(views):

@@ -26,7 +26,7 @@ KNOWN = {
     "mae": {"decoder_dim", "decoder_depth", "decoder_heads", "normalize_pixels", "mask_ratio"},
     "moco_v3": {"mlp_dim", "output_dim", "temperature", "momentum"},
 }
-NOWHERE = Crop(0.0, 0.0, 1.0, 1.0, False)
+NOWHERE = Crop(*torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.tensor([False]))
 """Neither method asks where a view was cut."""
 
 

@@ -5,6 +5,7 @@ accelerator = make_accelerator(device, training, folder)
 """
 
 import ctypes
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,7 @@ def meet(device: torch.device) -> None:
 
 def make_accelerator(device: torch.device, settings: TrainingSettings, folder: Path | None = None) -> Accelerator:
     """Devices, precision and trackers of one run; a process may make several runs after another."""
+    _choose_algorithms(settings)
     # It would refuse a second run with another precision, and keep the device of the first.
     AcceleratorState._reset_state(reset_partial_state=launched_ranks() == 1)
     fields = DistributedDataParallelKwargs.__dataclass_fields__
@@ -105,6 +107,13 @@ def make_accelerator(device: torch.device, settings: TrainingSettings, folder: P
         log_with=list(settings.trackers) or None,
         project_dir=folder,
     )
+
+
+def _choose_algorithms(settings: TrainingSettings) -> None:
+    """Where operations have no deterministic algorithm, torch warns and takes another."""
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
 
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1

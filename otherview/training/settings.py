@@ -43,6 +43,8 @@ class TrainingSettings(BaseModel):
     compile: Literal["off", "blocks", "whole"] = "off"
     """Compile with torch.compile: the blocks, or the whole forward pass with targets and loss (whole: fastest, but the first
     step takes a minute or more, once for each micro-batch of an accumulated step). Results agree up to rounding."""
+    deterministic: bool = False
+    """On a GPU, take only algorithms that give the same bits every time; slower. A CPU always does."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
     stop_on_collapse: bool = False

@@ -34,6 +34,10 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "same crop": {"views": {"target_crop": "same"}},
     "no colour in the online view": {"views": {"online_colour": PLAIN}},
     "no colour in the target view": {"views": {"target_colour": PLAIN}},
+    "colours on the device": {"views": {"colour_on": "device"}},
+    "colours on the device, three masks": {
+        "views": {"colour_on": "device", "masks_per_image": 3, "mask": MaskSettings(count=38)}
+    },
     "random mask": {"views": {"mask": MaskSettings(kind="random", count=20)}},
     "uniform mask": {"views": {"mask": MaskSettings(kind="uniform", count=38)}},
     "no mask": {"views": {"mask": MaskSettings(kind="none")}},

@@ -2,10 +2,12 @@
 
 from random import Random
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torch.utils.data import default_collate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
@@ -15,6 +17,7 @@ from otherview.geometry import Crop, PatchGrid
 from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, least_scale, planes, sample_crop
+from otherview.views.device_colour import blur_kernels, coloured, normalised
 from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
 from otherview.views.transforms import PairViews
 from otherview.views.view import normalise, visible_indices
@@ -195,3 +198,46 @@ def test_normalise() -> None:
     out = normalise(pixels, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
     torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([-1.0, -2.0, -3.0]))
     torch.testing.assert_close(out[0, :, 0, 1], torch.tensor([1.0, 3.0, 7.0]))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_batch_coloured_on_the_device_is_what_the_workers_make(channels: int) -> None:
+    """The same draws in the same order: of a whole branch, levels differ by rounding, and by OpenCV's 256 hues."""
+    settings = ViewSettings(
+        mean=(0.5,) * channels, std=(0.5,) * channels, target_colour=ColourSettings(solarise_probability=0.5)
+    )
+    later = settings.model_copy(update={"colour_on": "device"})
+    rng = np.random.default_rng(0)
+    rough = rng.integers(0, 256, (12, 9, 12, channels), np.uint8)
+    pictures = [
+        Picture("drawn", np.atleast_3d(cv2.resize(one, (100, 80), interpolation=cv2.INTER_CUBIC))) for one in rough
+    ]
+    made = {
+        name: [PairViews(one, (64, 64), PatchGrid(4, 4))(picture, Random(i)) for i, picture in enumerate(pictures)]
+        for name, one in (("workers", settings), ("device", later))
+    }
+    for side in ("online", "target"):
+        done, left = (default_collate([getattr(pair, side) for pair in made[name]]) for name in ("workers", "device"))
+        assert torch.equal(done.colour, left.colour) and torch.equal(done.masked, left.masked)
+        assert done.pending.numel() == 0 and left.pending.shape == (12, 4)
+        assert all(torch.equal(one, other) for one, other in zip(done.crop, left.crop, strict=True))
+        ours = coloured(left, widest_sigma=2.0)
+        apart = (ours - done.pixels.float()).abs().mean(dim=(1, 2, 3))
+        assert apart.max() < 1.5 and apart.median() < 0.8, apart
+        alone = coloured(
+            left._replace(**{n: getattr(left, n)[3:4] for n in ("pixels", "colour", "pending")}), widest_sigma=2.0
+        )
+        torch.testing.assert_close(alone[0], ours[3], atol=1.0, rtol=0)
+        assert ((alone[0] - ours[3]).abs() > 1e-3).float().mean() < 1e-3
+        assert normalised(left, later).shape == normalised(done, settings).shape
+
+
+def test_blur_kernels_of_a_batch_are_each_image_s_own() -> None:
+    sigmas = [0.1, 0.7, 1.3, 2.0]
+    kernels = blur_kernels(torch.tensor([0.0, *sigmas]), 2.0)
+    assert torch.equal(kernels[0], torch.eye(kernels.shape[1])[kernels.shape[1] // 2])
+    for kernel, sigma in zip(kernels[1:], sigmas, strict=True):
+        own = colour._blur_kernel(sigma)
+        spare = (len(kernel) - len(own)) // 2
+        np.testing.assert_allclose(kernel[spare : len(kernel) - spare], own, atol=1e-6)
+        assert float(kernel[:spare].abs().sum()) == 0

@@ -26,7 +26,9 @@ from otherview.data.source import Source
 from otherview.geometry import Crop
 from otherview.seeding import sample_rng
 from otherview.views import colour
-from otherview.views.crop import cut, draw_crop, least_scale, planes, take
+from otherview.views.colour import ColourDraw
+from otherview.views.crop import cut, draw_crop, least_scale, planes, take, view_of
+from otherview.views.device_colour import coloured
 from otherview.views.settings import ViewSettings
 
 SIZE = (128, 128)
@@ -55,11 +57,7 @@ def compare_operations(
         index = place % len(source)
         rng = sample_rng(seed=0, epoch=place // len(source), index=index)
         for name, (ours, theirs) in _operations(picture_of(source, index), settings, rng).items():
-            apart = (
-                np.abs(ours.astype(np.int16) - theirs).mean()
-                if name not in ("online branch", "target branch")
-                else np.nan
-            )
+            apart = np.abs(ours.astype(np.int16) - theirs).mean() if "branch" not in name else np.nan
             found.setdefault(name, []).append((statistics(ours), statistics(theirs), float(apart)))
         advance(1)
     return {name: _agreement(rows) for name, rows in found.items()}
@@ -87,12 +85,29 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
     pairs["gray"] = colour.gray(view), np.asarray(tv.rgb_to_grayscale(image, 3))
     pairs["blur"] = colour.blur(view, sigma), np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))
     pairs["solarise"] = colour.solarise(view), np.asarray(tv.solarize(image, 128))
+    draws = {name: ColourDraw(**{name: factor}, order=[name]) for name, factor in around_one.items()}
+    draws |= {
+        "hue": ColourDraw(hue=shift, order=["hue"]),
+        "gray": ColourDraw(gray=True),
+        "blur": ColourDraw(sigma=sigma),
+    }
+    for name, drawn in {**draws, "solarise": ColourDraw(solarise=True)}.items():
+        pairs[f"{name} on the device"] = _on_device(view, drawn), pairs[name][1]
     for name, branch in (("online branch", settings.online_colour), ("target branch", settings.target_colour)):
         whole = settings.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
         theirs = reference_branch(whole, branch, SIZE)(Image.fromarray(pixels)).permute(1, 2, 0).numpy() * 255
         ours = take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0]
-        pairs[name] = colour.recolour(ours, colour.draw_colour(branch, rng)), np.rint(theirs).astype(np.uint8)
+        rows, drawn = np.rint(theirs).astype(np.uint8), colour.draw_colour(branch, rng)
+        pairs[name] = colour.recolour(ours, drawn), rows
+        pairs[f"{name} on the device"] = _on_device(ours, drawn), rows
     return pairs
+
+
+def _on_device(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:
+    """A batch of one image as `views.colour_on device` has it."""
+    view = view_of(pixels, Crop(0.0, 0.0, 1.0, 1.0, False), np.zeros((1, 1), bool), drawn, later=True)
+    batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
+    return coloured(batch, widest_sigma=max(drawn.sigma, 0.1))[0].byte().numpy().transpose(1, 2, 0)
 
 
 def _mirrored(view: np.ndarray, crop: Crop) -> np.ndarray:

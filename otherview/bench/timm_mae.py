@@ -18,8 +18,9 @@ from otherview.losses.objectives import StepLoss
 from otherview.losses.reconstruction import patchify
 from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
+from otherview.views.device_colour import normalised
 from otherview.views.transforms import PairViews
-from otherview.views.view import ViewPair, normalise
+from otherview.views.view import ViewPair
 
 WIDTH, DEPTH, HEADS = 512, 8, 16
 """Of the decoder."""
@@ -57,7 +58,7 @@ class TimmMAE(Learner):
         """Nothing is known beforehand."""
 
     def forward(self, batch: ViewPair, context: None, index: int) -> StepLoss:
-        images = normalise(batch.online.pixels, self._views.settings.mean, self._views.settings.std)
+        images = normalised(batch.online, self._views.settings)
         wanted = patchify(images, self.patch_size)
         seen = self.enter(self.vit.forward_features(images))
         masked = self.mask_token.expand(len(images), wanted.shape[1] + 1 - seen.shape[1], -1)

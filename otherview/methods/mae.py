@@ -26,8 +26,9 @@ from otherview.nn.encoder import Encoder
 from otherview.nn.heads import transformer_blocks
 from otherview.nn.initialise import initialise_linears
 from otherview.nn.positions import halves_swapped, sincos_grid
+from otherview.views.device_colour import normalised
 from otherview.views.transforms import SingleView
-from otherview.views.view import View, normalise, visible_indices
+from otherview.views.view import View, visible_indices
 
 
 class Decoder(nn.Module):
@@ -83,7 +84,7 @@ class MAE(Learner):
         """Pixels are their own target: there is nothing to prepare."""
 
     def forward(self, batch: View, context: None, index: int) -> StepLoss:
-        images = normalise(batch.pixels, self._view.settings.mean, self._view.settings.std)
+        images = normalised(batch, self._view.settings)
         return StepLoss(self.loss(images, batch.masked), {})
 
     def metrics(self, context: None) -> Mapping[str, Tensor]:

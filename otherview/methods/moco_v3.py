@@ -28,8 +28,9 @@ from otherview.methods.learner import Learner
 from otherview.methods.target import ema_update, frozen_copy
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Branch, TokenBatchNorm
+from otherview.views.device_colour import normalised
 from otherview.views.transforms import PairViews
-from otherview.views.view import View, ViewPair, normalise
+from otherview.views.view import View, ViewPair
 
 
 class Head(nn.Sequential):
@@ -111,4 +112,4 @@ class MoCoV3(Learner):
         return branch.projector(branch.encoder(self._normalised(view)).cls)
 
     def _normalised(self, view: View) -> Tensor:
-        return normalise(view.pixels, self._views.settings.mean, self._views.settings.std)
+        return normalised(view, self._views.settings)

@@ -26,8 +26,9 @@ from otherview.methods.learner import Learner
 from otherview.methods.target import Target
 from otherview.nn.heads import Branch, Predictor
 from otherview.nn.positions import Conditioning, RelativePosition, position_and_scale, relative_code, sincos_grid
+from otherview.views.device_colour import normalised
 from otherview.views.transforms import PairViews
-from otherview.views.view import View, ViewPair, normalise, under_each_mask, visible_indices
+from otherview.views.view import View, ViewPair, under_each_mask, visible_indices
 
 
 class Context(NamedTuple):
@@ -141,4 +142,4 @@ class SiameseIM(Learner):
         return overlap_roots(shown, [~batch.target.masked for batch in micro_batches])
 
     def _normalised(self, view: View) -> Tensor:
-        return normalise(view.pixels, self._views.settings.mean, self._views.settings.std)
+        return normalised(view, self._views.settings)

@@ -21,8 +21,8 @@ from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import ClassHead
+from otherview.views.device_colour import normalised
 from otherview.views.transforms import LabelledView, LabelledViews
-from otherview.views.view import normalise
 
 
 class Supervised(Learner):
@@ -51,7 +51,7 @@ class Supervised(Learner):
 
     def forward(self, batch: LabelledView, context: None, index: int) -> StepLoss:
         settings, labels = self._views.make.settings, torch.as_tensor(batch.label)
-        scores = self.head(self.encoder(normalise(batch.view.pixels, settings.mean, settings.std)).mean).float()
+        scores = self.head(self.encoder(normalised(batch.view, settings)).mean).float()
         right = (scores.detach().argmax(dim=1) == labels).float().mean()
         return StepLoss(F.cross_entropy(scores, labels, label_smoothing=self.smoothing), {"accuracy": right})
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 
 from otherview.data.image import Image
 from otherview.geometry import Crop, PatchGrid, place
+from otherview.views.device_colour import coloured
 from otherview.views.view import View, ViewPair
 
 matplotlib.use("Agg")
@@ -23,8 +25,10 @@ MASKED_SHADE = 0.25
 
 
 def pixels_of(view: View) -> np.ndarray:
-    """uint8 [H, W, 3]."""
-    return view.pixels.numpy().transpose(1, 2, 0)
+    """uint8 [H, W, 3] of one view, its colours done."""
+    batch = View(*(part if name == "crop" else part[None] for name, part in view._asdict().items()))
+    sigma = float(view.colour[5]) if len(view.pending) else 0.0
+    return coloured(batch, widest_sigma=sigma)[0].to(torch.uint8).numpy().transpose(1, 2, 0)
 
 
 def shaded(view: View, grid: PatchGrid) -> np.ndarray:

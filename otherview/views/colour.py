@@ -121,6 +121,12 @@ class ColourDraw(NamedTuple):
         factors = (self.brightness - 1, self.contrast - 1, self.saturation - 1, self.hue)
         return [*factors, float(self.gray), self.sigma, float(self.solarise)]
 
+    @property
+    def slots(self) -> list[int]:
+        """The order as numbers: one more than an operation's place in JITTER, 0 for none."""
+        places = [JITTER.index(name) + 1 for name in self.order]
+        return places + [0] * (len(JITTER) - len(places))
+
 
 COLOUR_NUMBERS = len(ColourDraw().conditioning)
 

@@ -116,10 +116,14 @@ def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
     return out
 
 
-def view_of(pixels: np.ndarray, crop: Crop, masked: np.ndarray, drawn: ColourDraw) -> View:
-    """A view from its pixels [H, W, C], not mirrored yet, its colours as drawn, and its masks [*masks, rows, columns]."""
-    planar = torch.from_numpy(planes(recolour(pixels, drawn), flipped=bool(crop.flipped)))
-    return View(planar, crop, torch.from_numpy(masked).flatten(-2), torch.tensor(drawn.conditioning))
+def view_of(pixels: np.ndarray, crop: Crop, masked: np.ndarray, drawn: ColourDraw, *, later: bool = False) -> View:
+    """A view from its pixels [H, W, C], not mirrored yet, its colours as drawn, and its masks [*masks, rows, columns].
+
+    With `later` the colours are left to the device.
+    """
+    planar = torch.from_numpy(planes(pixels if later else recolour(pixels, drawn), flipped=bool(crop.flipped)))
+    slots = torch.tensor(drawn.slots if later else [], dtype=torch.uint8)
+    return View(planar, crop, torch.from_numpy(masked).flatten(-2), torch.tensor(drawn.conditioning), slots)
 
 
 def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -50,8 +50,10 @@ class PairViews:
         colours = [draw_colour(branch, rng) for branch in (self.settings.online_colour, self.settings.target_colour)]
         masked = draw_masks(self.grid, self.settings, rng)
         unpredicted = random_mask(self.grid, count=self.settings.unpredicted_of(self.grid.patches), rng=rng)
+        later = self.settings.colour_on == "device"
         return ViewPair(
-            view_of(online, crops[0], masked, colours[0]), view_of(target, crops[1], unpredicted, colours[1])
+            view_of(online, crops[0], masked, colours[0], later=later),
+            view_of(target, crops[1], unpredicted, colours[1], later=later),
         )
 
 
@@ -75,7 +77,8 @@ class SingleView:
         crop = self.draw(image, self.settings, rng)
         pixels = take(image, [crop], size=self.size)[0]
         drawn = draw_colour(self.settings.online_colour, rng)
-        return view_of(pixels, crop, draw_mask(self.grid, self.settings.mask, rng), drawn)
+        masked = draw_mask(self.grid, self.settings.mask, rng)
+        return view_of(pixels, crop, masked, drawn, later=self.settings.colour_on == "device")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class View(NamedTuple):
     """True where the patch is masked; [*B, M, L] where a view has several masks."""
     colour: Float[Tensor, "*B K"] = torch.zeros(0)
     """What was done to its colours (colour.ColourDraw.conditioning)."""
+    pending: UInt8[Tensor, "*B slots"] = torch.zeros(0, dtype=torch.uint8)
+    """The order of the operations, where the colours are still to be done (device_colour.py)."""
 
 
 class ViewPair(NamedTuple):
@@ -49,7 +51,9 @@ def under_each_mask(pair: ViewPair) -> ViewPair:
         for view in pair
     )
     return ViewPair(
-        online._replace(pixels=repeated(online.pixels), masked=online.masked.flatten(0, 1)),
+        online._replace(
+            pixels=repeated(online.pixels), masked=online.masked.flatten(0, 1), pending=repeated(online.pending)
+        ),
         target._replace(masked=repeated(target.masked)),
     )
 

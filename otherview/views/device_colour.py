@@ -1,0 +1,128 @@
+"""The colour branches of a whole batch on the device: what the workers drew and left to do.
+
+    images = normalised(view, settings)          # uint8 view in, float32 [B, C, H, W] for the encoder out
+
+Where a GPU has few CPU cores (`views.colour_on device`), workers only decode, cut and draw. Operations, order, rounding and
+draws are those of views/colour.py; of hue, levels differ by one or two, since OpenCV keeps it in 256 steps.
+Source: specification 1.1.
+Axes: B images, C channels, H and W pixels, K taps of the blur.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from otherview.views.colour import BOXES, JITTER
+from otherview.views.settings import ViewSettings
+from otherview.views.view import View, normalise
+
+_LUMA = (0.299, 0.587, 0.114)
+"""Of ITU-R 601."""
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(len(JITTER))
+
+
+def normalised(view: View, settings: ViewSettings) -> Float[Tensor, "B C H W"]:
+    """A batch's view as the encoder wants it, its colours done."""
+    branches = settings.online_colour, settings.target_colour
+    sigma = max(branch.blur_sigma[1] if branch.blur_probability else 0.0 for branch in branches)
+    return normalise(coloured(view, widest_sigma=sigma), settings.mean, settings.std)
+
+
+def coloured(view: View, *, widest_sigma: float) -> Shaped[Tensor, "B C H W"]:
+    """A batch's pixels as they are, uint8, or float32 in 0 … 255 where its colours are still to be done.
+
+    Its blurs may have standard deviations up to `widest_sigma`; it is known beforehand, so the device is never asked.
+    """
+    if view.pending.numel() == 0:
+        return view.pixels
+    with torch.autocast(view.pixels.device.type, enabled=False):
+        return _recoloured(view.pixels.float(), view.colour, view.pending, widest_sigma=widest_sigma)
+
+
+def _recoloured(
+    pixels: Float[Tensor, "B C H W"], draws: Float[Tensor, "B 7"], order: UInt8[Tensor, "B 4"], *, widest_sigma: float
+) -> Float[Tensor, "B C H W"]:
+    """`draws` are ColourDraw.conditioning, `order` holds one more than the place of an operation in JITTER, 0 for none."""
+    colourful = pixels.shape[1] == 3
+    brightness, contrast, saturation, hue, gray, sigma, solarise = (draw[:, None, None, None] for draw in draws.T)
+    factors = 1 + brightness, 1 + contrast, 1 + saturation
+    for slot in order.T:
+        pixels = _jittered(pixels, slot[:, None, None, None].int() - 1, factors, hue)
+    if colourful:
+        pixels = torch.where(gray > 0, _luma(pixels).round(), pixels)
+    if widest_sigma > 0:
+        pixels = _blurred(pixels, sigma.flatten(), widest_sigma)
+    return torch.where(solarise > 0, torch.minimum(pixels, 255 - pixels), pixels)
+
+
+def _jittered(pixels: Tensor, slot: Tensor, factors: tuple[Tensor, Tensor, Tensor], hue: Tensor) -> Tensor:
+    """Each image under the operation that stands in its slot: three are blends with black, its mean, or its gray."""
+    colourful = pixels.shape[1] == 3
+    luma = _luma(pixels) if colourful else pixels.mean(dim=1, keepdim=True)
+    factor, other = torch.ones_like(hue), torch.zeros_like(luma)
+    for place in (_BRIGHTNESS, _CONTRAST, *([_SATURATION] if colourful else [])):
+        factor = torch.where(slot == place, factors[place], factor)
+    mean = (luma.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
+    other = torch.where(slot == _CONTRAST, mean, torch.where(slot == _SATURATION, luma, other))
+    blended = _cut_off(pixels * factor + other * (1 - factor))
+    return torch.where(slot == _HUE, _turned(blended, hue), blended) if colourful else blended
+
+
+def _cut_off(levels: Tensor) -> Tensor:
+    """Whole levels in 0 … 255, the fraction cut off as Pillow's blends do it."""
+    return (levels + 1e-3).floor().clamp(0, 255)
+
+
+def _luma(pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+    red, green, blue = pixels.split(1, dim=1)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+
+
+def _turned(pixels: Float[Tensor, "B 3 H W"], hue: Float[Tensor, "B 1 1 1"]) -> Float[Tensor, "B 3 H W"]:
+    """The hue of HSV turned by that share of the circle, in whole 256ths."""
+    red, green, blue = pixels.split(1, dim=1)
+    value = pixels.amax(dim=1, keepdim=True)
+    chroma = value - pixels.amin(dim=1, keepdim=True)
+    least = chroma.clamp(min=1e-6)
+    sector = torch.where(
+        value == red,
+        (green - blue) / least,
+        torch.where(value == green, (blue - red) / least + 2, (red - green) / least + 4),
+    )
+    sector = sector + 6 * (hue * 255).trunc() / 256
+    reach = (5 - 2 * torch.arange(3, device=pixels.device)[:, None, None] + sector).remainder(6)
+    return (value - chroma * torch.minimum(reach, 4 - reach).clamp(0, 1)).round()
+
+
+def _blurred(pixels: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], widest: float) -> Float[Tensor, "B C H W"]:
+    """Each image under its own Gaussian; sigma 0 leaves it as it is."""
+    count, channels, height, width = pixels.shape
+    kernel = blur_kernels(sigma, widest).repeat_interleave(channels, dim=0)
+    reach = kernel.shape[1] // 2
+    flat = F.pad(pixels, (reach,) * 4, mode="replicate").flatten(0, 1)[None]
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    return flat.view(count, channels, height, width).round()
+
+
+def blur_kernels(sigma: Float[Tensor, " B"], widest: float) -> Float[Tensor, "B K"]:
+    """colour._blur_kernel of every sigma up to `widest`, all as long as the longest."""
+    most = int((math.sqrt(12 * widest**2 / BOXES + 1) - 1) / 2) + 1
+    variance = sigma.square() / BOXES
+    reach = _reach(variance)
+    size = 2 * reach + 1
+    end = size * (reach * (reach + 1) - 3 * variance) / (6 * (variance - (reach + 1).square()))
+    places = torch.arange(-most, most + 1, device=sigma.device).abs()
+    box = (places <= reach[:, None]).float() + (places == reach[:, None] + 1) * end[:, None]
+    box = box / (size + 2 * end)[:, None]
+    kernel = box[None]
+    for _ in range(BOXES - 1):  # each image's box over its kernel so far
+        kernel = F.conv1d(kernel, box[:, None], padding=2 * most, groups=len(box))
+    return kernel[0]
+
+
+def _reach(variance: Tensor) -> Tensor:
+    return (((12 * variance + 1).sqrt() - 1) / 2).floor()

@@ -324,7 +324,7 @@ def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> No
     """In a process of its own: the choice lasts as long as the process."""
     script = """
 import resource
-from otherview.training.device import keep_pages
+from otherview.launch import keep_pages
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

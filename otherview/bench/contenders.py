@@ -22,12 +22,13 @@ from otherview.bench.reference import naive_twin
 from otherview.bench.timm_mae import TimmMAE
 from otherview.config import RunConfig
 from otherview.data.picture import Picture
+from otherview.launch import keep_pages
 from otherview.methods.build import build
 from otherview.methods.learner import Learner
 from otherview.methods.settings import SiameseIMSettings, SupervisedSettings
 from otherview.methods.siamese_im import SiameseIM
 from otherview.nn.settings import EncoderSettings
-from otherview.training.device import compile_and_checkpoint, keep_pages
+from otherview.training.device import compile_and_checkpoint
 from otherview.training.loop import to_device
 from otherview.training.optim import make_optimiser, set_rate, step_where_finite
 from otherview.training.settings import TrainingSettings

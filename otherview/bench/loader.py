@@ -4,6 +4,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.picture import picture_of
 from otherview.data.source import Selected, Source
 from otherview.geometry import PatchGrid
+from otherview.launch import keep_pages
 from otherview.views.settings import ViewSettings
 from otherview.views.transforms import PairViews
 
@@ -76,7 +78,7 @@ class Held:
 
 
 def bench_loader(
-    source: Source, *, rounds: int = ROUNDS, advance: Callable[[], None] = lambda: None
+    source: Source, views: ViewSettings, *, rounds: int = ROUNDS, advance: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """Medians over rounds in which every path makes two views at 224 px of the same images; one core, no workers.
 
@@ -84,8 +86,9 @@ def bench_loader(
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_pages()  # as every worker does
     held = Held(source)
-    paths = {"decode": _decode, "reference": _reference, "ours": _ours}
+    paths = {"decode": _decode, "reference": _reference, "ours": partial(_ours, views)}
     rates: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(rounds):
         chosen = Selected(held, np.arange(turn * BATCH * BATCHES, (turn + 1) * BATCH * BATCHES) % len(held))
@@ -113,11 +116,11 @@ def bench_loader(
 WORKERS_BATCH, WORKERS_BATCHES = 64, 40
 
 
-def bench_workers(source: Source, workers: int) -> float:
+def bench_workers(source: Source, views: ViewSettings, workers: int) -> float:
     """Images per second of the whole machine: our views at 224 px by so many processes, the first tenth not counted."""
     held = Held(source)
     images = Selected(held, np.arange(WORKERS_BATCH * WORKERS_BATCHES) % len(held))
-    maker = SampleMaker(images, PairViews(ViewSettings(), SIZE, GRID), seed=0)
+    maker = SampleMaker(images, PairViews(views, SIZE, GRID), seed=0)
     plan = StepPlan(len(images), WORKERS_BATCH, WORKERS_BATCHES, seed=0)
     batches = iter(make_loader(maker, plan, start=0, workers=workers, pin=False))
     first = WORKERS_BATCHES // 10
@@ -147,6 +150,6 @@ def _reference(source: Source) -> Iterable[Any]:
     return DataLoader(ReferenceViews(source, ViewSettings(), SIZE, GRID), batch_size=BATCH)
 
 
-def _ours(source: Source) -> Iterable[Any]:
-    maker = SampleMaker(source, PairViews(ViewSettings(), SIZE, GRID), seed=0)
+def _ours(views: ViewSettings, source: Source) -> Iterable[Any]:
+    maker = SampleMaker(source, PairViews(views, SIZE, GRID), seed=0)
     return make_loader(maker, StepPlan(len(source), BATCH, BATCHES, seed=0), start=0, workers=0, pin=False)

@@ -22,17 +22,19 @@ from otherview.report.comparison_page import draw_growth
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import resolve_device, set_threads
+from otherview.views.settings import ViewSettings
 
 
 @takes(LoaderSettings)
 def loader(settings: LoaderSettings) -> dict[str, Any]:
     """Images per second and core of the input path, of the reference and of decoding alone."""
     source = open_source(settings.data) if settings.data else Photos()
+    views = ViewSettings(colour_on=settings.colour_on)
     rounds = 1 if shortened() else LOADER_ROUNDS
     with RunProgress(total=rounds, title="rounds") as progress:
-        rates = bench_loader(source, rounds=rounds, advance=lambda: progress.advance(1))
+        rates = bench_loader(source, views, rounds=rounds, advance=lambda: progress.advance(1))
     operations = {"operations": _operations(source, settings.operations)} if settings.operations > 0 else {}
-    whole = {"images_per_second": bench_workers(source, settings.workers)} if settings.workers else {}
+    whole = {"images_per_second": bench_workers(source, views, settings.workers)} if settings.workers else {}
     return {**rates, **whole, **operations}
 
 

@@ -23,6 +23,8 @@ class LoaderSettings:
 
     data: str | None = None
     """Images (a data SPEC), up to 256 of them; default: drawn photos of 500×375 px."""
+    colour_on: Literal["workers", "device"] = "workers"
+    """Who changes colours, as --views.colour-on; with device, the input path leaves them out."""
     workers: int = 0
     """Also measure the whole machine with so many worker processes."""
     operations: int = 0
@@ -47,8 +49,7 @@ class StepSettings:
     compile: Literal["off", "blocks", "whole"] = "off"
     """What torch.compile compiles, as --training.compile."""
     trace: Path | None = None
-    """Also write a profiler trace of our step here (*.json or *.json.gz, for ui.perfetto.dev), and show its ten costliest
-    operations."""
+    """Also write a profiler trace of our step here (*.json.gz) and show its ten costliest operations."""
     threads: int | None = None
     """CPU threads; default: all cores."""
     growth: Path | None = None

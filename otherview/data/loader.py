@@ -26,7 +26,7 @@ from otherview.data.image import RGB, Preprocessing, Views
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
 from otherview.errors import BrokenImage, WrongRequest
-from otherview.launch import STOPPING
+from otherview.launch import STOPPING, keep_pages
 from otherview.seeding import epoch_order, sample_rng
 
 
@@ -142,6 +142,7 @@ def settle_worker(_worker: int) -> None:
     import cv2
 
     gc.freeze()
+    keep_pages()
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)

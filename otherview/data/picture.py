@@ -93,10 +93,23 @@ def _decode_jpeg(data: bytes, name: str, least_scale: float) -> tuple[np.ndarray
 
 def _orientation(data: bytes) -> int:
     """1 … 8 from the EXIF part; most files have none, and looking closely costs more than decoding a small one."""
-    if data.find(b"Exif\0\0", 0, 2**16) < 0:
+    if not _has_exif(data):
         return 1
     with faults_named(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         return opened.getexif().get(ORIENTATION, 1)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether one of the segments before the picture is EXIF: a segment is FF, its kind, and its length in two bytes."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        if data[place + 1] == 0xFF:  # padding
+            place += 1
+            continue
+        if data[place + 1] == 0xE1 and data.startswith(b"Exif\0\0", place + 4):
+            return True
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return False
 
 
 class Picture:

@@ -4,7 +4,6 @@ device = compute_on(settings)                  # threads are set, the processes 
 accelerator = make_accelerator(device, training, folder)
 """
 
-import ctypes
 import os
 import sys
 from functools import partial
@@ -114,27 +113,6 @@ def _choose_algorithms(settings: TrainingSettings) -> None:
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
-
-
-MMAP_MAX, TRIM_THRESHOLD = -4, -1
-"""Names of two options of glibc's mallopt: how many blocks may lie outside the heap; when its top is given back."""
-LARGEST = 2**31 - 1
-
-
-def keep_pages() -> bool:
-    """Tell the allocator to keep what a step frees, for the next step wants the same; whether it listened.
-
-    The C library hands large blocks back to the system as soon as they are free, and every step pays for getting them
-    again, page by page: on a CPU a tenth of a ViT-S/16 step (docs/log.md, 2026-11-23). Elsewhere than under glibc nothing
-    happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, LARGEST))
 
 
 BLOCKS = Block, WindowedBlock

@@ -15,9 +15,9 @@ from otherview.data.loader import Sample
 from otherview.distributed import mean_over_ranks, rank
 from otherview.errors import Stopped
 from otherview.geometry import widest
+from otherview.launch import keep_pages
 from otherview.methods.learner import Learner
 from otherview.training.console import RunProgress, clock
-from otherview.training.device import keep_pages
 from otherview.training.metrics_log import MetricsLog, Throughput
 from otherview.training.state import RunState, Summary, Tally, restore, save
 from otherview.training.step import (

@@ -41,8 +41,7 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = False
     """Keep no activations inside blocks and compute them again in the backward pass: less memory, a third more time."""
     compile: Literal["off", "blocks", "whole"] = "off"
-    """Compile with torch.compile: the blocks, or the whole forward pass with targets and loss (whole: fastest, but the first
-    step takes a minute or more, once for each micro-batch of an accumulated step). Results agree up to rounding."""
+    """What torch.compile compiles; with whole, targets and loss too. Results agree up to rounding, the first step takes long."""
     deterministic: bool = False
     """On a GPU, take only algorithms that give the same bits every time; slower. A CPU always does."""
     accumulation: int = Field(default=1, ge=1)

@@ -252,7 +252,7 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
         assert len(rows) > 1 and find_study(study.name) is study
         for name, config in rows.items():
             config.check()
-            steps = {"drawn": 600, "ablate_pico": 1650}
+            steps = {"drawn": 600, "ablate_pico": 1650, "imagenette": 7397, "cifar10": 19531}
             assert config.steps == next((n for words, n in steps.items() if words in study.name), 3300), name
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
     masks = find_study("ablate_pico_masks").rows()
@@ -286,7 +286,7 @@ def test_equal_compute_and_equal_images_keep_a_variant_s_warm_up(tmp_path: Path)
 def planned(out: Path) -> Plan:
     return Plan(
         data="x", test="y", out=out, rows=(), seeds=(1,), equal="images", steps=9, size=None, measures=("knn",),
-        allow_shared=False, at_once=1, threads=1,
+        allow_shared=False, at_once=1, threads=1, device="auto",
     )  # fmt: skip
 
 
@@ -341,7 +341,7 @@ def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_pat
     assert command[4:] == [
         "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--crop-pct", "1", "--epochs", "5",
         "--batch", "128", "--rate", "0.004", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0",
-        "--drop-path", "0", "--no-control", "--threads", "1",
+        "--drop-path", "0", "--no-control", "--threads", "1", "--device", "auto",
     ]  # fmt: skip
     protocol = {
         "train": plan.data, "test": plan.test, "crop_pct": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004, "augment": "none",

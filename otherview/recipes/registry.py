@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 from otherview.config import RunConfig
 from otherview.dense.settings import DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
-from otherview.recipes import dense, rivals, siamese_im
+from otherview.recipes import dense, one_gpu, rivals, siamese_im
 
 Config = TypeVar("Config", bound=BaseModel, default=RunConfig)
 COMMANDS: dict[type[BaseModel], str] = {
@@ -46,7 +46,7 @@ class Recipe(Generic[Config]):
 
 def all_recipes() -> dict[str, Recipe[BaseModel]]:
     """Every recipe by name."""
-    made = (*siamese_im.RECIPES, *rivals.RECIPES, *dense.RECIPES)
+    made = (*siamese_im.RECIPES, *one_gpu.RECIPES, *rivals.RECIPES, *dense.RECIPES)
     return {make.__name__: Recipe(make.__name__, make) for make in made}
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
+from otherview.recipes.one_gpu import rivals_of, siamese_im_cifar10_200ep, siamese_im_imagenette_200ep
 from otherview.recipes.rivals import NO_MASK, mae_quick_32, moco_v3_quick_32, supervised_pico_32
 from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_muon_32, siamese_im_quick_32
 from otherview.views.settings import PLAIN, MaskSettings
@@ -181,6 +182,16 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 STUDIES = (
     Study("compare_pico", "what each kind of learning gives", _compare),
     Study("compare_pico_muon", "the same with Muon, and SiameseIM's recipe for it", _compare_with_muon),
+    Study(
+        "imagenette_200ep",
+        "what each kind of learning gives at ViT-S's size in 200 epochs of Imagenette, for one GPU",
+        lambda: rivals_of(siamese_im_imagenette_200ep()),
+    ),
+    Study(
+        "cifar10_200ep",
+        "the same for a small ViT in 200 epochs of CIFAR-10, for one GPU",
+        lambda: rivals_of(siamese_im_cifar10_200ep()),
+    ),
     _trials("siamese_im", {"mask three fifths": {"views": {"mask": {"ratio": 0.6}}}}),
     _trials("mae", {"mask half": {"views": {"mask": MaskSettings(kind="random", ratio=0.5)}}}),
     _trials("moco_v3", {"cosine momentum": {"method": {"momentum_schedule": "cosine"}}}),

@@ -17,7 +17,7 @@ from otherview.report.comparison_page import draw_comparison, write_comparison_p
 from otherview.runs.settings import STUDIED, CompareSettings
 from otherview.runs.study import Plan, run_study
 from otherview.signature import takes
-from otherview.training.device import check_threads
+from otherview.training.device import check_threads, resolve_device
 from otherview.weights.names import REFERENCE, resolved
 
 
@@ -90,6 +90,7 @@ def _studied(settings: CompareSettings) -> dict[Path, str]:
     if len(set(seeds)) < len(seeds):
         raise WrongRequest(f"--seeds {' '.join(map(str, seeds))} has one twice: give each once")
     check_threads(settings.threads)
+    resolve_device(settings.device)
 
     for spec in (settings.data, settings.test):
         labels_of(open_source(spec), spec)
@@ -97,7 +98,7 @@ def _studied(settings: CompareSettings) -> dict[Path, str]:
         data=settings.data, test=settings.test, out=settings.out, rows=settings.rows, seeds=seeds,
         equal=settings.equal, steps=settings.steps, size=settings.size, measures=settings.measures,
         allow_shared=settings.allow_shared,
-        at_once=settings.at_once, threads=settings.threads,
+        at_once=settings.at_once, threads=settings.threads, device=settings.device,
     )  # fmt: skip
     return run_study(study, plan)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from otherview.config import RunConfig
-from otherview.training.settings import ComputeSettings
+from otherview.training.settings import ComputeSettings, DeviceName
 
 
 @dataclass(kw_only=True)
@@ -100,6 +100,8 @@ class CompareSettings:
     """With --study: how many runs at a time."""
     threads: int = 1
     """With --study: CPU threads per run."""
+    device: DeviceName = "auto"
+    """With --study: where the runs are computed; auto takes a GPU where there is one."""
     csv: Path | None = None
     """Also write one line per run and score here."""
     report: Path | None = None
@@ -109,6 +111,6 @@ class CompareSettings:
 
 
 STUDIED = (
-    "data", "test", "out", "rows", "seeds", "equal", "steps", "size", "measures", "allow_shared", "at_once", "threads",
+    "data", "test", "out", "rows", "seeds", "equal", "steps", "size", "measures", "allow_shared", "at_once", "threads", "device",
 )  # fmt: skip
 """Settings that tell how a study is run."""

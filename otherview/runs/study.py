@@ -22,6 +22,7 @@ from otherview.recipes.studies import Study
 from otherview.runs.cost import in_steps
 from otherview.runs.run_folder import settings_that_differ
 from otherview.scores import results_of_run
+from otherview.training.settings import DeviceName
 
 DRAWN = 2000, 1000
 """Drawn images whose pixels a linear head learns to name and is judged on: the dense measure, whatever the data."""
@@ -67,6 +68,7 @@ class Plan:
     """Judge although `data` and `test` share images."""
     at_once: int
     threads: int
+    device: DeviceName
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,11 @@ class Task:
 
     def commands(self, plan: Plan) -> Iterator[list[str]]:
         """What is left to do: pre-training, which knows by itself where it stopped, then what has no result yet."""
-        program, threads = [sys.executable, "-m", "otherview"], ["--threads", str(plan.threads)]
+        program, where = [sys.executable, "-m", "otherview"], ["--threads", str(plan.threads), "--device", plan.device]
         watch = ["--knn-bank", plan.data, "--knn-test", plan.test, "--knn-every", str(max(1, self.steps // 6))]
         if not (self.folder / "summary.json").exists():
             words = ["--config", str(self.planned), "--data", plan.data, "--out", str(self.folder), *watch]
-            yield [*program, "pretrain", *words, *threads]
+            yield [*program, "pretrain", *words, *where]
         labelled = plan.data, plan.test
         size = max(self.config.encoder.image_size)
         drawn = f"shapes:{DRAWN[0]}@{size}", f"shapes:{DRAWN[1]}:test@{size}"
@@ -97,7 +99,7 @@ class Task:
                 words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", str(value))]
                 words += ["--allow-shared"] if plan.allow_shared and "train" in asked else []
                 words += ["--no-control"] if kind == "finetune" else []
-                yield [*program, "evaluate", kind, "--weights", str(self.folder), *words, *threads]
+                yield [*program, "evaluate", kind, "--weights", str(self.folder), *words, *where]
 
     @property
     def planned(self) -> Path:

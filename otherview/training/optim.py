@@ -157,28 +157,40 @@ class Muon(torch.optim.AdamW):
         Takes no closure, which would make the matrices' gradients after their step.
         """
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"] if group["matrices"] else ():
                 if parameter.grad is not None:
-                    self._turn(parameter, rate=group["lr"], decay=group["weight_decay"])
-                    parameter.grad = None
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for parameters in alike.values():
+                self._turn(parameters, rate=group["lr"], decay=group["weight_decay"])
         super().step()
 
-    def _turn(self, parameter: Tensor, *, rate: float, decay: float) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
+    def _turn(self, parameters: list[Tensor], *, rate: float, decay: float) -> None:
+        """Matrices of one shape take their steps together: on a GPU, each alone would be too small to fill it."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        shrink, scale = rate * decay, -rate * ADAMW_RMS * max(parameters[0].flatten(1).shape) ** 0.5
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is not None:  # 1 where the step must change nothing; the host does not know
+            taken = found_inf == 0
+            gradients = [one.where(taken, other) for one, other in zip(gradients, momenta, strict=True)]
+            shrink = shrink * (1 - found_inf)
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)  # pyright: ignore[reportPrivateImportUsage]
+        updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # pyright: ignore[reportPrivateImportUsage]  # Nesterov's
+        steps = orthogonal(torch.stack(updates).flatten(2)).view(-1, *parameters[0].shape)
+        if found_inf is not None:
+            steps = steps * (1 - found_inf)
+        torch._foreach_mul_(parameters, 1 - shrink)  # pyright: ignore[reportPrivateImportUsage, reportArgumentType]
+        torch._foreach_add_(parameters, steps.unbind(), alpha=scale)  # pyright: ignore[reportPrivateImportUsage]
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
         if not state:  # AdamW's names, which it knows how to load
             state["step"], state["exp_avg"] = torch.zeros(()), torch.zeros_like(parameter)
         state["step"] += 1
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if found_inf is not None:  # 1 where the step must change nothing; the host does not know
-            gradient = gradient.where(found_inf == 0, state["exp_avg"])
-        momentum = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
-        update = gradient.lerp(momentum, MOMENTUM).flatten(1)  # after Nesterov
-        length = ADAMW_RMS * max(update.shape) ** 0.5
-        step, shrink = orthogonal(update).view_as(parameter), rate * decay
-        if found_inf is not None:
-            step, shrink = step * (1 - found_inf), shrink * (1 - found_inf)
-        parameter.mul_(1 - shrink).sub_(step, alpha=rate * length)
+        return state["exp_avg"]
 
 
 def _is_matrix(parameter: Tensor) -> bool:
@@ -186,16 +198,16 @@ def _is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and len(parameter) > 1
 
 
-def orthogonal(matrix: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
-    """U·Vᵀ of its singular value decomposition U·S·Vᵀ, nearly: what is below a thousandth of the norm stays small.
+def orthogonal(matrices: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
+    """U·Vᵀ of each one's singular value decomposition U·S·Vᵀ, nearly: what is below a thousandth of the norm stays small.
 
     In bfloat16, on CUDA, its own rounding is lifted as well where a matrix has few directions.
     """
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    tall = len(x) > x.shape[1]
-    x = x.T if tall else x
-    x = x / x.norm().clamp(min=1e-7)
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for a, b, c in ROUNDS:
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)

@@ -1,4 +1,4 @@
-"""The one error a user may cause, and two more that others have to know.
+"""The one error a user may cause, and three more that others have to know.
 
 A wrong request is answered by one line that names the value, what was expected and what to do; the command line
 turns it into exit status 2. Everything else that goes wrong is a failed run (status 1).
@@ -11,6 +11,17 @@ class WrongRequest(ValueError):
 
 class BrokenImage(Exception):
     """One image cannot be read; training replaces it by a stated rule, evaluation and `doctor` name it."""
+
+
+class WrongChannels(BrokenImage):
+    """It has `channels` channels, where another number was asked for."""
+
+    def __init__(self, message: str, channels: int) -> None:
+        super().__init__(message)
+        self.channels = channels
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.channels)
 
 
 class Stopped(Exception):

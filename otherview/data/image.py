@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from otherview.errors import BrokenImage
+from otherview.errors import BrokenImage, WrongChannels
 
 
 class Reduced(NamedTuple):
@@ -83,10 +83,16 @@ def to_levels(array: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] != channels and array.shape[0] == channels:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
-        raise BrokenImage(f"its shape is {array.shape}, where {channels} channels were asked for (encoder.channels)")
+        said = f"its shape is {array.shape}, where {channels} channels were asked for (encoder.channels)"
+        raise WrongChannels(said, _channels_of(array)) if array.ndim == 3 and array.size else BrokenImage(said)
     if array.dtype == np.uint8 and preprocessing.levels is None:
         return np.ascontiguousarray(array)
     return _scaled(array, preprocessing.levels or _range_of(array))
+
+
+def _channels_of(array: np.ndarray) -> int:
+    """The shorter of the two axes that may hold channels: pictures have more rows and columns."""
+    return min(array.shape[2], array.shape[0])
 
 
 def _range_of(array: np.ndarray) -> tuple[float, float]:

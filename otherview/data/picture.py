@@ -20,7 +20,7 @@ from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, decode_valu
 from otherview.data.image import RGB, Preprocessing, Reduced, to_levels
 from otherview.data.objects import nothing_placed, pixels_named, placed
 from otherview.data.source import Source, unlabelled
-from otherview.errors import BrokenImage
+from otherview.errors import BrokenImage, WrongChannels
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -146,6 +146,8 @@ def open_picture(data: bytes, name: str, preprocessing: Preprocessing = RGB) -> 
             with suppress(ValueError):
                 return JpegPicture(name, data)
         return Picture(name, to_levels(decode_values(data, preprocessing.channels), preprocessing))
+    except WrongChannels as error:
+        raise WrongChannels(f"{name}: {error}", error.channels) from error
     except BrokenImage as error:
         raise BrokenImage(f"{name}: {error}") from error
 

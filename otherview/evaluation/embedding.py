@@ -21,6 +21,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from otherview.data.first_images import check_first
 from otherview.data.image import Preprocessing
 from otherview.data.source import Selected, Source, first_of
 from otherview.data.spec import absolute, open_source
@@ -211,6 +212,7 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
         "tokens": settings.tokens, "size": list(size),
     }  # fmt: skip
     preprocessing = loaded.card.preprocessing._replace(size=size)
+    check_first(source, preprocessing, flag="--data", fixed=True)
     wanted = Embedding(settings.out, settings.tokens, about)
     with RunProgress(total=len(source), title="features") as progress:
         count = write_features(

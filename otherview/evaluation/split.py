@@ -16,6 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from otherview.data.first_images import check_first
+from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
 from otherview.data.source import Relabelled, Source, first_of, labels_of, same_numbers
 from otherview.data.spec import open_source
@@ -130,6 +132,12 @@ def check_classes(train: Collection[int], test: Collection[int], *, names: Seque
         )
     if len(known) < 2:
         raise WrongRequest(f"--train has one class only ({said(known)}): classification needs two or more")
+
+
+def check_images(splits: tuple[Split, Split], preprocessing: Preprocessing) -> None:
+    """Raise WrongRequest where a split's images are not of the kind that an encoder sees."""
+    for flag, split in zip(("--train", "--test"), splits, strict=True):
+        check_first(split.source, preprocessing, flag=flag, fixed=True)
 
 
 def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared: bool) -> tuple[Split, Split]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from otherview.config import RunConfig, load_config
+from otherview.data.first_images import check_first
 from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
 from otherview.data.spec import open_source
@@ -74,6 +75,7 @@ def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
     settings.config.check()
     source = open_source(settings.data)
+    check_first(source, settings.config.preprocessing, flag="--data")
     return with_classes(settings.config, source, settings.data), source
 
 

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from otherview.data import tiff
 from otherview.data.source import printable
 from otherview.errors import BrokenImage
 
 ORIENTATION = 0x0112
-BITS_PER_SAMPLE = 258
 ARRAY_START = b"\x93NUMPY"
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PIXELS = 178_956_970
 """Of one image; Pillow's own limit."""
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I;16N", "I", "F"))
@@ -88,11 +87,14 @@ def decode_values(data: bytes, channels: int) -> np.ndarray:
     with faults_named():
         if data.startswith(ARRAY_START):
             return np.load(io.BytesIO(data), allow_pickle=False)
-        if channels != 3 and data.startswith(TIFF_STARTS):
-            return _read_tiff(data, channels)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        is_tiff = data.startswith(tiff.STARTS)
+        if is_tiff and tiff.INSTALLED and (read := tiff.read_tiff(data, channels, most_values=4 * MOST_PIXELS)):
+            return upright(*read)
+        with _opened(data, is_tiff=is_tiff) as opened:
             opened.seek(0)
             orientation = opened.getexif().get(ORIENTATION, 1)
+            if is_tiff and not tiff.INSTALLED and (plain := tiff.plain_values(opened, channels)) is not None:
+                return upright(plain, orientation)
             if (deep := _deep_colour(data, opened)) is not None:
                 return upright(deep, orientation)
             opened.load()
@@ -104,12 +106,21 @@ def decode_values(data: bytes, channels: int) -> np.ndarray:
             return np.array(_over_white(image).convert("L") if channels == 1 and image.mode != "L" else image)
 
 
+def _opened(data: bytes, *, is_tiff: bool) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if is_tiff and not tiff.INSTALLED:
+            raise BrokenImage(tiff.UNREAD) from error
+        raise
+
+
 def _deep_colour(data: bytes, opened: Image.Image) -> np.ndarray | None:
     """16-bit colour, of which Pillow keeps the upper half only: uint16 [H, W, 3], alpha over white; None for other images."""
     if opened.format == "PNG":
         deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 6)
-    else:
-        bits = opened.tag_v2.get(BITS_PER_SAMPLE, ()) if opened.format == "TIFF" else ()  # pyright: ignore[reportAttributeAccessIssue]
+    else:  # where tifffile is missing
+        bits = opened.tag_v2.get(tiff.BITS, ()) if opened.format == "TIFF" else ()  # pyright: ignore[reportAttributeAccessIssue]
         deep = len(bits) >= 3 and set(bits) == {16}
     if not deep:
         return None
@@ -131,18 +142,3 @@ def _over_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _read_tiff(data: bytes, channels: int) -> np.ndarray:
-    """All channels of the first page, or of the series where each page holds one channel."""
-    try:
-        import tifffile
-    except ImportError as error:
-        raise BrokenImage("TIFF with several channels needs tifffile: pip install otherview[tiff]") from error
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series, page = file.series[0], file.pages[0]
-        chosen = page if page.size == page.imagelength * page.imagewidth * channels else series  # pyright: ignore
-        if np.prod(chosen.shape[-2:], dtype=np.int64) > MOST_PIXELS or chosen.size > MOST_PIXELS * 4:
-            raise BrokenImage(f"its shape is {chosen.shape}: it is taken for a decompression bomb")
-        orientation = page.tags.get(ORIENTATION)  # pyright: ignore[reportAttributeAccessIssue]
-        return upright(chosen.asarray(), int(orientation.value) if orientation is not None else 1)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from otherview.data import tiff
 from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.folder import ROWS_OF, Files
 from otherview.data.image import RGB, Preprocessing
@@ -97,10 +98,12 @@ def _kind(data: bytes, channels: int) -> str:
     if data.startswith(ARRAY_START):
         return f"array {np.load(io.BytesIO(data), allow_pickle=False).dtype} ×{channels}"
     try:
+        if data.startswith(tiff.STARTS) and tiff.INSTALLED:
+            return tiff.kind_of(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             return f"{opened.format} {opened.mode}"
-    except Exception:  # tifffile reads what Pillow does not
-        return "TIFF of several channels"
+    except Exception:  # its values could be read, though
+        return "of an unknown kind"
 
 
 def examine(

@@ -1,0 +1,120 @@
+"""TIFF as laboratories, microscopes and satellites write it: which values are channels and which are alpha, as the file says.
+
+    values, orientation = read_tiff(data, channels=5)     # None: a picture, which Pillow shows as it is meant
+
+- A picture is what Pillow has colours for: palettes, CMYK, LAB, fax, JPEG inside, 8 bits with three colours or one.
+- A page's samples are its channels. What follows the colours is alpha only where the file says so, and lies over white then;
+  else it is a channel. Where as many channels as colours are asked for, a single further one (near infrared) is left out.
+- Pages of one sample are channels where OME's metadata say so, or where there are as many as were asked for and these are not
+  three; else they are frames, and the first counts.
+"""
+
+import io
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from otherview.errors import BrokenImage
+
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION = 258, 262, 277, 338, 339, 274
+PICTURES = frozenset((3, 5, 6, 8, 9, 10))
+"""Photometric interpretations of a palette, CMYK, YCbCr and LAB."""
+ALPHA = frozenset((1, 2))
+COLOURS = {0: 1, 1: 1, 2: 3}
+"""Of white-is-zero, black-is-zero, RGB."""
+NEEDED = "pip install 'otherview[tiff]'"
+UNREAD = f"a TIFF of this kind needs tifffile: {NEEDED}"
+INSTALLED = find_spec("tifffile") is not None
+
+
+def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[np.ndarray, int] | None:
+    """A file's values [H, W] or [H, W, C] with the orientation in which they are stored, 1 … 8; None for a picture.
+
+    Raises BrokenImage for more than `most_values`, and where a package is missing that decompresses them.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        if _is_picture(page, channels, pages=len(file.pages)):
+            return None
+        series = file.series[0]
+        stacked = series.axes == "CYX" or (len(file.pages) == channels not in (1, 3) and page.samplesperpixel == 1)  # pyright: ignore
+        chosen = series if stacked else page
+        if chosen.size > most_values:
+            raise BrokenImage(f"its shape is {chosen.shape}: it is taken for a decompression bomb")
+        try:
+            values = chosen.asarray()
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            raise BrokenImage(f"its {page.compression.name} compression needs imagecodecs: {NEEDED}") from error  # pyright: ignore
+        values = np.moveaxis(values, 0, -1) if stacked else _channels(values, page, channels)
+        orientation = page.tags.get(ORIENTATION)  # pyright: ignore[reportAttributeAccessIssue]
+        return values, int(orientation.value) if orientation is not None else 1
+
+
+def _is_picture(page: Any, channels: int, *, pages: int) -> bool:
+    """Whether Pillow shows it as it is meant: three colours asked for, and nothing that it would drop or guess."""
+    if page.photometric in PICTURES or page.bitspersample == 1:
+        return True
+    eight = page.dtype == np.uint8 and page.bitspersample == 8
+    extra = [int(one) for one in page.extrasamples]
+    if page.samplesperpixel == 1:
+        return eight and (channels == 3 or pages == 1) and pages != channels
+    return eight and channels == 3 and page.samplesperpixel == 3 + len(extra) and set(extra) <= ALPHA and len(extra) < 2
+
+
+def _channels(values: np.ndarray, page: Any, channels: int) -> np.ndarray:
+    """[H, W, C] with colours first, alpha laid over white, other samples kept where they were asked for."""
+    values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
+    if page.photometric == 0 and np.issubdtype(values.dtype, np.unsignedinteger):
+        values = np.iinfo(values.dtype).max - values
+    extra = [int(one) for one in page.extrasamples]
+    if values.ndim == 2 or not extra:
+        return values
+    colours = values.shape[-1] - len(extra)
+    alpha = next((colours + place for place, kind in enumerate(extra) if kind in ALPHA), None)
+    if alpha is not None:
+        values = np.delete(_over_white(values, alpha, colours), alpha, axis=-1)
+    return values[..., :colours] if channels == colours and values.shape[-1] == colours + 1 else values
+
+
+def _over_white(values: np.ndarray, alpha: int, colours: int) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.unsignedinteger):
+        return values
+    most = np.iinfo(values.dtype).max
+    share = values[..., alpha, None].astype(np.float64) / most
+    laid = np.rint(values[..., :colours] * share + most * (1 - share)).astype(values.dtype)
+    return np.concatenate([laid, values[..., colours:]], axis=-1)
+
+
+def plain_values(opened: Image.Image, channels: int) -> np.ndarray | None:
+    """Without tifffile: values of one deep channel in the file's own type, or None for what Pillow shows as it is meant.
+
+    Raises BrokenImage for everything that Pillow would drop or guess.
+    """
+    tags: Any = opened.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    samples, bits = tags.get(SAMPLES, 1), set(tags.get(BITS, (1,)))
+    colours = samples in (1, 3) or (samples < 5 and set(tags.get(EXTRA, (0,))) <= ALPHA)
+    if tags.get(PHOTOMETRIC) in PICTURES or (channels in (1, 3) and colours and (bits <= {1, 8} or samples > 1)):
+        return None
+    if samples > 1 or channels not in (1, 3):
+        raise BrokenImage(UNREAD)
+    signed = tags.get(FORMAT, (1,))[0] == 2 and bits == {16}
+    return np.array(opened).astype(np.int16) if signed else np.array(opened)
+
+
+def kind_of(data: bytes) -> str:
+    """In words: 'TIFF uint16 ×5', 'TIFF float32 with NaN'."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page: Any = file.pages[0]
+        count = len(file.pages) if file.series[0].axes == "CYX" else page.samplesperpixel
+        packed = f" of {page.bitspersample} bits" if page.bitspersample != 8 * page.dtype.itemsize else ""
+        nan = " with NaN" if page.dtype.kind == "f" and np.isnan(page.asarray()).any() else ""
+        return f"TIFF {page.dtype}{packed}{f' ×{count}' if count > 1 else ''}{nan}"

@@ -99,12 +99,12 @@ MMAP_MAX, TRIM_THRESHOLD = -4, -1
 LARGEST = 2**31 - 1
 
 
-def keep_pages() -> bool:
+def keep_pages(most: int = LARGEST) -> bool:
     """Tell the allocator to keep what a step frees, for the next step wants the same; whether it listened.
 
     The C library hands large blocks back to the system as soon as they are free, and every step pays for getting them
-    again, page by page: on a CPU a tenth of a ViT-S/16 step (docs/log.md, 2026-11-23). Elsewhere than under glibc nothing
-    happens.
+    again, page by page: on a CPU a tenth of a ViT-S/16 step (docs/log.md, 2026-11-23). Up to `most` bytes are kept unused.
+    Elsewhere than under glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -112,4 +112,4 @@ def keep_pages() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, LARGEST))
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, most))

@@ -153,6 +153,7 @@ def meta(monkeypatch: pytest.MonkeyPatch) -> str:
     """A device without values or a host's autocast, that otherwise counts as one with a fused AdamW."""
     fused = [*optim.FUSED, "meta"]
     monkeypatch.setattr(optim, "FUSED", fused)
+    monkeypatch.setattr(optim, "SKIPS", [*optim.SKIPS, "meta"])
     monkeypatch.setattr(sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: fused)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     return "meta"

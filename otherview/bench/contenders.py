@@ -102,7 +102,7 @@ def contender(who: str, config: RunConfig) -> Learner:
         keep_pages()
     if who == "timm_mae":
         return TimmMAE(config)
-    learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
+    learner = _of_two_classes(config)
     if who == "ours":
         return learner
     assert isinstance(learner, SiameseIM), config.method.name

@@ -113,18 +113,20 @@ def bench_loader(
     }
 
 
-WORKERS_BATCH, WORKERS_BATCHES = 64, 40
+WORKERS_BATCH = 64
+STARTING, COUNTED = 6, 12
+"""Batches for each worker that are not timed, for all have begun with some, and that are."""
 
 
 def bench_workers(source: Source, views: ViewSettings, workers: int) -> float:
-    """Images per second of the whole machine: our views at 224 px by so many processes, the first tenth not counted."""
+    """Images per second of the whole machine: our views at 224 px by this many processes, once all of them are at work."""
     held = Held(source)
-    images = Selected(held, np.arange(WORKERS_BATCH * WORKERS_BATCHES) % len(held))
+    total = (STARTING + COUNTED) * workers
+    images = Selected(held, np.arange(WORKERS_BATCH * total) % len(held))
     maker = SampleMaker(images, PairViews(views, SIZE, GRID), seed=0)
-    plan = StepPlan(len(images), WORKERS_BATCH, WORKERS_BATCHES, seed=0)
+    plan = StepPlan(len(images), WORKERS_BATCH, total, seed=0)
     batches = iter(make_loader(maker, plan, start=0, workers=workers, pin=False))
-    first = WORKERS_BATCHES // 10
-    for _ in range(first):
+    for _ in range(STARTING * workers):
         next(batches)
     began = time.perf_counter()
     count = sum(1 for _ in batches)

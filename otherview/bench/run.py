@@ -40,12 +40,14 @@ def loader(settings: LoaderSettings) -> dict[str, Any]:
 
 @takes(StepSettings)
 def step(settings: StepSettings) -> dict[str, Any]:
-    """Images per second of a training step, of another's, and the share of the measured peak."""
+    """Images per second of a training step, of a reference, and the share of the measured peak."""
     set_threads(settings.threads)
     device = resolve_device(settings.device)
     config = _to_measure(settings, on_cpu=device.type == "cpu")
     if settings.growth:
         check_picture(settings.growth, flag="--growth")
+        if device.type != "cpu":
+            raise WrongRequest(f"--growth is measured on a CPU, not on {settings.device}: leave --device out")
     if settings.trace:
         check_written(settings.trace, flag="--trace")
     with RunProgress(total=ROUNDS + 1, title="rounds") as progress:
@@ -68,7 +70,7 @@ def _to_measure(settings: StepSettings, *, on_cpu: bool) -> RunConfig:
     config = find(settings.recipe).make() if settings.recipe else vit_s16()
     if on_cpu and config.method.name != "siamese_im":
         raise WrongRequest(
-            f"--recipe {settings.recipe} has no naive twin to stand beside it on a CPU: use --device cuda"
+            f"--recipe {settings.recipe} has no reference to be compared with on a CPU: use a recipe of siamese_im, or a GPU"
         )
     changes: dict[str, Any] = {
         "precision": settings.precision or ("fp32" if on_cpu else "bf16"),
@@ -76,7 +78,9 @@ def _to_measure(settings: StepSettings, *, on_cpu: bool) -> RunConfig:
         "accumulation": 1,
     }
     batch = settings.batch or (32 if on_cpu else 256)
-    return config.model_copy(update={"batch": batch, "training": config.training.model_copy(update=changes)})
+    views = config.views.model_copy(update={"colour_on": settings.colour_on})
+    training = config.training.model_copy(update=changes)
+    return config.model_copy(update={"batch": batch, "training": training, "views": views})
 
 
 def _growth(path: Path) -> dict[str, Any]:

@@ -24,9 +24,9 @@ class LoaderSettings:
     data: str | None = None
     """Images (a data SPEC), up to 256 of them; default: drawn photos of 500×375 px."""
     colour_on: Literal["workers", "device"] = "workers"
-    """Who changes colours, as --views.colour-on; with device, the input path leaves them out."""
+    """Where colour augmentation runs, as --views.colour-on; with device, this measurement leaves it out."""
     workers: int = 0
-    """Also measure the whole machine with so many worker processes."""
+    """Also measure the whole machine with this many worker processes."""
     operations: int = 0
     """Also compare every operation with the reference's over so many images: mean, spread, quantiles."""
 
@@ -48,9 +48,11 @@ class StepSettings:
     """Default: fp32 on a CPU, bf16 on a GPU."""
     compile: Literal["off", "blocks", "whole"] = "off"
     """What torch.compile compiles, as --training.compile."""
+    colour_on: Literal["workers", "device"] = "workers"
+    """Where colour augmentation runs, as --views.colour-on; with device, it is part of the step."""
     trace: Path | None = None
     """Also write a profiler trace of our step here (*.json.gz) and show its ten costliest operations."""
     threads: int | None = None
     """CPU threads; default: all cores."""
     growth: Path | None = None
-    """Also measure how time and memory grow with batch, tokens and width, and draw it here: *.png or *.svg."""
+    """On a CPU: also measure how time and memory grow with batch, tokens and width, and draw it here: *.png or *.svg."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +59,14 @@ class _Runner:
     def ask(self, line: str) -> Any:
         """The answer to a line: a file's name is traced to, an empty one asks for seconds and memory."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, and what it said stands above
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
         if not (answer := self.process.stdout.readline()):
-            raise RuntimeError(f"the process that was measured ended with status {self.process.wait()}")
+            raise RuntimeError(
+                f"the process that was measured ended with status {self.process.wait()}: if it ran out of memory, give a "
+                "smaller --batch"
+            )
         return json.loads(answer)
 
     def end(self) -> None:
@@ -167,6 +172,8 @@ def _serve(measured: Measured, who: str) -> None:
             step()
         finish(device)
         seconds = (time.perf_counter() - began) / times
+        if device.type != "cpu":
+            torch.accelerator.empty_cache()  # the other's turn is next, on the same device
         print(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)}), flush=True)
 
 

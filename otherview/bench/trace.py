@@ -5,11 +5,12 @@ traced(step, Path("step.json.gz"), device)       # [{"operation": …, "millisec
 The file opens in ui.perfetto.dev or chrome://tracing, from the disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from otherview.training.device import finish
@@ -28,9 +29,19 @@ def traced(step: Callable[[], None], path: Path, device: torch.device) -> list[d
             step()
         finish(device)
     record.export_chrome_trace(str(path))
-    clock = "self_device_time_total" if device.type in kinds else "self_cpu_time_total"
-    rows = [(row.key, float(getattr(row, clock)), row.count) for row in record.key_averages()]
-    total = sum(time for _, time, _ in rows)
+    return costliest(record.key_averages(), on_device=device.type in kinds)
+
+
+def costliest(events: Iterable[Any], *, on_device: bool) -> list[dict[str, Any]]:
+    """The rows that took most of a step by their own time.
+
+    On a device its kernels alone: an operation's row holds the time of its kernels once more, and so do annotations.
+    """
+    if on_device:
+        events = [row for row in events if row.device_type != DeviceType.CPU and not row.is_user_annotation]
+    clock = "self_device_time_total" if on_device else "self_cpu_time_total"
+    rows = [(row.key, float(getattr(row, clock)), row.count) for row in events]
+    total = max(1e-9, sum(time for _, time, _ in rows))
     return [
         {
             "operation": name[:80],

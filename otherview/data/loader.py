@@ -131,6 +131,10 @@ class _PlanSampler(Sampler[list[tuple[int, int]]]):
         return (self.plan.steps - self.start) * self.plan.accumulation
 
 
+KEPT_UNUSED = 128 * 2**20
+"""Bytes that a worker keeps for its next image; one huge image is given back."""
+
+
 def settle_worker(_worker: int) -> None:
     """A worker computes on one thread, the model has the others; and signals are the main process's business.
 
@@ -142,7 +146,7 @@ def settle_worker(_worker: int) -> None:
     import cv2
 
     gc.freeze()
-    keep_pages()
+    keep_pages(KEPT_UNUSED)
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)

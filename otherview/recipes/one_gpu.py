@@ -26,8 +26,8 @@ def siamese_im_imagenette_200ep() -> RunConfig:
     """An encoder of ViT-S's size, patches of 8 at 112 px, 200 epochs of Imagenette.
 
     command   otherview pretrain --recipe siamese_im_imagenette_200ep --data 'imagenette128/train-*.tar' --out DIR
-    cost      70 PFLOP: four minutes of an H100 at 40 % of its bf16 product (computed); not run here
-    expected  aim: kNN .865, linear .902; published by others for ViT-S/16 at full size, 200 epochs: MoCo-v3 .826 / .847
+    cost      71 PFLOP: four minutes of an H100 at 40 % of its bf16 product (computed); not run here
+    expected  aim: kNN .865, linear .902; neither is known to be reached
     """
     steps = EPOCHS * IMAGENETTE // 256
     scaled = rule(batch=256, steps=steps, width=384)
@@ -48,7 +48,7 @@ def siamese_im_cifar10_200ep() -> RunConfig:
     """A small ViT, patches of 4 at 32 px, 200 epochs of CIFAR-10.
 
     command   otherview pretrain --recipe siamese_im_cifar10_200ep --data cifar10/train.parquet --out DIR
-    cost      27 PFLOP: two minutes of an H100 at 30 % of its bf16 product (computed); not run here
+    cost      26 PFLOP: two minutes of an H100 at 30 % of its bf16 product (computed); not run here
     expected  aim: kNN .90
     """
     steps = EPOCHS * CIFAR10 // 512

@@ -109,10 +109,10 @@ def make_accelerator(device: torch.device, settings: TrainingSettings, folder: P
 
 
 def _choose_algorithms(settings: TrainingSettings) -> None:
-    """Where operations have no deterministic algorithm, torch warns and takes another."""
+    """Where an operation has no deterministic algorithm, torch warns and takes another."""
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 BLOCKS = Block, WindowedBlock

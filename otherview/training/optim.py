@@ -89,7 +89,9 @@ def make_lars(learner: Learner, settings: TrainingSettings) -> torch.optim.Optim
 
 
 FUSED = ["cpu", "cuda", "mps", "xpu"]
-"""Where torch has an AdamW in one pass, which also knows `found_inf`."""
+"""Where torch has an AdamW in one pass."""
+SKIPS = ["cuda", "xpu"]
+"""Where that AdamW leaves everything as it is for `found_inf`; on Apple's devices torch has ignored it."""
 
 
 def _fused(learner: Learner) -> bool:
@@ -101,7 +103,7 @@ def step_where_finite(optimiser: torch.optim.Optimizer, finite: Bool[Tensor, ""]
 
     On a GPU the host is not asked: fused AdamW and Muon take `found_inf`, as torch's gradient scaler hands it over.
     """
-    if finite.device.type != "cpu" and isinstance(optimiser, torch.optim.AdamW) and optimiser.defaults["fused"]:
+    if finite.device.type in SKIPS and isinstance(optimiser, torch.optim.AdamW) and optimiser.defaults["fused"]:
         _step_on_device(optimiser, finite)
     elif finite:
         optimiser.step()

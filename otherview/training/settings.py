@@ -41,9 +41,9 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = False
     """Keep no activations inside blocks and compute them again in the backward pass: less memory, a third more time."""
     compile: Literal["off", "blocks", "whole"] = "off"
-    """What torch.compile compiles; with whole, targets and loss too. Results agree up to rounding, the first step takes long."""
+    """Use torch.compile: off, blocks (of the transformers) or whole (forward pass, targets, loss). The first step is slow."""
     deterministic: bool = False
-    """On a GPU, take only algorithms that give the same bits every time; slower. A CPU always does."""
+    """On a GPU, take algorithms that give the same bits every time, where torch has them; slower."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
     stop_on_collapse: bool = False

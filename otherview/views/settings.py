@@ -75,7 +75,7 @@ class ViewSettings(BaseModel):
     target_colour: ColourSettings = ColourSettings(blur_probability=0.1, solarise_probability=0.2)
     """The colour branch of the target view."""
     colour_on: Literal["workers", "device"] = "workers"
-    """Where colours are changed: by the workers, or batch by batch on the device, where a GPU has few CPU cores."""
+    """Where colour augmentation runs: in the loader's workers, or per batch on the device, for GPUs with few CPU cores."""
     mask: MaskSettings = MaskSettings()
     levels: tuple[float, float] | None = None
     """Values that become black and white (0 and 255); default: the range of 8 or 16 bits, or [0, 1] for floats."""

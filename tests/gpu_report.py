@@ -9,6 +9,7 @@ OTHERVIEW_GPU_TESTS=cpu tries it on a CPU with tiny models.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from otherview.files import json_lines, write_atomically
 ON_CPU = os.environ.get("OTHERVIEW_GPU_TESTS") == "cpu"
 DEVICE = "cpu" if ON_CPU else "cuda"
 BASE = "siamese_im_vit_b16"
+LATE = "no time left"
 LONGEST = 240
 """Seconds for one question."""
 
@@ -35,15 +37,17 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.until = folder, time.monotonic() + seconds
         self.found: dict[str, Any] = {}
+        self.failed = False
 
     def ask(self, name: str, work: Callable[[float], Any]) -> Any:
         """The answer, kept; what went wrong in its place. `work` gets the seconds that are left to it."""
         left = min(LONGEST, self.until - time.monotonic())
         began = time.monotonic()
         try:
-            answer = work(left) if left > 5 else "no time left"
+            answer = work(left) if left > 5 else LATE
         except Exception as error:  # the next question is worth asking all the same
-            answer = f"{type(error).__name__}: {str(error)[-600:]}"
+            answer, self.failed = f"{type(error).__name__}: {str(error)[-600:]}", True
+        self.failed |= answer == LATE
         print(f"{name} ({time.monotonic() - began:.0f} s): {json.dumps(answer)}", flush=True)
         self.found[name] = answer
         write_atomically(self.folder / "gpu.json", json.dumps(self.found, indent=1).encode())
@@ -74,12 +78,21 @@ def about(_: float) -> dict[str, str]:
 
 
 def suite(seconds: float) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests", "-p", "no:cacheprovider", "-s"],
-        capture_output=True, text=True, timeout=seconds,
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
-    return " · ".join(lines[-8:]) or (done.stdout + done.stderr)[-600:]
+    """The last lines of the tests; raises RuntimeError where some failed, or did not end in time."""
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests", "-p", "no:cacheprovider", "-s"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as tests:
+        try:
+            said, late = tests.communicate(timeout=seconds)[0], ""
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)  # and what its tests have started
+            said, late = tests.communicate()[0], f"not done after {seconds:.0f} s"
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
+    told = " · ".join([*lines[-8:], *filter(None, [late])]) or said[-600:]
+    if tests.returncode:
+        raise RuntimeError(told)
+    return told
 
 
 def step(*words: str) -> Callable[[float], dict[str, Any]]:
@@ -105,13 +118,11 @@ def pretrain(report: Report, photos: Path, recipe: str, *flags: str) -> Callable
         waited = [line["waited"] * seconds for line, seconds in zip((first, last), spent, strict=True)]
         took = spent[1] - spent[0]
         rate = (last["images"] - first["images"]) / took
-        model = report.found["B/16 eager"]
-        share = rate * model["gflops_per_image"] / 1e3 / model["matmul_peak_tflops"]
-        return {
-            "images_per_second": round(rate, 1),
-            "share_of_matmul_peak": round(share, 3),
-            "waited": round((waited[1] - waited[0]) / took, 4),
-        }
+        found = {"images_per_second": round(rate, 1), "waited": round((waited[1] - waited[0]) / took, 4)}
+        if isinstance(model := report.found.get("B/16 eager"), dict):
+            share = rate * model["gflops_per_image"] / 1e3 / model["matmul_peak_tflops"]
+            found["share_of_matmul_peak"] = round(share, 3)
+        return found
 
     return work
 
@@ -171,6 +182,7 @@ def main() -> None:
     workers = str(os.cpu_count())
     report.ask("loader", lambda seconds: otherview("bench", "loader", "--workers", workers, seconds=seconds))
     report.ask("S/16 compiled as a whole", step("--compile", "whole"))
+    raise SystemExit(int(report.failed))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
 
 from otherview.bench.contenders import flops_per_image
 from otherview.bench.loader import Photos
 from otherview.bench.operations import compare_operations
 from otherview.bench.step import bench_step
 from otherview.bench.timm_mae import TimmMAE
+from otherview.bench.trace import costliest
 from otherview.config import RunConfig
 from otherview.data.spec import open_source
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings
@@ -175,6 +178,29 @@ def test_a_gpu_s_step_stands_beside_timm_s_and_is_traced(monkeypatch: pytest.Mon
     assert len(rows) == 10 and rows == sorted(rows, key=lambda row: -row["milliseconds"])
     events = json.loads(gzip.decompress((tmp_path / "step.json.gz").read_bytes()))["traceEvents"]
     assert rows[0]["operation"] in {event["name"] for event in events}
+
+
+def test_a_kernel_is_counted_once() -> None:
+    """Its operation's row holds the kernel's time again, and an annotation's that of all."""
+
+    def row(key: str, kind: DeviceType, time: float, *, note: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            key=key,
+            device_type=kind,
+            self_device_time_total=time,
+            self_cpu_time_total=1.0,
+            count=4,
+            is_user_annotation=note,
+        )
+
+    rows = [
+        row("aten::mm", DeviceType.CPU, 6000.0), row("gemm", DeviceType.CUDA, 6000.0), row("fmha", DeviceType.CUDA, 2000.0),
+        row("Optimizer.step", DeviceType.CUDA, 8000.0, note=True),
+    ]  # fmt: skip
+    assert costliest(rows, on_device=True) == [
+        {"operation": "gemm", "milliseconds": 3.0, "share": 0.75, "calls": 2},
+        {"operation": "fmha", "milliseconds": 1.0, "share": 0.25, "calls": 2},
+    ]
 
 
 def test_timm_s_flops_have_a_closed_form() -> None:

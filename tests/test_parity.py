@@ -48,7 +48,7 @@ KNOWN_SETTINGS = {
 class PixelsAsTheyAre(SiameseIM):
     """Golden images are normalised already."""
 
-    def _normalised(self, view: View) -> torch.Tensor:
+    def _normalised(self, view: View, colour: object) -> torch.Tensor:
         return view.pixels
 
 

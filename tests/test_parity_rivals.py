@@ -38,7 +38,7 @@ class MAEOfTensors(MAE):
 
 
 class MoCoV3OfTensors(MoCoV3):
-    def _normalised(self, view: View) -> torch.Tensor:
+    def _normalised(self, view: View, colour: object) -> torch.Tensor:
         return view.pixels
 
 

@@ -221,15 +221,14 @@ def test_a_batch_coloured_on_the_device_is_what_the_workers_make(channels: int) 
         assert torch.equal(done.colour, left.colour) and torch.equal(done.masked, left.masked)
         assert done.pending.numel() == 0 and left.pending.shape == (12, 4)
         assert all(torch.equal(one, other) for one, other in zip(done.crop, left.crop, strict=True))
-        ours = coloured(left, widest_sigma=2.0)
+        branch = getattr(later, f"{side}_colour")
+        ours = coloured(left, branch)
         apart = (ours - done.pixels.float()).abs().mean(dim=(1, 2, 3))
         assert apart.max() < 1.5 and apart.median() < 0.8, apart
-        alone = coloured(
-            left._replace(**{n: getattr(left, n)[3:4] for n in ("pixels", "colour", "pending")}), widest_sigma=2.0
-        )
+        alone = coloured(left._replace(**{n: getattr(left, n)[3:4] for n in ("pixels", "colour", "pending")}), branch)
         torch.testing.assert_close(alone[0], ours[3], atol=1.0, rtol=0)
         assert ((alone[0] - ours[3]).abs() > 1e-3).float().mean() < 1e-3
-        assert normalised(left, later).shape == normalised(done, settings).shape
+        assert normalised(left, later, branch).shape == normalised(done, settings, branch).shape
 
 
 def test_blur_kernels_of_a_batch_are_each_image_s_own() -> None:

@@ -29,7 +29,7 @@ from otherview.views import colour
 from otherview.views.colour import ColourDraw
 from otherview.views.crop import cut, draw_crop, least_scale, planes, take, view_of
 from otherview.views.device_colour import coloured
-from otherview.views.settings import ViewSettings
+from otherview.views.settings import ColourSettings, ViewSettings
 
 SIZE = (128, 128)
 LEAST_SPREAD = 2.0
@@ -107,7 +107,9 @@ def _on_device(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:
     """A batch of one image as `views.colour_on device` has it."""
     view = view_of(pixels, Crop(0.0, 0.0, 1.0, 1.0, False), np.zeros((1, 1), bool), drawn, later=True)
     batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
-    return coloured(batch, widest_sigma=max(drawn.sigma, 0.1))[0].byte().numpy().transpose(1, 2, 0)
+    return (
+        coloured(batch, ColourSettings(gray_probability=1, solarise_probability=1))[0].byte().numpy().transpose(1, 2, 0)
+    )
 
 
 def _mirrored(view: np.ndarray, crop: Crop) -> np.ndarray:

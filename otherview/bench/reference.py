@@ -86,7 +86,9 @@ class NaiveSiameseIM(SiameseIM):
         momentum = self.target.momentum(progress)
         for mine, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
             mine.data = mine.data * momentum + theirs.data * (1 - momentum)
-        targets = [self.target(self._normalised(batch.target)) for batch in micro_batches]
+        targets = [
+            self.target(self._normalised(batch.target, self.views.settings.target_colour)) for batch in micro_batches
+        ]
         return Context(targets, self.objective.statistics(targets), None)
 
 

@@ -58,7 +58,7 @@ class TimmMAE(Learner):
         """Nothing is known beforehand."""
 
     def forward(self, batch: ViewPair, context: None, index: int) -> StepLoss:
-        images = normalised(batch.online, self._views.settings)
+        images = normalised(batch.online, self._views.settings, self._views.settings.online_colour)
         wanted = patchify(images, self.patch_size)
         seen = self.enter(self.vit.forward_features(images))
         masked = self.mask_token.expand(len(images), wanted.shape[1] + 1 - seen.shape[1], -1)

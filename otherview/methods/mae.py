@@ -84,7 +84,7 @@ class MAE(Learner):
         """Pixels are their own target: there is nothing to prepare."""
 
     def forward(self, batch: View, context: None, index: int) -> StepLoss:
-        images = normalised(batch, self._view.settings)
+        images = normalised(batch, self._view.settings, self._view.settings.online_colour)
         return StepLoss(self.loss(images, batch.masked), {})
 
     def metrics(self, context: None) -> Mapping[str, Tensor]:

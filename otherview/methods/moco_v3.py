@@ -29,6 +29,7 @@ from otherview.methods.target import ema_update, frozen_copy
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import Branch, TokenBatchNorm
 from otherview.views.device_colour import normalised
+from otherview.views.settings import ColourSettings
 from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair
 
@@ -91,14 +92,17 @@ class MoCoV3(Learner):
         ema_update(self.target, towards=self.online, momentum=self.momentum(progress))
         sizes = [len(batch.online.pixels) for batch in micro_batches]
         first, second = (
-            gather(torch.cat([self._project(self.target, view) for view in views])).flatten(0, 1)
-            for views in zip(*micro_batches, strict=True)
+            gather(torch.cat([self._project(self.target, view, colour) for view in views])).flatten(0, 1)
+            for views, colour in zip(zip(*micro_batches, strict=True), self._colours, strict=True)
         )
         starts = [rank() * sum(sizes) + sum(sizes[:place]) for place in range(len(sizes))]
         return Context((first, second), starts)
 
     def forward(self, batch: ViewPair, context: Context, index: int) -> StepLoss:
-        first, second = (self.predictor(self._project(self.online, view)) for view in batch)
+        first, second = (
+            self.predictor(self._project(self.online, view, colour))
+            for view, colour in zip(batch, self._colours, strict=True)
+        )
         own = context.starts[index] + torch.arange(len(first), device=first.device)
         loss = info_nce(first, context.keys[1], own, temperature=self.temperature)
         loss = loss + info_nce(second, context.keys[0], own, temperature=self.temperature)
@@ -108,8 +112,13 @@ class MoCoV3(Learner):
         """How many directions the keys fill."""
         return {"effective_rank": effective_rank(correlation([F.normalize(keys, dim=1) for keys in context.keys]))}
 
-    def _project(self, branch: Branch, view: View) -> Float[Tensor, "B D"]:
-        return branch.projector(branch.encoder(self._normalised(view)).cls)
+    @property
+    def _colours(self) -> tuple[ColourSettings, ColourSettings]:
+        """Of the first views and of the second."""
+        return self._views.settings.online_colour, self._views.settings.target_colour
 
-    def _normalised(self, view: View) -> Tensor:
-        return normalised(view, self._views.settings)
+    def _project(self, branch: Branch, view: View, colour: ColourSettings) -> Float[Tensor, "B D"]:
+        return branch.projector(branch.encoder(self._normalised(view, colour)).cls)
+
+    def _normalised(self, view: View, colour: ColourSettings) -> Tensor:
+        return normalised(view, self._views.settings, colour)

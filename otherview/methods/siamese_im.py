@@ -27,6 +27,7 @@ from otherview.methods.target import Target
 from otherview.nn.heads import Branch, Predictor
 from otherview.nn.positions import Conditioning, RelativePosition, position_and_scale, relative_code, sincos_grid
 from otherview.views.device_colour import normalised
+from otherview.views.settings import ColourSettings
 from otherview.views.transforms import PairViews
 from otherview.views.view import View, ViewPair, under_each_mask, visible_indices
 
@@ -85,7 +86,8 @@ class SiameseIM(Learner):
     def prepare(self, micro_batches: Sequence[ViewPair], progress: float) -> Context:
         """Move the target towards the online branch, then let it represent every target view of the step."""
         self.target.ema_update(self.online, progress)
-        targets = [self.target(self._normalised(batch.target)) for batch in micro_batches]
+        colour = self._views.settings.target_colour
+        targets = [self.target(self._normalised(batch.target, colour)) for batch in micro_batches]
         return Context(targets, self.objective.statistics(targets), self._weigh(micro_batches))
 
     def forward(self, batch: ViewPair, context: Context, index: int) -> StepLoss:
@@ -110,7 +112,8 @@ class SiameseIM(Learner):
         grid, width = self._views.grid, self.predictor.head.in_features
         masked = self._views.settings.mask.masked_of(grid.patches)
         visible = visible_indices(pair.online.masked, visible=grid.patches - masked)
-        tokens = self.online.encoder(self._normalised(pair.online), visible)
+        images = self._normalised(pair.online, self._views.settings.online_colour)
+        tokens = self.online.encoder(images, visible)
         projected = self.online.projector(tokens.without_registers)
         table = sincos_grid(grid, width=width, device=projected.device)
         code = relative_code(self.relative_position(pair.online.crop, pair.target.crop, grid), width=width)
@@ -141,5 +144,5 @@ class SiameseIM(Learner):
         ]
         return overlap_roots(shown, [~batch.target.masked for batch in micro_batches])
 
-    def _normalised(self, view: View) -> Tensor:
-        return normalised(view, self._views.settings)
+    def _normalised(self, view: View, colour: ColourSettings) -> Tensor:
+        return normalised(view, self._views.settings, colour)

@@ -51,7 +51,7 @@ class Supervised(Learner):
 
     def forward(self, batch: LabelledView, context: None, index: int) -> StepLoss:
         settings, labels = self._views.make.settings, torch.as_tensor(batch.label)
-        scores = self.head(self.encoder(normalised(batch.view, settings)).mean).float()
+        scores = self.head(self.encoder(normalised(batch.view, settings, settings.online_colour)).mean).float()
         right = (scores.detach().argmax(dim=1) == labels).float().mean()
         return StepLoss(F.cross_entropy(scores, labels, label_smoothing=self.smoothing), {"accuracy": right})
 

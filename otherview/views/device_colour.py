@@ -1,6 +1,6 @@
 """The colour branches of a whole batch on the device: what the workers drew and left to do.
 
-    images = normalised(view, settings)          # uint8 view in, float32 [B, C, H, W] for the encoder out
+    images = normalised(view, settings, settings.online_colour)     # uint8 in, float32 [B, C, H, W] for the encoder out
 
 Where a GPU has few CPU cores (`views.colour_on device`), workers only decode, cut and draw. Operations, order, rounding and
 draws are those of views/colour.py; of hue, levels differ by one or two, since OpenCV keeps it in 256 steps.
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from otherview.views.colour import BOXES, JITTER
-from otherview.views.settings import ViewSettings
+from otherview.views.settings import ColourSettings, ViewSettings
 from otherview.views.view import View, normalise
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -24,38 +24,40 @@ _LUMA = (0.299, 0.587, 0.114)
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(len(JITTER))
 
 
-def normalised(view: View, settings: ViewSettings) -> Float[Tensor, "B C H W"]:
-    """A batch's view as the encoder wants it, its colours done."""
-    branches = settings.online_colour, settings.target_colour
-    sigma = max(branch.blur_sigma[1] if branch.blur_probability else 0.0 for branch in branches)
-    return normalise(coloured(view, widest_sigma=sigma), settings.mean, settings.std)
+def normalised(view: View, settings: ViewSettings, branch: ColourSettings) -> Float[Tensor, "B C H W"]:
+    """A batch's view as the encoder wants it, the colours of its branch done."""
+    return normalise(coloured(view, branch), settings.mean, settings.std)
 
 
-def coloured(view: View, *, widest_sigma: float) -> Shaped[Tensor, "B C H W"]:
+def coloured(view: View, branch: ColourSettings) -> Shaped[Tensor, "B C H W"]:
     """A batch's pixels as they are, uint8, or float32 in 0 … 255 where its colours are still to be done.
 
-    Its blurs may have standard deviations up to `widest_sigma`; it is known beforehand, so the device is never asked.
+    What the branch never draws is not computed; the branch is known beforehand, so the device is never asked.
     """
     if view.pending.numel() == 0:
         return view.pixels
     with torch.autocast(view.pixels.device.type, enabled=False):
-        return _recoloured(view.pixels.float(), view.colour, view.pending, widest_sigma=widest_sigma)
+        return _recoloured(view.pixels.float(), view.colour, view.pending, branch)
 
 
 def _recoloured(
-    pixels: Float[Tensor, "B C H W"], draws: Float[Tensor, "B 7"], order: UInt8[Tensor, "B 4"], *, widest_sigma: float
+    pixels: Float[Tensor, "B C H W"], draws: Float[Tensor, "B 7"], order: UInt8[Tensor, "B 4"], branch: ColourSettings
 ) -> Float[Tensor, "B C H W"]:
     """`draws` are ColourDraw.conditioning, `order` holds one more than the place of an operation in JITTER, 0 for none."""
     colourful = pixels.shape[1] == 3
     brightness, contrast, saturation, hue, gray, sigma, solarise = (draw[:, None, None, None] for draw in draws.T)
     factors = 1 + brightness, 1 + contrast, 1 + saturation
-    for slot in order.T:
+    for slot in order.T if branch.jitter_probability else ():
         pixels = _jittered(pixels, slot[:, None, None, None].int() - 1, factors, hue)
-    if colourful:
+    if colourful and branch.gray_probability:
         pixels = torch.where(gray > 0, _luma(pixels).round(), pixels)
-    if widest_sigma > 0:
-        pixels = _blurred(pixels, sigma.flatten(), widest_sigma)
-    return torch.where(solarise > 0, torch.minimum(pixels, 255 - pixels), pixels)
+    if branch.blur_probability:
+        pixels = _blurred(pixels, sigma.flatten(), branch.blur_sigma[1])
+    return (
+        torch.where(solarise > 0, torch.minimum(pixels, 255 - pixels), pixels)
+        if branch.solarise_probability
+        else pixels
+    )
 
 
 def _jittered(pixels: Tensor, slot: Tensor, factors: tuple[Tensor, Tensor, Tensor], hue: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What is wrong with all images is said once, before any work; single broken ones are left to the rule for them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from otherview.data.first_images import check_first
+from otherview.data.foreign import left_out, said_of
 from otherview.data.image import RGB, Preprocessing
 from otherview.data.spec import open_source
 from otherview.errors import WrongChannels, WrongRequest
@@ -103,3 +105,55 @@ def test_the_error_travels_between_processes() -> None:
 
     again = pickle.loads(pickle.dumps(WrongChannels("its shape", 5)))
     assert (str(again), again.channels) == ("its shape", 5)
+
+
+LITTER = (".DS_Store", "._00.png", "Thumbs.db", ".ipynb_checkpoints/00-checkpoint.png", "__MACOSX/cat/._00.png")
+
+
+def with_foreign_files(folder: Path) -> Path:
+    """Two classes, what systems leave, files of other kinds, and a mask beside its image."""
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (40, 40), (60 * number, 9, 9)).save(folder / kind / f"{number:02}.png")
+    for name in LITTER:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"litter")
+    (folder / "cat/.DS_Store").write_bytes(b"litter")
+    for name in ("scan.dcm", "cat/scan.dcm", "notes.txt", "cat/README"):
+        (folder / name).write_bytes(b"something else")
+    (folder / "dog/02_mask.png").write_bytes((folder / "dog/02.png").read_bytes())
+    return folder
+
+
+SAID = "left out, since they are no images that are read: 2 *.dcm (DICOM), 1 *.txt, 1 without an ending"
+
+
+def test_what_lies_beside_the_images_is_counted_and_litter_skipped(tmp_path: Path, otherview: Callable) -> None:
+    folder = with_foreign_files(tmp_path / "lab")
+    source = open_source(str(folder))
+    assert len(source) == 9 and list(source.classes or ()) == ["cat", "dog"]
+    assert left_out(source) == {".dcm": 2, ".txt": 1, "": 1, "masks": 1}
+    assert said_of(left_out(source))[0] == SAID
+    done = otherview("doctor", "--data", folder, "--out", tmp_path / "report", "--threads", "1", OTHERVIEW_SHORTEN="1")
+    assert done.returncode == 0 and SAID in done.stdout and "1 images look like masks of others" in done.stdout
+    done = otherview("pretrain", *SMALL, "--data", folder, "--out", tmp_path / "run", "--dry-run")
+    assert done.returncode == 0 and f"{folder}: {SAID}" in done.stderr
+    again = left_out(open_source(f"{folder},{folder},shapes:3"))
+    assert again[".dcm"] == 4 and said_of({}) == [] and said_of({"masks": 0}) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archives_skip_the_same(kind: str, tmp_path: Path) -> None:
+    folder = with_foreign_files(tmp_path / "lab")
+    (folder / "dog/02_mask.png").unlink()
+    source = open_source(shutil.make_archive(str(tmp_path / "lab"), kind, folder))
+    assert len(source) == 8
+    assert {name: count for name, count in left_out(source).items() if count} == {".dcm": 2, ".txt": 1, "": 1}
+    if kind == "zip":
+        assert list(source.classes or ()) == ["cat", "dog"]
+
+
+def test_many_kinds_are_summed_up() -> None:
+    (line,) = said_of({f".{number}": number for number in range(1, 13)})
+    assert line.endswith(", 4 other kinds") and "12 *.12, 11 *.11" in line

@@ -13,6 +13,7 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         f"{result['images']:,} images, {result['unreadable']:,} unreadable, {result['duplicates']:,} duplicates",
         *(f"  broken  {fault}" for fault in result["faults"]),
         *(f"  again   {pair}" for pair in result["repeated"]),
+        *(f"beside  {line}" for line in result["beside"]),
         "kinds   " + ", ".join(f"{kind} {count:,}" for kind, count in result["kinds"].items()),
         f"height  {height['least']} to {height['largest']} px, median {height['median']}",
         f"width   {width['least']} to {width['largest']} px, median {width['median']}",

@@ -9,10 +9,11 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path, PurePosixPath
 
 from otherview.data.folder import ARRAYS, ENDINGS, LARGEST_IMAGE
+from otherview.data.foreign import has_litter
 from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
@@ -117,7 +118,9 @@ def _index_zip(file: Path, place: Path) -> list[Path]:
     writer, classes = TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"), FirstLevel()
     try:
         with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
-            for member in _images(file, archive):
+            members, others = _images(file, archive)
+            writer.leave_out(others)
+            for member in members:
                 writer.add(
                     member.filename,
                     offset=_data_offset(raw.fileno(), member.header_offset),
@@ -135,20 +138,24 @@ def _index_zip(file: Path, place: Path) -> list[Path]:
     return [file]
 
 
-def _images(file: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The members that are images (arrays only where there are no others), in sorted order."""
+def _images(file: Path, archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo], Counter[str]]:
+    """The members that are images (arrays only where there are no others), in sorted order, and what else there is."""
     members = sorted(archive.infolist(), key=lambda member: member.filename)
+    chosen, others = list[zipfile.ZipInfo](), Counter[str]()
     for endings in (ENDINGS, ARRAYS):
-        chosen = []
+        others.clear()
         for member in members:
             check_name(file, member.filename)
-            path = PurePosixPath(member.filename)
-            if not member.is_dir() and path.suffix.lower() in endings and path.parts[0] != "__MACOSX":
+            if member.is_dir() or has_litter(member.filename):
+                continue
+            if (ending := PurePosixPath(member.filename).suffix.lower()) in endings:
                 _check(file, member)
                 chosen.append(member)
+            else:
+                others[ending] += 1
         if chosen:
-            return chosen
-    return []
+            break
+    return chosen, others
 
 
 def _check(file: Path, member: zipfile.ZipInfo) -> None:
@@ -180,7 +187,7 @@ def open_tar(file: Path) -> Packed:
 
 def _index_tar(file: Path, place: Path) -> list[Path]:
     try:
-        images, labels = _members(file)
+        images, labels, others = _members(file)
     except WrongRequest:
         raise
     except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
@@ -188,17 +195,19 @@ def _index_tar(file: Path, place: Path) -> list[Path]:
             f"{file} is no readable tar shard ({error}): it must be uncompressed, with KEY.cls numbers"
         ) from error
     writer = TableWriter(place, "offset", "size", "label")
+    writer.leave_out(others)
     for key, (offset, size, name) in images.items():
         writer.add(name, offset=offset, size=size, label=labels.get(key, NO_LABEL))
     writer.close()
     return [file]
 
 
-def _members(file: Path) -> tuple[Members, dict[str, int]]:
-    """The first image of every key (arrays only where the shard has no images), and the labels."""
+def _members(file: Path) -> tuple[Members, dict[str, int], Counter[str]]:
+    """The first image of every key (arrays only where the shard has no images), the labels, and what else there is."""
     images: Members = {}
     arrays: Members = {}
     labels: dict[str, int] = {}
+    others = Counter[str]()
     with tarfile.open(file, "r:") as archive:
         reached = -1
         while (member := archive.next()) is not None:
@@ -208,15 +217,17 @@ def _members(file: Path) -> tuple[Members, dict[str, int]]:
             reached = archive.offset
             check_name(file, member.name)
             key, ending = _split(member.name)
-            if not member.isfile():
+            if not member.isfile() or has_litter(member.name):
                 continue
             if ending in ENDINGS or ending in ARRAYS:
                 found = images if ending in ENDINGS else arrays
                 found.setdefault(key, (member.offset_data, member.size, member.name))
             elif ending == ".cls" and (content := archive.extractfile(member)):
                 labels[key] = int(content.read(LONGEST_LABEL))
+            else:
+                others[ending] += 1
         _check_end(file, archive.offset)
-    return images or arrays, labels
+    return images or arrays, labels, others
 
 
 def _check_end(file: Path, offset: int) -> None:

@@ -13,11 +13,13 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from otherview.data.foreign import MASKS, count_masks, is_litter
 from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
@@ -78,17 +80,24 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
     depends: list[Path] = []
     for endings in (ENDINGS, ARRAYS):
         depends.clear()
-        writer, classes = TableWriter(place, "label"), FirstLevel()
-        for name in _walk(root, depends, endings):
-            writer.add(name, label=classes.label(name.replace(os.sep, "/")))
+        writer, classes, others = TableWriter(place, "label"), FirstLevel(), Counter[str]()
+        for names in _walk(root, depends):
+            kinds = [os.path.splitext(name)[1].lower() for name in names]  # noqa: PTH122
+            images = [name for name, kind in zip(names, kinds, strict=True) if kind in endings]
+            others.update(kind for kind in kinds if kind not in endings)
+            others[MASKS] += count_masks({os.path.splitext(os.path.basename(name))[0] for name in images})  # noqa: PTH119, PTH122
+            for name in images:
+                writer.add(name, label=classes.label(name.replace(os.sep, "/")))
+        writer.leave_out(others)
         classes.finish(writer)
         if len(writer):
             break
     return depends
 
 
-def _walk(root: Path, depends: list[Path], endings: frozenset[str]) -> Iterator[str]:
-    """Relative paths of images in sorted order; links are followed, each real folder once, so loops end.
+def _walk(root: Path, depends: list[Path]) -> Iterator[list[str]]:
+    """Relative paths of files, folder by folder in sorted order, without what systems leave; links are followed, each real
+    folder once, so loops end.
 
     `depends` gets every folder met, also one that cannot be read: once it can, the index is made again.
     """
@@ -104,14 +113,14 @@ def _walk(root: Path, depends: list[Path], endings: frozenset[str]) -> Iterator[
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(here) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                entries = sorted((entry for entry in found if not is_litter(entry.name)), key=lambda entry: entry.name)
         except OSError as error:
             if not below:
                 raise WrongRequest(f"{root} cannot be read ({error.strerror}): check its permissions") from error
             print(f"{printable(str(here))} is left out: {error.strerror}", file=sys.stderr)
             continue
         names = [(os.path.join(below, entry.name), _is_folder(entry)) for entry in entries]  # noqa: PTH118
-        yield from (name for name, folder in names if not folder and os.path.splitext(name)[1].lower() in endings)  # noqa: PTH122
+        yield [name for name, folder in names if not folder]
         open_ends += [name for name, folder in reversed(names) if folder]
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from otherview.errors import WrongRequest
 from otherview.files import alone_in
 
 NO_LABEL = -1
-FORMAT = 4
+FORMAT = 5
 """Raised when an index changes its meaning, so that old ones are not read."""
 
 
@@ -60,6 +60,12 @@ class Table:
         """The names of the classes by number, where the source has names for them."""
         path = self.folder / "classes.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What was met beside the images, by kind (data/foreign.py)."""
+        path = self.folder / "left_out.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
 
 class Indexed:
@@ -121,6 +127,10 @@ class TableWriter:
     def name_classes(self, names: Sequence[str]) -> None:
         """What the labels stand for."""
         (self.folder / "classes.json").write_text(json.dumps(list(names)))
+
+    def leave_out(self, counts: Mapping[str, int]) -> None:
+        """What was met beside the images, by kind."""
+        (self.folder / "left_out.json").write_text(json.dumps(counts))
 
     def close(self) -> None:
         """Write the numbers."""

@@ -6,6 +6,7 @@ within_budget(config, source, …)        # the pace is measured once, the steps
 
 import re
 import statistics
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,13 @@ import torch
 
 from otherview.config import RunConfig, load_config
 from otherview.data.first_images import check_first
+from otherview.data.foreign import left_out, said_of
 from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
 from otherview.data.spec import open_source
 from otherview.distributed import agree, from_first, gather_objects, rank, ranks
 from otherview.errors import WrongRequest
-from otherview.launch import launched_ranks
+from otherview.launch import launched_rank, launched_ranks
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner, with_classes
 from otherview.runs.settings import PretrainSettings
@@ -75,6 +77,8 @@ def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
     settings.config.check()
     source = open_source(settings.data)
+    for line in said_of(left_out(source)) if launched_rank() == 0 else ():
+        print(f"{settings.data}: {line}", file=sys.stderr)
     check_first(source, settings.config.preprocessing, flag="--data")
     return with_classes(settings.config, source, settings.data), source
 

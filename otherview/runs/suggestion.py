@@ -10,6 +10,7 @@ import numpy as np
 
 from otherview.config import RunConfig
 from otherview.data.doctor import Findings, examine, write_good_list
+from otherview.data.foreign import left_out, said_of
 from otherview.data.image import Preprocessing
 from otherview.data.loader import usable_cores
 from otherview.data.source import Selected, Source
@@ -152,6 +153,8 @@ def _report(found: Findings, source: Source) -> dict[str, Any]:
         "duplicates": len(found.repeats),
         "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
         "kinds": dict(found.kinds.most_common(SHOWN)),
+        "left_out": dict(left_out(source)),
+        "beside": said_of(left_out(source)),
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "mean": [round(float(value), 4) for value in found.mean],

@@ -154,6 +154,14 @@ def test_archives_skip_the_same(kind: str, tmp_path: Path) -> None:
         assert list(source.classes or ()) == ["cat", "dog"]
 
 
+def test_litter_among_shards_is_no_shard(tmp_path: Path) -> None:
+    folder = with_foreign_files(tmp_path / "lab")
+    (tmp_path / "shards").mkdir()
+    shutil.move(shutil.make_archive(str(tmp_path / "a"), "tar", folder), tmp_path / "shards/a.tar")
+    (tmp_path / "shards/._a.tar").write_bytes(b"litter")
+    assert len(open_source(str(tmp_path / "shards"))) == len(open_source(str(tmp_path / "shards/*.tar"))) == 9
+
+
 def test_many_kinds_are_summed_up() -> None:
     (line,) = said_of({f".{number}": number for number in range(1, 13)})
     assert line.endswith(", 4 other kinds") and "12 *.12, 11 *.11" in line

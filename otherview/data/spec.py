@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from otherview.data.folder import ENDINGS, open_folder, open_list, rows_of
+from otherview.data.foreign import is_litter
 from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
@@ -118,6 +119,7 @@ def _files(word: str) -> list[Path]:
     path = Path(word).expanduser()
     if any(sign in path.name for sign in "*?[") and not path.exists():
         found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+        found = [file for file in found if not is_litter(file.name)]
         if not found:
             raise WrongRequest(f"no file matches {word}: check the pattern and the folder {path.parent}")
         return found
@@ -128,7 +130,7 @@ def _files(word: str) -> list[Path]:
 
 def _shards(folder: Path) -> list[Path]:
     """The shards that a folder stands for, or the folder itself; raises WrongRequest where it might be either."""
-    entries = sorted(folder.iterdir())
+    entries = sorted(entry for entry in folder.iterdir() if not is_litter(entry.name))
     for suffix in SHARDS:
         if shards := [path for path in entries if path.suffix.lower() == suffix]:
             if others := [path.name for path in entries if path.is_dir() or path.suffix.lower() in ENDINGS]:

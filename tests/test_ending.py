@@ -61,10 +61,14 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_a_worker_that_raises_ends_the_run_with_the_reason(start: Callable, tmp_path: Path) -> None:
-    """Five-channel arrays for an encoder of three: this never ended, as the worker ignored its parent."""
+    """Five-channel arrays for an encoder of three: this never ended, as the worker ignored its parent.
+
+    The first one is good, or the run would be refused before it begins.
+    """
     (tmp_path / "five").mkdir()
-    for index in range(120):
-        np.save(tmp_path / f"five/{index:03d}.npy", np.zeros((40, 40, 5), np.float32))
+    for index in range(400):
+        channels = 5 if index else 3
+        np.save(tmp_path / f"five/{index:03d}.npy", np.zeros((40, 40, channels), np.float32))
     words = [*SMALL, "--steps", "5", "--out", tmp_path / "run"]
     words[words.index("shapes:200")] = str(tmp_path / "five")
     status, said = ended(start(*words), within=3 * SECONDS)

@@ -17,7 +17,7 @@ from otherview.geometry import Crop, PatchGrid
 from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, least_scale, planes, sample_crop
-from otherview.views.device_colour import blur_kernels, coloured, normalised
+from otherview.views.device_colour import blur_kernels, coloured, coloured_alone, normalised
 from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
 from otherview.views.transforms import PairViews
 from otherview.views.view import normalise, visible_indices
@@ -228,6 +228,9 @@ def test_a_batch_coloured_on_the_device_is_what_the_workers_make(channels: int) 
         alone = coloured(left._replace(**{n: getattr(left, n)[3:4] for n in ("pixels", "colour", "pending")}), branch)
         torch.testing.assert_close(alone[0], ours[3], atol=1.0, rtol=0)
         assert ((alone[0] - ours[3]).abs() > 1e-3).float().mean() < 1e-3
+        shown = coloured_alone(getattr(made["device"][3], side))  # as reports show it
+        assert shown.dtype == torch.uint8 and (shown.float() - ours[3]).abs().mean() < 0.01
+        assert coloured_alone(getattr(made["workers"][3], side)) is getattr(made["workers"][3], side).pixels
         assert normalised(left, later, branch).shape == normalised(done, settings, branch).shape
 
 

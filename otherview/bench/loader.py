@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from otherview.bench.reference import ReferenceViews
-from otherview.data.loader import SampleMaker, StepPlan, make_loader
+from otherview.data.loader import KEPT_UNUSED, SampleMaker, StepPlan, make_loader
 from otherview.data.picture import picture_of
 from otherview.data.source import Selected, Source
 from otherview.geometry import PatchGrid
@@ -86,7 +86,7 @@ def bench_loader(
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    keep_pages()  # as every worker does
+    keep_pages(KEPT_UNUSED)  # as every worker does
     held = Held(source)
     paths = {"decode": _decode, "reference": _reference, "ours": partial(_ours, views)}
     rates: dict[str, list[float]] = {name: [] for name in paths}

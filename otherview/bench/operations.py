@@ -28,8 +28,8 @@ from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.colour import ColourDraw
 from otherview.views.crop import cut, draw_crop, least_scale, planes, take, view_of
-from otherview.views.device_colour import coloured
-from otherview.views.settings import ColourSettings, ViewSettings
+from otherview.views.device_colour import coloured_alone
+from otherview.views.settings import ViewSettings
 
 SIZE = (128, 128)
 LEAST_SPREAD = 2.0
@@ -104,12 +104,9 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
 
 
 def _on_device(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:
-    """A batch of one image as `views.colour_on device` has it."""
+    """What `views.colour_on device` makes of an image."""
     view = view_of(pixels, Crop(0.0, 0.0, 1.0, 1.0, False), np.zeros((1, 1), bool), drawn, later=True)
-    batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
-    return (
-        coloured(batch, ColourSettings(gray_probability=1, solarise_probability=1))[0].byte().numpy().transpose(1, 2, 0)
-    )
+    return coloured_alone(view).numpy().transpose(1, 2, 0)
 
 
 def _mirrored(view: np.ndarray, crop: Crop) -> np.ndarray:

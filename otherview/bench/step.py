@@ -147,7 +147,8 @@ def _product_flops(measured: Measured) -> float:
     device = measured.device
     side, times = (2048, 1) if device.type == "cpu" else (8192, 10)
     a, b = torch.randn(2, side, side, device=device, dtype=measured.dtype).unbind()
-    a @ b if times > 1 else None  # a kernel's first call on a GPU is no measure
+    if device.type != "cpu":
+        a @ b  # a kernel's first call is no measure
     finish(device)
     began = time.perf_counter()
     for _ in range(times):

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from otherview.data import tiff
 from otherview.data.source import printable
+from otherview.data.tiff import ORIENTATION
 from otherview.errors import BrokenImage
 
-ORIENTATION = 0x0112
 ARRAY_START = b"\x93NUMPY"
 MOST_PIXELS = 178_956_970
 """Of one image; Pillow's own limit."""

@@ -1,8 +1,7 @@
 """What lies beside the images: litter that systems leave, files of other kinds, masks; counted while an index is made.
 
-foreign = Foreign()
-if not is_litter(name): foreign.count(".dcm")
-said_of(left_out(source))                   # "3 *.dcm (DICOM), 2 *.txt"
+is_litter("._photo.jpg")                    # True: skipped without a word
+said_of(left_out(source))                   # ["left out, since they are no images that are read: 3 *.dcm (DICOM), 2 *.txt"]
 """
 
 import re
@@ -37,7 +36,7 @@ def has_litter(path: str) -> bool:
     return any(is_litter(part) for part in PurePosixPath(path).parts)
 
 
-def count_masks(stems: Mapping[str, int] | set[str]) -> int:
+def count_masks(stems: set[str]) -> int:
     """How many of a folder's images are named as the mask of another one of them: a.png and a_mask.png."""
     named = (MASK_NAME.fullmatch(stem) for stem in stems)
     return sum(match is not None and match[1] in stems for match in named)

@@ -17,6 +17,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,14 +59,16 @@ class Table:
     @property
     def classes(self) -> list[str] | None:
         """The names of the classes by number, where the source has names for them."""
-        path = self.folder / "classes.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._known("classes.json")
 
     @property
     def left_out(self) -> dict[str, int]:
         """What was met beside the images, by kind (data/foreign.py)."""
-        path = self.folder / "left_out.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return self._known("left_out.json") or {}
+
+    def _known(self, name: str) -> Any:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 class Indexed:

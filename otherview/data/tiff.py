@@ -23,8 +23,6 @@ BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION = 258, 262, 277, 338, 339
 PICTURES = frozenset((3, 5, 6, 8, 9, 10))
 """Photometric interpretations of a palette, CMYK, YCbCr and LAB."""
 ALPHA = frozenset((1, 2))
-COLOURS = {0: 1, 1: 1, 2: 3}
-"""Of white-is-zero, black-is-zero, RGB."""
 NEEDED = "pip install 'otherview[tiff]'"
 UNREAD = f"a TIFF of this kind needs tifffile: {NEEDED}"
 INSTALLED = find_spec("tifffile") is not None

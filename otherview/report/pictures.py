@@ -8,12 +8,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 
 from otherview.data.image import Image
 from otherview.geometry import Crop, PatchGrid, place
-from otherview.views.device_colour import coloured
-from otherview.views.settings import ColourSettings
+from otherview.views.device_colour import coloured_alone
 from otherview.views.view import View, ViewPair
 
 matplotlib.use("Agg")
@@ -27,11 +25,7 @@ MASKED_SHADE = 0.25
 
 def pixels_of(view: View) -> np.ndarray:
     """uint8 [H, W, 3] of one view, its colours done."""
-    batch = View(*(part if name == "crop" else part[None] for name, part in view._asdict().items()))
-    everything = ColourSettings(
-        gray_probability=1, blur_sigma=(0.1, max(0.1, float(view.colour[5:6].sum()))), solarise_probability=1
-    )
-    return coloured(batch, everything)[0].to(torch.uint8).numpy().transpose(1, 2, 0)
+    return coloured_alone(view).numpy().transpose(1, 2, 0)
 
 
 def shaded(view: View, grid: PatchGrid) -> np.ndarray:

@@ -146,6 +146,7 @@ def _report(found: Findings, source: Source) -> dict[str, Any]:
         )
         return {"least": low, "median": median, "largest": high}
 
+    beside = left_out(source)
     return {
         "images": found.images,
         "unreadable": len(found.unreadable),
@@ -153,8 +154,8 @@ def _report(found: Findings, source: Source) -> dict[str, Any]:
         "duplicates": len(found.repeats),
         "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
         "kinds": dict(found.kinds.most_common(SHOWN)),
-        "left_out": dict(left_out(source)),
-        "beside": said_of(left_out(source)),
+        "left_out": dict(beside),
+        "beside": said_of(beside),
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "mean": [round(float(value), 4) for value in found.mean],

@@ -40,6 +40,16 @@ def coloured(view: View, branch: ColourSettings) -> Shaped[Tensor, "B C H W"]:
         return _recoloured(view.pixels.float(), view.colour, view.pending, branch)
 
 
+def coloured_alone(view: View) -> UInt8[Tensor, "C H W"]:
+    """One view's pixels, its colours done, whatever its branch may draw."""
+    if view.pending.numel() == 0:
+        return view.pixels
+    *_, sigma, _solarise = view.colour.tolist()
+    branch = ColourSettings(gray_probability=1, solarise_probability=1, blur_sigma=(0.1, max(0.1, sigma)))
+    batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
+    return coloured(batch, branch)[0].to(torch.uint8)
+
+
 def _recoloured(
     pixels: Float[Tensor, "B C H W"], draws: Float[Tensor, "B 7"], order: UInt8[Tensor, "B 4"], branch: ColourSettings
 ) -> Float[Tensor, "B C H W"]:

@@ -103,7 +103,12 @@ class RunConfig(BaseModel):
         from otherview.data.image import Preprocessing
 
         views, encoder = self.views, self.encoder
-        return Preprocessing(encoder.image_size, views.mean, views.std, encoder.channels, views.levels)
+        return Preprocessing(encoder.image_size, views.mean, views.std, encoder.channels, views.levels, views.ranges)
+
+    def seeing(self, preprocessing: "Preprocessing") -> "RunConfig":
+        """The config of a run on images whose values were found to mean this."""
+        views = self.views.model_copy(update={"ranges": dict(preprocessing.ranges)})
+        return self.model_copy(update={"views": views})
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps of a run over `images` images."""

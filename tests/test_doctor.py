@@ -191,5 +191,6 @@ def test_evaluation_leaves_broken_images_out_and_names_them(images: Path, otherv
 def test_moments_are_exact_at_any_size() -> None:
     """A running sum in float32 is off by 4 % at four million pixels."""
     pixels = np.full((2000, 2000, 3), 51, np.uint8)
-    mean, square = doctor._moments(pixels)
+    mean, square, histogram = doctor._moments(pixels)
+    assert histogram.tolist() == [0, 0, 0, 1] + 12 * [0]
     assert mean == pytest.approx([0.2] * 3, rel=1e-12) and square == pytest.approx([0.04] * 3, rel=1e-12)

@@ -18,6 +18,7 @@ from otherview.seeding import sample_rng
 from otherview.views import colour
 from otherview.views.crop import cut, least_scale, planes, sample_crop
 from otherview.views.device_colour import blur_kernels, coloured, coloured_alone, normalised
+from otherview.views.recolour import recolour
 from otherview.views.settings import ColourSettings, MaskSettings, ViewSettings
 from otherview.views.transforms import PairViews
 from otherview.views.view import normalise, visible_indices
@@ -83,9 +84,7 @@ def test_the_colour_branch_has_the_reference_s_distribution(photo: Image.Image) 
         return [level.mean(), level.std(), (level.max(axis=2) - level.min(axis=2)).mean(), level[..., 0].mean()]
 
     count = 1500
-    ours = np.array(
-        [figures(colour.recolour(np.asarray(small), colour.draw_colour(settings, rng))) for _ in range(count)]
-    )
+    ours = np.array([figures(recolour(np.asarray(small), colour.draw_colour(settings, rng))) for _ in range(count)])
     theirs = np.array([figures(np.asarray(reference(small))) for _ in range(count)])
     error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / count)
     assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 4.5 * error + 0.3).all()
@@ -98,12 +97,10 @@ def test_probabilities_and_branches() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     rng = Random(1)
     none = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
-    assert (colour.recolour(pixels, colour.draw_colour(none, rng)) == pixels).all()
+    assert (recolour(pixels, colour.draw_colour(none, rng)) == pixels).all()
     for field, share in (("gray_probability", 0.2), ("solarise_probability", 0.3), ("blur_probability", 0.1)):
         settings = none.model_copy(update={field: share})
-        changed = np.mean(
-            [(colour.recolour(pixels, colour.draw_colour(settings, rng)) != pixels).any() for _ in range(1500)]
-        )
+        changed = np.mean([(recolour(pixels, colour.draw_colour(settings, rng)) != pixels).any() for _ in range(1500)])
         assert abs(changed - share) < 0.05, field
     assert ViewSettings().target_colour.solarise_probability == 0.2
     assert ViewSettings().online_colour.blur_probability == 1.0

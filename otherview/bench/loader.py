@@ -13,8 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from otherview.bench.reference import ReferenceViews
+from otherview.data.image import RGB, Preprocessing
 from otherview.data.loader import KEPT_UNUSED, SampleMaker, StepPlan, make_loader
 from otherview.data.picture import picture_of
+from otherview.data.ranges import with_ranges
 from otherview.data.source import Selected, Source
 from otherview.geometry import PatchGrid
 from otherview.launch import keep_pages
@@ -88,7 +90,8 @@ def bench_loader(
     cv2.setNumThreads(0)
     keep_pages(KEPT_UNUSED)  # as every worker does
     held = Held(source)
-    paths = {"decode": _decode, "reference": _reference, "ours": partial(_ours, views)}
+    preprocessing = with_ranges(held, RGB)
+    paths = {"decode": _decode, "reference": _reference, "ours": partial(_ours, views, preprocessing)}
     rates: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(rounds):
         chosen = Selected(held, np.arange(turn * BATCH * BATCHES, (turn + 1) * BATCH * BATCHES) % len(held))
@@ -123,7 +126,7 @@ def bench_workers(source: Source, views: ViewSettings, workers: int) -> float:
     held = Held(source)
     total = (STARTING + COUNTED) * workers
     images = Selected(held, np.arange(WORKERS_BATCH * total) % len(held))
-    maker = SampleMaker(images, PairViews(views, SIZE, GRID), seed=0)
+    maker = SampleMaker(images, PairViews(views, SIZE, GRID), 0, with_ranges(held, RGB))
     plan = StepPlan(len(images), WORKERS_BATCH, total, seed=0)
     batches = iter(make_loader(maker, plan, start=0, workers=workers, pin=False))
     for _ in range(STARTING * workers):
@@ -152,6 +155,6 @@ def _reference(source: Source) -> Iterable[Any]:
     return DataLoader(ReferenceViews(source, ViewSettings(), SIZE, GRID), batch_size=BATCH)
 
 
-def _ours(views: ViewSettings, source: Source) -> Iterable[Any]:
-    maker = SampleMaker(source, PairViews(views, SIZE, GRID), seed=0)
+def _ours(views: ViewSettings, preprocessing: Preprocessing, source: Source) -> Iterable[Any]:
+    maker = SampleMaker(source, PairViews(views, SIZE, GRID), 0, preprocessing)
     return make_loader(maker, StepPlan(len(source), BATCH, BATCHES, seed=0), start=0, workers=0, pin=False)

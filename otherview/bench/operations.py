@@ -29,6 +29,7 @@ from otherview.views import colour
 from otherview.views.colour import ColourDraw
 from otherview.views.crop import cut, draw_crop, least_scale, planes, take, view_of
 from otherview.views.device_colour import coloured_alone
+from otherview.views.recolour import recolour
 from otherview.views.settings import ViewSettings
 
 SIZE = (128, 128)
@@ -98,7 +99,7 @@ def _operations(picture: View, settings: ViewSettings, rng: Random) -> dict[str,
         theirs = reference_branch(whole, branch, SIZE)(Image.fromarray(pixels)).permute(1, 2, 0).numpy() * 255
         ours = take(picture, [draw_crop(picture, settings, rng)], size=SIZE)[0]
         rows, drawn = np.rint(theirs).astype(np.uint8), colour.draw_colour(branch, rng)
-        pairs[name] = colour.recolour(ours, drawn), rows
+        pairs[name] = recolour(ours, drawn), rows
         pairs[f"{name} on the device"] = _on_device(ours, drawn), rows
     return pairs
 

@@ -1,5 +1,6 @@
 """`otherview doctor`."""
 
+import math
 from typing import Any
 
 from otherview.commands.command import Command
@@ -17,6 +18,7 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         "kinds   " + ", ".join(f"{kind} {count:,}" for kind, count in result["kinds"].items()),
         f"height  {height['least']} to {height['largest']} px, median {height['median']}",
         f"width   {width['least']} to {width['largest']} px, median {width['median']}",
+        *levels_of(result["levels"]),
         f"mean    {' '.join(f'{value:.4f}' for value in result['mean'])}",
         f"std     {' '.join(f'{value:.4f}' for value in result['std'])}",
     ]
@@ -31,6 +33,29 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         + (f"could not be timed: {result['not_measured']}" if pace is None else f"takes about {pace:,.0f} s here"),
         f"try  {result['command']}",
     ]
+
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def levels_of(kinds: dict[str, dict[str, Any]]) -> list[str]:
+    """By kind of file: the histogram of its levels from black to white, what its values are and how they are read."""
+    lines = []
+    for kind, found in kinds.items():
+        most = max(found["histogram"]) or 1
+        bars = "".join(BARS[math.ceil(share / most * (len(BARS) - 1))] for share in found["histogram"])
+        low, high = found["values"]
+        of = f" of {found['type'][1]:g}" if found["type"] and high < found["type"][1] else ""
+        ranges = found["read_as"]
+        as_read = ranges if isinstance(ranges, str) else " or ".join(f"{low:g} … {high:g}" for low, high in ranges)
+        lines.append(
+            f"levels  {bars}  {kind}: values {low:g} … {high:g}{of}, read as {as_read}, std {found['std']:.3f}"
+        )
+        if found["hardly_used"]:
+            lines.append(
+                f"  {kind} hardly uses the range from black to white: try --levels percentile 1 99, or LOW HIGH"
+            )
+    return lines
 
 
 COMMANDS = (

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from otherview.data import tiff
 from otherview.data.source import printable
 from otherview.data.tiff import ORIENTATION
+from otherview.data.values import Values
 from otherview.errors import BrokenImage
 
 ARRAY_START = b"\x93NUMPY"
@@ -82,28 +83,39 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def decode_values(data: bytes, channels: int) -> np.ndarray:
+def decode_values(data: bytes, channels: int) -> Values:
     """A file's values: RGB as a person sees it, or deep or many-channelled ones as they are."""
     with faults_named():
         if data.startswith(ARRAY_START):
-            return np.load(io.BytesIO(data), allow_pickle=False)
+            return Values(np.load(io.BytesIO(data), allow_pickle=False))
         is_tiff = data.startswith(tiff.STARTS)
         if is_tiff and tiff.INSTALLED and (read := tiff.read_tiff(data, channels, most_values=4 * MOST_PIXELS)):
-            return upright(*read)
+            return Values(upright(read.values, read.orientation), "TIFF", read.said)
         with _opened(data, is_tiff=is_tiff) as opened:
             opened.seek(0)
-            orientation = opened.getexif().get(ORIENTATION, 1)
+            kind, orientation = opened.format or "", _orientation(data, opened)
             if is_tiff and not tiff.INSTALLED and (plain := tiff.plain_values(opened, channels)) is not None:
-                return upright(plain, orientation)
+                return Values(upright(plain.values, orientation), "TIFF", plain.said)
             if (deep := _deep_colour(data, opened)) is not None:
-                return upright(deep, orientation)
+                return Values(upright(deep, orientation), kind)
             opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in DEEP_MODES:
-                return np.array(image)
-            if channels == 3:
-                return np.array(_over_white(image))
-            return np.array(_over_white(image).convert("L") if channels == 1 and image.mode != "L" else image)
+            return Values(_as_seen(ImageOps.exif_transpose(opened), channels), kind)
+
+
+def _orientation(data: bytes, opened: Image.Image) -> int:
+    """1 … 8; Pillow decodes a whole PNG to look for it, so a PNG without the chunk is not asked."""
+    if opened.format == "PNG" and b"eXIf" not in data:
+        return 1
+    return opened.getexif().get(ORIENTATION, 1)
+
+
+def _as_seen(image: Image.Image, channels: int) -> np.ndarray:
+    """Deep gray as it is, else colours or gray over white."""
+    if image.mode in DEEP_MODES:
+        return np.array(image)
+    if channels == 3:
+        return np.array(image if image.mode == "L" and "transparency" not in image.info else _over_white(image))
+    return np.array(_over_white(image).convert("L") if channels == 1 and image.mode != "L" else image)
 
 
 def _opened(data: bytes, *, is_tiff: bool) -> Image.Image:

@@ -21,26 +21,60 @@ from torch.utils.data import DataLoader, Dataset
 from otherview.data import tiff
 from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.folder import ROWS_OF, Files
-from otherview.data.image import RGB, Preprocessing
+from otherview.data.image import RGB, Preprocessing, eight_bits
 from otherview.data.loader import settle_worker
-from otherview.data.picture import open_picture
+from otherview.data.picture import JpegPicture, open_picture
 from otherview.data.source import Joined, Selected, Source
 from otherview.data.spec import absolute
+from otherview.data.values import Values, extremes
 from otherview.errors import BrokenImage
 from otherview.files import atomically, write_atomically
 
 BATCH = 64
 
 
+BINS = 16
+"""Of a histogram of levels."""
+
+
 class Checkup(NamedTuple):
-    """One image: why it cannot be read (empty: it can), its kind, size, digest and moments per channel."""
+    """One image: why it cannot be read (empty: it can), its kind, size, digest, moments per channel and values."""
 
     fault: str
-    kind: str
-    size: tuple[int, int]
-    digest: int
-    mean: np.ndarray
-    square: np.ndarray
+    kind: str = ""
+    size: tuple[int, int] = (0, 0)
+    digest: int = 0
+    mean: np.ndarray = np.zeros(0)
+    square: np.ndarray = np.zeros(0)
+    stored: str = ""
+    """What its values are: 'TIFF uint16'."""
+    extremes: tuple[float, float] = (0.0, 0.0)
+    histogram: np.ndarray = np.zeros(0)
+
+
+@dataclass
+class Stored:
+    """What the values of one kind of file are like."""
+
+    images: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+    """Least and largest value in any of the files."""
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
+    """Share of the pixels in each sixteenth from black to white, every image with the same weight."""
+    moments: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    def add(self, checkup: Checkup) -> None:
+        """One more image."""
+        self.images += 1
+        self.low, self.high = min(self.low, checkup.extremes[0]), max(self.high, checkup.extremes[1])
+        self.histogram = self.histogram + (checkup.histogram - self.histogram) / self.images
+        self.moments = self.moments + ((checkup.mean.mean(), checkup.square.mean()) - self.moments) / self.images
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of its levels in [0, 1]."""
+        return float(np.sqrt(max(0.0, self.moments[1] - self.moments[0] ** 2)))
 
 
 @dataclass
@@ -52,6 +86,8 @@ class Findings:
     """Index → reason, the name in front."""
     kinds: Counter[str] = field(default_factory=Counter)
     """'JPEG RGB', 'PNG RGBA', 'array uint16 ×4' …"""
+    stored: dict[str, Stored] = field(default_factory=dict)
+    """'PNG uint16' → what its values are like."""
     repeats: dict[int, int] = field(default_factory=dict)
     """Index of an image whose bytes stood before → index of the first."""
     heights: list[int] = field(default_factory=list)
@@ -72,25 +108,27 @@ class _Checkups(Dataset[Checkup]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Checkup:
-        nothing = np.zeros(self.preprocessing.channels)
         try:
             data = self.source.read(index)
-            pixels = open_picture(data, self.source.name(index), self.preprocessing).decode()
+            picture = open_picture(data, self.source.name(index), self.preprocessing)
+            pixels = picture.decode()
         except BrokenImage as error:
-            return Checkup(str(error), "", (0, 0), 0, nothing, nothing)
+            return Checkup(str(error))
+        jpeg = isinstance(picture, JpegPicture)
+        values = Values(eight_bits(pixels), "JPEG") if jpeg or picture.values is None else picture.values
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
-        mean, square = _moments(pixels)
-        return Checkup("", _kind(data, self.preprocessing.channels), pixels.shape[:2], digest, mean, square)
+        mean, square, histogram = _moments(pixels)
+        kind = _kind(data, self.preprocessing.channels)
+        return Checkup("", kind, pixels.shape[:2], digest, mean, square, values.kind, extremes(values.array), histogram)
 
 
-def _moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square per channel, of levels in [0, 1]: exact, from how often each level occurs."""
-    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels, 2, 0)])
+def _moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and mean square per channel of levels in [0, 1], and the histogram of all: exact, from how often each occurs."""
+    count = np.iinfo(pixels.dtype).max + 1
+    levels = np.arange(count) / (count - 1)
+    counts = np.stack([np.bincount(channel.ravel(), minlength=count) for channel in np.moveaxis(pixels, 2, 0)])
     share = counts / (pixels.shape[0] * pixels.shape[1])
-    return share @ _LEVELS, share @ np.square(_LEVELS)
-
-
-_LEVELS = np.arange(256) / 255
+    return share @ levels, share @ np.square(levels), share.mean(axis=0).reshape(BINS, -1).sum(axis=1)
 
 
 def _kind(data: bytes, channels: int) -> str:
@@ -129,6 +167,7 @@ def examine(
             found.heights.append(checkup.size[0])
             found.widths.append(checkup.size[1])
             digests[index] = checkup.digest
+            found.stored.setdefault(checkup.stored, Stored()).add(checkup)
             sums += checkup.mean, checkup.square
         found.images += len(checkups)
         advance(len(checkups))

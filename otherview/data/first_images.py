@@ -1,30 +1,43 @@
 """A look at a few images before any work, so that what is wrong with all of them is said once, and at once.
 
-    check_first(source, preprocessing, flag="--data")     # returns as soon as one image can be read
+    preprocessing = settled(source, preprocessing, flag="--data")
 
 Single broken images are nobody's fault and are replaced or left out later; a folder of five-channel arrays read as
-RGB is a wrong request.
+RGB is a wrong request. What deep images' values mean is found here, and images that hardly differ from one gray are warned of.
 """
 
 import numpy as np
 
 from otherview.data.image import Preprocessing
 from otherview.data.picture import picture_of
-from otherview.data.source import Source
+from otherview.data.ranges import with_ranges
+from otherview.data.settings import said
+from otherview.data.source import Source, first_of, name_once
 from otherview.errors import BrokenImage, WrongChannels, WrongRequest
 
 LOOKED_AT = 12
+LEAST_SPREAD = 0.03
+"""Standard deviation over all pixels, of levels in [0, 1]: with less, an encoder hardly sees anything. Photos have 0.25."""
 
 
-def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: bool = False) -> None:
-    """Raise WrongRequest where none of some images, spread over the source, can be read; the first reason stands in it.
+def settled(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: bool = False) -> Preprocessing:
+    """The preprocessing with what these images' values mean; raises WrongRequest where none of some images can be read.
 
     `fixed` says that an encoder's number of channels is given and cannot be asked for.
     """
+    check_first(source, preprocessing, flag=flag, fixed=fixed)
+    preprocessing = with_ranges(source, preprocessing)
+    if warning := hardly_used(source, preprocessing, flag=flag):
+        name_once(warning, "warning")
+    return preprocessing
+
+
+def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: bool = False) -> None:
+    """Raise WrongRequest where none of some images, spread over the source, can be read; the first reason stands in it."""
     faults: list[BrokenImage] = []
-    for index in np.unique(np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).round().astype(int)):
+    for index in first_of(source, LOOKED_AT).tolist():
         try:
-            picture_of(source, int(index), preprocessing).decode()
+            picture_of(source, index, preprocessing).decode()
         except BrokenImage as error:
             faults.append(error)
         else:
@@ -45,3 +58,35 @@ def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixe
         f"none of {len(faults)} images of {flag} can be read, the first of them because {faults[0]}: "
         "`otherview doctor` says why for each"
     )
+
+
+def hardly_used(source: Source, preprocessing: Preprocessing, *, flag: str) -> str:
+    """A line where some images, spread over the source, hardly use the range of levels; else nothing."""
+    moments = [
+        moments_of(pixels)
+        for index in first_of(source, LOOKED_AT).tolist()
+        if (pixels := _pixels(source, index, preprocessing)) is not None
+    ]
+    if not moments:
+        return ""
+    mean, square = np.mean(moments, axis=0)
+    spread = float(np.sqrt(max(0.0, square - mean**2)))
+    return (
+        f"the images of {flag} hardly use the range from black to white (mean {mean:.3f}, standard deviation {spread:.3f}, read "
+        f"with levels {said(preprocessing.levels)}): try levels percentile 1 99; `otherview doctor` shows how values are spread"
+        if spread < LEAST_SPREAD
+        else ""
+    )
+
+
+def _pixels(source: Source, index: int, preprocessing: Preprocessing) -> np.ndarray | None:
+    try:
+        return picture_of(source, index, preprocessing).reduced(0.25).pixels
+    except BrokenImage:
+        return None
+
+
+def moments_of(pixels: np.ndarray) -> tuple[float, float]:
+    """Mean and mean square of levels in [0, 1]."""
+    levels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    return float(levels.mean()), float(np.square(levels).mean())

@@ -2,11 +2,11 @@
 
     picture = open_picture(data, "a.jpg")
     picture.height, picture.width        # upright, at full resolution
-    picture.decode()                     # uint8 [H, W, C]
+    picture.decode()                     # uint8, or uint16 where the source has more than eight bits: [H, W, C]
     picture.reduced(.3)                  # perhaps smaller: a JPEG is decoded at 1/2, 1/4 or 1/8 for less work
 
 JPEG, which most images are, is opened by its header; every other kind of file is decoded by data/decode.py. The rule of
-levels stands in data/image.py. Everything that cannot be read raises BrokenImage.
+levels stands in data/values.py. Everything that cannot be read raises BrokenImage.
 """
 
 import io
@@ -17,9 +17,11 @@ import numpy as np
 from PIL import Image
 
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, decode_values, faults_named, upright
-from otherview.data.image import RGB, Preprocessing, Reduced, to_levels
+from otherview.data.image import RGB, Preprocessing, Reduced
 from otherview.data.objects import nothing_placed, pixels_named, placed
+from otherview.data.settings import Words
 from otherview.data.source import Source, unlabelled
+from otherview.data.values import Values, to_levels
 from otherview.errors import BrokenImage, WrongChannels
 
 JPEG_START = b"\xff\xd8\xff"
@@ -28,13 +30,13 @@ JPEG_START = b"\xff\xd8\xff"
 class JpegPicture:
     """A JPEG that is not decoded yet; raises ValueError where there is none whose three or one channels can be read."""
 
-    def __init__(self, name: str, data: bytes) -> None:
+    def __init__(self, name: str, data: bytes, *, deep: bool = False) -> None:
         height, width, space, _ = _header(data)
         if space not in ("RGB", "YCbCr", "Gray"):
             raise ValueError(f"colour space {space}")
         if height * width > MOST_PIXELS:
             raise BrokenImage(f"{height}×{width} pixels: more than {MOST_PIXELS:,} are taken for a decompression bomb")
-        self.name, self._data = name, data
+        self.name, self._data, self._deep = name, data, deep
         self.label, self.objects, self.pixel_labels = unlabelled, nothing_placed, nothing_placed
         self._orientation = _orientation(data)
         self._size = (width, height) if self._orientation in (5, 6, 7, 8) else (height, width)
@@ -48,7 +50,7 @@ class JpegPicture:
         return self._size[1]
 
     def decode(self) -> np.ndarray:
-        """uint8 [H, W, 3], the whole image upright."""
+        """uint8 or uint16 [H, W, 3], the whole image upright."""
         return self.reduced(1.0).pixels
 
     def reduced(self, least_scale: float) -> Reduced:
@@ -56,6 +58,8 @@ class JpegPicture:
         the image begins a fraction of a pixel later."""
         pixels, factor = _decode_jpeg(self._data, self.name, least_scale)
         pixels = upright(pixels, self._orientation)
+        if self._deep:
+            pixels = np.multiply(pixels, 257, dtype=np.uint16)
         rows, columns = (have - full / factor for have, full in zip(pixels.shape, self._size, strict=False))
         return Reduced(
             pixels,
@@ -115,8 +119,10 @@ def _has_exif(data: bytes) -> bool:
 class Picture:
     """An image whose size is known and whose pixels are made when asked for."""
 
-    def __init__(self, name: str, pixels: np.ndarray) -> None:
+    def __init__(self, name: str, pixels: np.ndarray, values: Values | None = None) -> None:
         self.name = name
+        self.values = values
+        """As the file has them, where the pixels come from one."""
         self.label, self.objects, self.pixel_labels = unlabelled, nothing_placed, nothing_placed
         self._pixels = pixels
 
@@ -129,7 +135,7 @@ class Picture:
         return self._pixels.shape[1]
 
     def decode(self) -> np.ndarray:
-        """uint8 [H, W, C], the whole image upright."""
+        """uint8 or uint16 [H, W, C], the whole image upright."""
         return self.reduced(1.0).pixels
 
     def reduced(self, least_scale: float) -> Reduced:
@@ -142,14 +148,20 @@ def open_picture(data: bytes, name: str, preprocessing: Preprocessing = RGB) -> 
     if not data:
         raise BrokenImage(f"{name}: it is empty")
     try:
-        if data.startswith(JPEG_START) and preprocessing.channels == 3 and preprocessing.levels is None:
+        if data.startswith(JPEG_START) and preprocessing.channels == 3 and _as_they_are(preprocessing.levels):
             with suppress(ValueError):
-                return JpegPicture(name, data)
-        return Picture(name, to_levels(decode_values(data, preprocessing.channels), preprocessing))
+                return JpegPicture(name, data, deep=preprocessing.deep)
+        values = decode_values(data, preprocessing.channels)
+        return Picture(name, to_levels(values, preprocessing), values)
     except WrongChannels as error:
         raise WrongChannels(f"{name}: {error}", error.channels) from error
     except BrokenImage as error:
         raise BrokenImage(f"{name}: {error}") from error
+
+
+def _as_they_are(levels: Words) -> bool:
+    """Whether eight-bit images keep their levels."""
+    return isinstance(levels, str) or (len(levels) == 2 and (levels[0] < 0 or levels[1] > 255))
 
 
 def picture_of(source: Source, index: int, preprocessing: Preprocessing = RGB) -> Picture | JpegPicture:

@@ -1,6 +1,6 @@
 """TIFF as laboratories, microscopes and satellites write it: which values are channels and which are alpha, as the file says.
 
-    values, orientation = read_tiff(data, channels=5)     # None: a picture, which Pillow shows as it is meant
+    values, orientation, said = read_tiff(data, channels=5)     # None: a picture, which Pillow shows as it is meant
 
 - A picture is what Pillow has colours for: palettes, CMYK, LAB, fax, JPEG inside, 8 bits with three colours or one.
 - A page's samples are its channels. What follows the colours is alpha only where the file says so, and lies over white then;
@@ -10,8 +10,9 @@
 """
 
 import io
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,8 @@ from PIL import Image
 from otherview.errors import BrokenImage
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION = 258, 262, 277, 338, 339, 274
+BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION, LEAST, LARGEST = 258, 262, 277, 338, 339, 274, 340, 341
+SAID = ORIENTATION, LEAST, LARGEST
 PICTURES = frozenset((3, 5, 6, 8, 9, 10))
 """Photometric interpretations of a palette, CMYK, YCbCr and LAB."""
 ALPHA = frozenset((1, 2))
@@ -28,8 +30,16 @@ UNREAD = f"a TIFF of this kind needs tifffile: {NEEDED}"
 INSTALLED = find_spec("tifffile") is not None
 
 
-def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[np.ndarray, int] | None:
-    """A file's values [H, W] or [H, W, C] with the orientation in which they are stored, 1 … 8; None for a picture.
+class Stored(NamedTuple):
+    """Values [H, W] or [H, W, C], the orientation in which they are stored, 1 … 8, and black and white where the file says so."""
+
+    values: np.ndarray
+    orientation: int = 1
+    said: tuple[float, float] | None = None
+
+
+def read_tiff(data: bytes, channels: int, *, most_values: int) -> Stored | None:
+    """What a file holds; None for a picture.
 
     Raises BrokenImage for more than `most_values`, and where a package is missing that decompresses them.
     """
@@ -51,8 +61,20 @@ def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[np.ndarr
                 raise
             raise BrokenImage(f"its {page.compression.name} compression needs imagecodecs: {NEEDED}") from error  # pyright: ignore
         values = np.moveaxis(values, 0, -1) if stacked else _channels(values, page, channels)
-        orientation = page.tags.get(ORIENTATION)  # pyright: ignore[reportAttributeAccessIssue]
-        return values, int(orientation.value) if orientation is not None else 1
+        tags: dict[int, Any] = {code: tag.value for code in SAID if (tag := page.tags.get(code)) is not None}  # pyright: ignore
+        return Stored(values, int(tags.get(ORIENTATION, 1)), _range_said(tags, page.bitspersample, values))  # pyright: ignore
+
+
+def _range_said(tags: Mapping[int, Any], bits: Any, values: np.ndarray) -> tuple[float, float] | None:
+    """Black and white as the file has them: packed bits, or the least and largest sample that it allows for all channels."""
+    if values.dtype.kind == "u" and isinstance(bits, int) and 1 < bits < 8 * values.dtype.itemsize:
+        return 0.0, 2.0**bits - 1
+    try:
+        low, high = (float(np.unique(tags[code]).item()) for code in (LEAST, LARGEST))
+    except (KeyError, ValueError, TypeError):  # not there, or different for every channel
+        return None
+    fits = low < high and low <= np.nanmin(values) and np.nanmax(values) <= high
+    return (low, high) if fits else None
 
 
 def _is_picture(page: Any, channels: int, *, pages: int) -> bool:
@@ -90,7 +112,7 @@ def _over_white(values: np.ndarray, alpha: int, colours: int) -> np.ndarray:
     return np.concatenate([laid, values[..., colours:]], axis=-1)
 
 
-def plain_values(opened: Image.Image, channels: int) -> np.ndarray | None:
+def plain_values(opened: Image.Image, channels: int) -> Stored | None:
     """Without tifffile: values of one deep channel in the file's own type, or None for what Pillow shows as it is meant.
 
     Raises BrokenImage for everything that Pillow would drop or guess.
@@ -103,7 +125,8 @@ def plain_values(opened: Image.Image, channels: int) -> np.ndarray | None:
     if samples > 1 or channels not in (1, 3):
         raise BrokenImage(UNREAD)
     signed = tags.get(FORMAT, (1,))[0] == 2 and bits == {16}
-    return np.array(opened).astype(np.int16) if signed else np.array(opened)
+    values = np.array(opened).astype(np.int16) if signed else np.array(opened)
+    return Stored(values, said=_range_said(tags, max(bits), values))
 
 
 def kind_of(data: bytes) -> str:

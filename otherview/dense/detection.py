@@ -122,7 +122,7 @@ def detect(settings: DetectSettings) -> Scores:
     judged = chosen(sources[1], settings.test_images)
     if not any(splits[1].kinds(int(index)) for index in judged):
         raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
-    loaded = load_both(settings, config)
+    loaded = load_both(settings, config, sources)
     used = chosen(sources[0], settings.train_images)
     job = _Job(
         settings=settings,

@@ -1,5 +1,6 @@
 """What detection and segmentation share: models fitted one after another, on an encoder and on its untrained twin."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,7 +14,7 @@ from otherview.data.source import Source, first_of
 from otherview.dense.settings import DenseSettings, DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
 from otherview.evaluation.result import fit_folder
-from otherview.evaluation.split import Split, images_used, with_fingerprints
+from otherview.evaluation.split import Split, images_used, settled_images, with_fingerprints
 from otherview.launch import launched_ranks, shortened
 from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
@@ -57,14 +58,17 @@ def check_request(settings: DenseSettings, config: DetectConfig | SegmentConfig)
         raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
 
 
-def load_both(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> dict[str, PretrainedEncoder]:
-    """The encoder, checked against the config, and its untrained twin where asked for; the device is chosen."""
+def load_both(
+    settings: DenseSettings, config: DetectConfig | SegmentConfig, sources: Sequence[Source]
+) -> dict[str, PretrainedEncoder]:
+    """The encoder, checked against config and images, and its untrained twin where asked for; the device is chosen."""
     compute_on(settings)
     loaded = load_encoder(named(settings.weights))
     had = loaded.card.encoder
     if had.channels != 3:
         raise WrongRequest(f"{settings.weights} wants {had.channels} channels: this is for colour images")
     config.check(patch_size=had.patch_size, depth=had.depth)
+    loaded.card = loaded.card.seeing(settled_images(sources, loaded.card.preprocessing))
     twin = {"untrained": PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)}
     return {"encoder": loaded, **(twin if settings.control else {})}
 

@@ -26,7 +26,7 @@ from otherview.data.objects import mask_tools, placed_in
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, name_once
 from otherview.dense.detector import Detector, Found
-from otherview.dense.samples import PADDING, check_size, classes_of, fitted, shown_size
+from otherview.dense.samples import check_size, classes_of, fitted, shown_size
 from otherview.dense.samples import resized as resized_pixels
 from otherview.dense.settings import SegmentConfig
 from otherview.dense.upernet import UPerNet, resized
@@ -59,7 +59,9 @@ class _Squares(Dataset[tuple[Tensor, Any, Any, str]]):
             square = fitted(image, self.side)
             return square.pixels, torch.tensor(square.size), torch.tensor((image.height, image.width)), ""
         except BrokenImage as error:
-            blank = np.full((self.preprocessing.channels, self.side, self.side), PADDING, np.uint8)
+            blank = np.zeros(
+                (self.preprocessing.channels, self.side, self.side), np.uint16 if self.preprocessing.deep else np.uint8
+            )
             nothing = torch.ones(2, dtype=torch.int64)
             return torch.from_numpy(blank), nothing, nothing, f"{self.source.name(int(self.indices[place]))}: {error}"
 

@@ -15,17 +15,18 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt, UInt8
 from torch import Tensor
 
-from otherview.data.image import Image, Reduced
+from otherview.data.image import Image, Reduced, level
 from otherview.data.loader import Ragged
 from otherview.data.objects import IGNORED, Objects
 from otherview.dense.settings import SegmentConfig
 from otherview.errors import BrokenImage
 from otherview.geometry import Crop
-from otherview.views.colour import draw_colour, recolour
+from otherview.views.colour import draw_colour
 from otherview.views.crop import cut
+from otherview.views.recolour import recolour
 
 PADDING = 128
 """The level of pixels that show nothing."""
@@ -34,7 +35,7 @@ PADDING = 128
 class ObjectsView(NamedTuple):
     """A square of an image with the objects in it, or a batch of them."""
 
-    pixels: UInt8[Tensor, "*B C S S"]
+    pixels: UInt[Tensor, "*B C S S"]
     size: Int[Tensor, "*B 2"]
     """Height and width of the part that shows the image."""
     boxes: Ragged
@@ -48,7 +49,7 @@ class ObjectsView(NamedTuple):
 class Square(NamedTuple):
     """An image in a square."""
 
-    pixels: UInt8[Tensor, "C S S"]
+    pixels: UInt[Tensor, "C S S"]
     size: tuple[int, int]
     """Of the part that shows the image."""
     scale: tuple[float, float]
@@ -65,15 +66,15 @@ def fitted(image: Image, side: int) -> Square:
 
 
 def resized(image: Image, size: tuple[int, int]) -> np.ndarray:
-    """The whole image at `size` (height, width): uint8 [H, W, C]."""
+    """The whole image at `size` (height, width): [H, W, C]."""
     least = min(1.0, max(size[0] / image.height, size[1] / image.width))
     reduced: Reduced = image.reduced(least)
     return cut(reduced, Crop(0.0, 0.0, float(image.height), float(image.width), False), size=size)
 
 
-def padded(pixels: np.ndarray, side: int) -> UInt8[Tensor, "C S S"]:
+def padded(pixels: np.ndarray, side: int) -> UInt[Tensor, "C S S"]:
     """Pixels [H, W, C] in the upper left corner of a square."""
-    square = np.full((pixels.shape[2], side, side), PADDING, np.uint8)
+    square = np.full((pixels.shape[2], side, side), level(PADDING, pixels.dtype), pixels.dtype)
     square[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1)
     return torch.from_numpy(square)
 
@@ -146,7 +147,7 @@ TRIES = 10
 class PixelsView(NamedTuple):
     """A square of an image and the classes of its pixels, or a batch of them."""
 
-    pixels: UInt8[Tensor, "*B C S S"]
+    pixels: UInt[Tensor, "*B C S S"]
     labels: UInt8[Tensor, "*B S S"]
 
 
@@ -197,8 +198,8 @@ class PixelViews:
         if rng.random() < config.flip:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         pixels = recolour(np.ascontiguousarray(pixels), draw_colour(config.colour, rng))
-        square = np.empty((pixels.shape[2], side, side), np.uint8)
-        square[:] = np.reshape(self.fill, (-1, 1, 1))
+        square = np.empty((pixels.shape[2], side, side), pixels.dtype)
+        square[:] = np.reshape([level(channel, pixels.dtype) for channel in self.fill], (-1, 1, 1))
         truth = np.full((side, side), IGNORED, np.uint8)
         square[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1)
         truth[: labels.shape[0], : labels.shape[1]] = labels

@@ -135,7 +135,7 @@ def segment(settings: SegmentSettings) -> Scores:
     sources = open_source(train), open_source(test)
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
-    loaded = load_both(settings, config)
+    loaded = load_both(settings, config, sources)
     used, judged = chosen(sources[0], settings.train_images), chosen(sources[1], settings.test_images)
     images = compare_splits(settings, (sources[0], used), (sources[1], judged))
     learned = Selected(sources[0], used)

@@ -16,7 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
+from otherview.data.source import Source
 from otherview.errors import WrongRequest
+from otherview.evaluation.split import settled_images
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder, Tokens
 from otherview.weights.names import known_of, load_encoder, named
@@ -45,6 +47,10 @@ class Backbone:
         """The same on a device."""
         untrained = None if self.untrained is None else self.untrained.to(device)
         return replace(self, encoder=self.encoder.to(device), untrained=untrained)
+
+    def seeing(self, sources: Sequence[Source]) -> "Backbone":
+        """The same for the images of two splits, once what their values mean is found; raises WrongRequest."""
+        return replace(self, preprocessing=settled_images(sources, self.preprocessing))
 
     @property
     def modules(self) -> dict[str, nn.Module]:

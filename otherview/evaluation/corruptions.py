@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from otherview.data.image import eight_bits
 from otherview.errors import WrongRequest
 from otherview.evaluation.result import bootstrap_error
 from otherview.scores import Score
@@ -37,7 +38,7 @@ LEAST_SIDE = 32
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Changes the pixels of an image, uint8 [3, H, W], by a corruption; what is drawn depends on (seed, image) alone."""
+    """Changes the pixels of an image, [3, H, W], in eight bits by a corruption; what is drawn depends on (seed, image) alone."""
 
     name: str
     severity: int
@@ -50,7 +51,7 @@ class Corrupted:
         own = {"seed": rng.getrandbits(31)} if self.name in OWN_SEED else {}
         with drawn_from(rng):
             changed = corrupt(
-                np.ascontiguousarray(pixels.transpose(1, 2, 0)),
+                np.ascontiguousarray(eight_bits(pixels).transpose(1, 2, 0)),
                 corruption_name=self.name,
                 severity=self.severity,
                 **own,

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from otherview.data.first_images import check_first
+from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.source import Selected, Source, first_of
 from otherview.data.spec import absolute, open_source
@@ -211,8 +211,7 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
         "weights": weights_fingerprint(loaded.encoder), "data": absolute(settings.data), "images": len(source),
         "tokens": settings.tokens, "size": list(size),
     }  # fmt: skip
-    preprocessing = loaded.card.preprocessing._replace(size=size)
-    check_first(source, preprocessing, flag="--data", fixed=True)
+    preprocessing = settled(source, loaded.card.preprocessing._replace(size=size), flag="--data", fixed=True)
     wanted = Embedding(settings.out, settings.tokens, about)
     with RunProgress(total=len(source), title="features") as progress:
         count = write_features(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -33,11 +33,11 @@ from otherview.views.crop import planes, take
 from otherview.views.view import normalise
 
 Alter = Callable[[np.ndarray, int], np.ndarray]
-"""What is done to the pixels of an image, uint8 [C, H, W], given its index; runs in the worker."""
+"""What is done to the pixels of an image, [C, H, W], given its index, to uint8; runs in the worker."""
 
 
 def centre(image: Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The centre of an image as an encoder wants it: uint8 [C, H, W]."""
+    """The centre of an image as an encoder wants it: [C, H, W]."""
     if preprocessing.crop_pct < 1 or preprocessing.interpolation != "bicubic":
         return _resized_then_cut(image.decode(), preprocessing)
     size = preprocessing.size
@@ -58,7 +58,11 @@ def _resized_then_cut(pixels: np.ndarray, preprocessing: Preprocessing) -> np.nd
         max(preprocessing.size[1], int(width * scale + 1e-6)),
     )
     levels = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
-    resized = F.interpolate(levels, whole, mode=preprocessing.interpolation, antialias=True)[0]
+    if pixels.dtype == np.uint16:  # which torch resizes in floats alone
+        floats = F.interpolate(levels.float(), whole, mode=preprocessing.interpolation, antialias=True)
+        resized = floats.round().clamp(0, 65535).to(torch.uint16)[0]
+    else:
+        resized = F.interpolate(levels, whole, mode=preprocessing.interpolation, antialias=True)[0]
     top, left = (round((have - want) / 2) for have, want in zip(whole, preprocessing.size, strict=True))
     return resized[:, top : top + preprocessing.size[0], left : left + preprocessing.size[1]].contiguous().numpy()
 
@@ -82,7 +86,9 @@ class _Centres(Dataset[tuple[np.ndarray, str]]):
             pixels = centre(image, self.preprocessing)
             return (pixels if self.alter is None else self.alter(pixels, index)), ""
         except BrokenImage as error:
-            return np.zeros((self.preprocessing.channels, *self.preprocessing.size), np.uint8), str(error)
+            deep = self.preprocessing.deep and self.alter is None
+            blank = np.zeros((self.preprocessing.channels, *self.preprocessing.size), np.uint16 if deep else np.uint8)
+            return blank, str(error)
 
 
 KINDS = "mean", "cls", "pixels", "patches"
@@ -200,7 +206,7 @@ def blank_of(module: nn.Module | None, preprocessing: Preprocessing, spec: Featu
 
 @torch.no_grad()
 def tokens_of(
-    module: nn.Module | None, pixels: UInt8[Tensor, "N C H W"], preprocessing: Preprocessing, spec: FeatureSpec
+    module: nn.Module | None, pixels: UInt[Tensor, "N C H W"], preprocessing: Preprocessing, spec: FeatureSpec
 ) -> dict[str, Float[Tensor, "N *L D"]]:
     """What a module makes of images, by kind of token."""
     if module is None:

@@ -28,7 +28,7 @@ from otherview.evaluation.knn import accuracy
 from otherview.evaluation.linear import minimised
 from otherview.evaluation.result import check_crop_pct, finish
 from otherview.evaluation.settings import FewShotSettings
-from otherview.evaluation.split import Split, check_images, open_splits, with_fingerprints
+from otherview.evaluation.split import Split, open_splits, with_fingerprints
 from otherview.launch import launched_rank
 from otherview.scores import Score, Scores, drawn_score
 from otherview.signature import takes
@@ -177,7 +177,7 @@ def _judge(
     """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
-    check_images(splits, backbone.preprocessing)
+    backbone = backbone.seeing([split.source for split in splits])
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     images = sum(len(split.indices) for split in splits)
     preprocessing = backbone.preprocessing._replace(crop_pct=settings.crop_pct, interpolation="bilinear")

@@ -28,7 +28,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.features import extract_all
 from otherview.evaluation.result import finish, fit_folder
 from otherview.evaluation.settings import FinetuneSettings, Regularisation
-from otherview.evaluation.split import Split, check_images, labels_fingerprint, open_splits, with_fingerprints
+from otherview.evaluation.split import Split, labels_fingerprint, open_splits, settled_images, with_fingerprints
 from otherview.geometry import PatchGrid
 from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.losses.objectives import StepLoss
@@ -161,7 +161,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
 
     loaded = load_encoder(named(settings.weights))
     card = loaded.card
-    check_images(splits, card.preprocessing)
+    card = card.seeing(settled_images([split.source for split in splits], card.preprocessing))
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     found = {"encoder": _tuned("encoder", loaded.encoder, card, splits=splits, settings=settings)}
     if settings.control:

@@ -24,7 +24,7 @@ from otherview.evaluation.cache import FeatureCache
 from otherview.evaluation.features import WHOLE, FeatureSpec
 from otherview.evaluation.result import finish, write_confusion
 from otherview.evaluation.settings import ClassifiedSettings, FrozenSettings
-from otherview.evaluation.split import Advance, Split, check_images, open_splits, with_fingerprints
+from otherview.evaluation.split import Advance, Split, open_splits, with_fingerprints
 from otherview.files import check_written
 from otherview.launch import launched_rank
 from otherview.scores import Score, Scores, accuracy_score
@@ -156,7 +156,7 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         )
     backbone = load_backbone(settings.weights).to(compute_on(settings))
     backbone.check_block(settings.block)
-    check_images(splits, backbone.preprocessing)
+    backbone = backbone.seeing([split.source for split in splits])
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     images = sum(len(split.indices) for split in splits)
     maker = FeatureMaker(

@@ -27,7 +27,7 @@ from otherview.evaluation.features import WHOLE, blank_of, extract_all
 from otherview.evaluation.knn import accuracy
 from otherview.evaluation.result import check_crop_pct, finish, fit_folder
 from otherview.evaluation.settings import LinearProbeSettings
-from otherview.evaluation.split import Split, check_images, labels_fingerprint, open_splits, with_fingerprints
+from otherview.evaluation.split import Split, labels_fingerprint, open_splits, with_fingerprints
 from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
@@ -196,7 +196,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     splits = open_splits(settings)
     compute_on(settings)
     backbone = load_backbone(settings.weights)
-    check_images(splits, backbone.preprocessing)
+    backbone = backbone.seeing([split.source for split in splits])
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     learner, batch = _train(backbone, splits[0], settings)
     found = _judge(learner, splits[1], backbone=backbone, settings=settings)

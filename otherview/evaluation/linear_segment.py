@@ -25,7 +25,7 @@ from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_
 from otherview.evaluation.linear import LinearClassifier, fit_logistic
 from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.evaluation.settings import LinearSegmentSettings
-from otherview.evaluation.split import Split, check_images, images_used, with_fingerprints
+from otherview.evaluation.split import Split, images_used, with_fingerprints
 from otherview.geometry import PatchGrid
 from otherview.launch import launched_rank
 from otherview.scores import Score, Scores
@@ -90,7 +90,7 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     backbone.check_patches()
     wanted = (settings.train, settings.train_images), (settings.test, settings.test_images)
     one, two = (_open(spec, count, backbone.preprocessing.size) for spec, count in wanted)
-    check_images((one, two), backbone.preprocessing)
+    backbone = backbone.seeing((one.source, two.source))
     splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
     found = _judge(backbone, splits, settings=settings)
     about = {

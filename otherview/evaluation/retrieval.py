@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from otherview.data.first_images import check_first
+from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.loader import Sample, SampleMaker, settle_worker
 from otherview.data.source import Source, first_of, name_once
@@ -151,8 +151,8 @@ def retrieval(settings: RetrievalSettings) -> Scores:
 
 def _judge(backbone: Backbone, settings: RetrievalSettings) -> dict[str, list[Score]]:
     """The score of every module on the same views."""
-    source, grid, preprocessing = open_source(settings.test), backbone.grid, backbone.preprocessing
-    check_first(source, preprocessing, flag="--test", fixed=True)
+    source, grid = open_source(settings.test), backbone.grid
+    preprocessing = settled(source, backbone.preprocessing, flag="--test", fixed=True)
     indices = first_of(source, images_used(settings.test_images))
     with RunProgress(total=len(indices), title="views", speak=launched_rank() == 0) as progress:
         found = retrieve(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from otherview.data.first_images import settled
 from otherview.data.source import first_of, labels_of, same_numbers
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
@@ -171,6 +172,7 @@ def _right(
 ) -> tuple[Tensor, Right]:
     """Which of a split's images could be read, and which answers of each classifier are right on them, altered or not."""
     preprocessing = judged["encoder"].card.preprocessing._replace(crop_pct=crop_pct)
+    preprocessing = settled(split.source, preprocessing, flag="--test", fixed=True)
     with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(
             {name: classifier.encoder for name, classifier in judged.items()}, split.source, preprocessing,

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from otherview.data.first_images import check_first
+from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
 from otherview.data.source import Relabelled, Source, first_of, labels_of, same_numbers
@@ -134,10 +134,14 @@ def check_classes(train: Collection[int], test: Collection[int], *, names: Seque
         raise WrongRequest(f"--train has one class only ({said(known)}): classification needs two or more")
 
 
-def check_images(splits: tuple[Split, Split], preprocessing: Preprocessing) -> None:
-    """Raise WrongRequest where a split's images are not of the kind that an encoder sees."""
-    for flag, split in zip(("--train", "--test"), splits, strict=True):
-        check_first(split.source, preprocessing, flag=flag, fixed=True)
+def settled_images(sources: Sequence[Source], preprocessing: Preprocessing) -> Preprocessing:
+    """The preprocessing with what the values of both splits' images mean, the training images first.
+
+    Raises WrongRequest where a split's images are not of the kind that an encoder sees.
+    """
+    for flag, source in zip(("--train", "--test"), sources, strict=True):
+        preprocessing = settled(source, preprocessing, flag=flag, fixed=True)
+    return preprocessing
 
 
 def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared: bool) -> tuple[Split, Split]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from otherview.data.first_images import settled
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
 from otherview.data.spec import open_source
@@ -90,15 +91,16 @@ def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
 def _matches_figure(settings: MatchesSettings, source: Source) -> tuple[Figure, dict[str, Any]]:
     """The picture, and the share of patches that find their place with its standard error."""
     backbone = load_backbone(settings.weights)
+    preprocessing = settled(source, backbone.preprocessing, flag="--data", fixed=True)
     indices = np.arange(settings.first, min(settings.first + max(settings.judged, settings.count), len(source)))
     if len(indices) < 2:
         raise WrongRequest(
             f"--data {settings.data} has {len(indices)} image from --first on: matching needs two or more"
         )
     spec = FeatureSpec(backbone.patch_size)
-    batches = list(pairs(source, indices, backbone.preprocessing, backbone.grid, seed=settings.seed, workers=0))
+    batches = list(pairs(source, indices, preprocessing, backbone.grid, seed=settings.seed, workers=0))
     tokens = [
-        [tokens_of(backbone.encoder, view.pixels, backbone.preprocessing, spec)["patches"] for view in batch]
+        [tokens_of(backbone.encoder, view.pixels, preprocessing, spec)["patches"] for view in batch]
         for batch in batches
     ]
     online, target = (without_position(torch.cat(side)) for side in zip(*tokens, strict=True))
@@ -136,7 +138,7 @@ def components_figure(loaded: PretrainedEncoder, source: Source, first: int, cou
 
 def _pixels(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Any:
     """uint8 [images, C, H, W] as the encoder wants them."""
-    preprocessing = loaded.card.preprocessing
+    preprocessing = settled(source, loaded.card.preprocessing, flag="--data", fixed=True)
 
     def centred(index: int) -> torch.Tensor:
         return torch.from_numpy(centre(picture_of(source, index, preprocessing), preprocessing))

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from otherview.data.image import Image
+from otherview.data.image import Image, eight_bits
 from otherview.geometry import Crop, PatchGrid, place
 from otherview.views.device_colour import coloured_alone
 from otherview.views.view import View, ViewPair
@@ -39,7 +39,7 @@ def shaded(view: View, grid: PatchGrid) -> np.ndarray:
 def panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
     """An image whose axes count pixels from its upper left edge, as crops and places do; of many channels, three."""
     pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=2)
-    axes.imshow(pixels, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
+    axes.imshow(eight_bits(pixels), interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
     axes.autoscale(False)
     axes.set_title(title, fontsize=8, parse_math=False)
     axes.set_xticks([])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from otherview.data.image import eight_bits
 from otherview.data.objects import IGNORED, Placing, mask_tools, placed, placed_in
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, behind
@@ -62,7 +63,7 @@ def _mask(one: Mapping[str, Any]) -> np.ndarray:
 def _objects(
     axes: Axes, pixels: np.ndarray, objects: Sequence[tuple[np.ndarray, int, str, np.ndarray]], title: str
 ) -> None:
-    shown = pixels.astype(np.float32) / 255
+    shown = eight_bits(pixels).astype(np.float32) / 255
     for _, kind, _, mask in objects:
         inside = mask.astype(bool)
         shown[inside] = (1 - MASK_WEIGHT) * shown[inside] + MASK_WEIGHT * COLOURS[kind % len(COLOURS)]

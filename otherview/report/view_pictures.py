@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from otherview.config import RunConfig
+from otherview.data.first_images import settled
 from otherview.data.image import Image
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, name_once
@@ -90,7 +91,8 @@ def _masks(config: RunConfig, grid: PatchGrid, count: int) -> Any:
 def pairs_of(settings: PictureSettings, source: Source) -> tuple[Sequence[Image], list[ViewPair]]:
     """The images, and their views as epoch 0 of a run would draw them."""
     check_first(settings.first, source, settings.data)
-    made = readable(source, settings.first, settings.count, pair_maker(settings.config, source))
+    config = settings.config.seeing(settled(source, settings.config.preprocessing, flag="--data"))
+    made = readable(source, settings.first, settings.count, pair_maker(config, source))
     images, pairs = zip(*made, strict=True)
     return images, list(pairs)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from otherview.config import RunConfig, load_config
-from otherview.data.first_images import check_first
+from otherview.data.first_images import settled
 from otherview.data.foreign import left_out, said_of
 from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
@@ -79,8 +79,8 @@ def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     source = open_source(settings.data)
     for line in said_of(left_out(source)) if launched_rank() == 0 else ():
         print(f"{settings.data}: {line}", file=sys.stderr)
-    check_first(source, settings.config.preprocessing, flag="--data")
-    return with_classes(settings.config, source, settings.data), source
+    config = settings.config.seeing(settled(source, settings.config.preprocessing, flag="--data"))
+    return with_classes(config, source, settings.data), source
 
 
 def plan_of(config: RunConfig, source: Source, steps: int) -> StepPlan:

@@ -65,10 +65,12 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fres
 
 
 def settings_that_differ(path: Path, config: RunConfig) -> list[str]:
-    """What the run of this file, if there is one, has otherwise; classes that were taken from the data are no difference."""
+    """What the run of this file, if there is one, has otherwise; what was taken from the data is no difference."""
     if not path.exists():
         return []
     before = load_config(path)
+    if not config.views.ranges:
+        before = before.model_copy(update={"views": before.views.model_copy(update={"ranges": {}})})
     asked, had = config.method, before.method
     if isinstance(asked, SupervisedSettings) and isinstance(had, SupervisedSettings) and asked.classes is None:
         before = before.model_copy(update={"method": had.model_copy(update={"classes": None})})

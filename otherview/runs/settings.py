@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from otherview.config import RunConfig
+from otherview.data.settings import Levels
 from otherview.training.settings import ComputeSettings, DeviceName
 
 
@@ -49,8 +50,8 @@ class DoctorSettings(ComputeSettings):
     """Folder for the list of good images (itself a SPEC), the broken ones with reasons, and a picture of views."""
     channels: int = 3
     """Image channels; other than 3 for arrays (*.npy) and TIFF with several channels."""
-    levels: tuple[float, float] | None = None
-    """Values that become black and white; default: the range of 8 or 16 bits, or [0, 1] for floats."""
+    levels: Levels = "auto"
+    """What becomes black and white: auto (by kind of file), LOW HIGH, percentile P Q (per image), or the range of the type."""
     workers: int | None = None
     """Processes that decode; default: one per core."""
 

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from otherview.config import RunConfig
-from otherview.data.doctor import Findings, examine, write_good_list
+from otherview.data.doctor import Findings, Stored, examine, write_good_list
+from otherview.data.first_images import LEAST_SPREAD
 from otherview.data.foreign import left_out, said_of
 from otherview.data.image import Preprocessing
 from otherview.data.loader import usable_cores
+from otherview.data.ranges import with_ranges
+from otherview.data.settings import Words, check_levels, said
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source, words_of
 from otherview.errors import BrokenImage, WrongRequest
@@ -43,7 +46,7 @@ LEAST_STD = 1 / 255
 
 
 def suggest(
-    found: Findings, data: Path | str, *, channels: int, levels: tuple[float, float] | None, device: DeviceName
+    found: Findings, data: Path | str, *, preprocessing: Preprocessing, device: DeviceName
 ) -> tuple[RunConfig, str]:
     """A run that fits images and machine, as a config and as a command."""
     side = float(np.median(np.minimum(found.heights, found.widths)))
@@ -55,19 +58,16 @@ def suggest(
     if not large and side > TINY:
         encoder = {"image_size": (64, 64), "patch_size": 8}
         flags |= {"--encoder.image-size": "64 64", "--encoder.patch-size": "8"}
-    if channels != 3:
-        encoder["channels"] = channels
-        flags["--encoder.channels"] = str(channels)
-    views: dict[str, Any] = {}
-    if channels != 3 or levels:
-        views = {
-            "mean": tuple(map(float, found.mean)),
-            "std": tuple(max(LEAST_STD, float(value)) for value in found.std),
-            "levels": levels,
-        }
-        flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}
-    if levels:
-        flags["--views.levels"] = " ".join(f"{value:g}" for value in levels)
+    if preprocessing.channels != 3:
+        encoder["channels"] = preprocessing.channels
+        flags["--encoder.channels"] = str(preprocessing.channels)
+    views: dict[str, Any] = {
+        "levels": levels_in_use(found, preprocessing),
+        "mean": tuple(map(float, found.mean)),
+        "std": tuple(max(LEAST_STD, float(value)) for value in found.std),
+    }
+    flags["--views.levels"] = said(views["levels"])
+    flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}
     batch, training = config.batch, config.training
     if found.readable < 4 * batch:
         batch = max(2, 2 ** int(np.log2(max(2, found.readable / 4))))
@@ -86,37 +86,39 @@ def suggest(
     return config, " ".join(["otherview pretrain", *words, "--out runs/first"])
 
 
+def levels_in_use(found: Findings, preprocessing: Preprocessing) -> Words:
+    """What was asked for; instead of auto the range that it found, where all images have one."""
+    ranges = {one for kind in found.stored for one in preprocessing.ranges.get(kind, (None,))}
+    only = ranges.pop() if len(ranges) == 1 else None
+    return only if only and preprocessing.levels == "auto" else preprocessing.levels
+
+
 @takes(DoctorSettings)
 def doctor(settings: DoctorSettings) -> dict[str, Any]:
     """What is in the data, what is broken, and a run that fits; writes a list of good images into a folder."""
     began = time.monotonic()
     if settings.channels < 1:
         raise WrongRequest(f"--channels {settings.channels} is no number of channels: give 1 or more")
-    if settings.levels and settings.levels[0] >= settings.levels[1]:
-        raise WrongRequest(
-            f"--levels {settings.levels[0]} {settings.levels[1]} must be increasing: black first, then white"
-        )
-
+    check_levels(settings.levels, "--levels")
     _check_out(settings)
     source = open_source(settings.data)
     if shortened():
         source = Selected(source, np.arange(min(len(source), SHORTENED_IMAGES)))
     make_folder(settings.out)
-    preprocessing = Preprocessing(channels=settings.channels, levels=settings.levels)
+    preprocessing = with_ranges(source, Preprocessing(channels=settings.channels, levels=settings.levels))
     workers = usable_cores() if settings.workers is None else settings.workers
     with RunProgress(total=len(source), title="images") as progress:
         found = examine(source, preprocessing=preprocessing, workers=workers, advance=progress.advance)
     lines = [f"{source.name(index)}\t{reason}" for index, reason in found.unreadable.items()]
     write_atomically(settings.out / "broken.txt", "\n".join([*lines, ""]).encode(errors="replace"))
-    result = _report(found, source)
+    result = _report(found, source, preprocessing)
     if found.readable < 2:
         return {**result, "recipe": None, "command": None, "seconds_per_epoch": None}
     good = write_good_list(source, settings.data, bad=set(found.unreadable), folder=settings.out)
     config, command = suggest(
         found,
         good if found.unreadable else settings.data,
-        channels=settings.channels,
-        levels=settings.levels,
+        preprocessing=preprocessing,
         device=settings.device,
     )
     return {
@@ -139,7 +141,7 @@ def _check_out(settings: DoctorSettings) -> None:
             raise WrongRequest(f"--out {settings.out} lies in the data or holds it ({word}): choose another folder")
 
 
-def _report(found: Findings, source: Source) -> dict[str, Any]:
+def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> dict[str, Any]:
     def spread(values: list[int]) -> dict[str, int] | None:
         low, median, high = (
             (int(np.quantile(values, share, method="nearest")) for share in (0, 0.5, 1)) if values else (0, 0, 0)
@@ -158,8 +160,27 @@ def _report(found: Findings, source: Source) -> dict[str, Any]:
         "beside": said_of(beside),
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
+        "levels": {kind: _of_kind(kind, stored, preprocessing) for kind, stored in sorted(found.stored.items())},
         "mean": [round(float(value), 4) for value in found.mean],
         "std": [round(float(value), 4) for value in found.std],
+    }
+
+
+def _of_kind(kind: str, stored: Stored, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What the values of a kind of file are, how they are read and how the levels are spread."""
+    dtype = np.dtype(kind.rpartition(" ")[2])
+    whole = [float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)] if dtype.kind in "ui" else None
+    as_they_are = [whole] if dtype.itemsize == 1 and isinstance(preprocessing.levels, str) else []
+    return {
+        "images": stored.images,
+        "values": [stored.low, stored.high],
+        "type": whole,
+        "read_as": [list(one) for one in preprocessing.ranges.get(kind, ())]
+        or as_they_are
+        or said(preprocessing.levels),
+        "histogram": [round(float(share), 4) for share in stored.histogram],
+        "std": round(stored.spread, 4),
+        "hardly_used": stored.spread < LEAST_SPREAD,
     }
 
 

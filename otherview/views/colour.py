@@ -1,8 +1,7 @@
-"""The two colour branches: jitter, gray, blur, solarise on uint8 pixels (specification 1.1).
+"""The two colour branches: how jitter, gray, blur and solarise are drawn, and what they do to uint8 pixels (specification 1.1).
 
 Same operations and distributions as torchvision on PIL images, done by OpenCV, several times cheaper. Every function maps
-uint8 [H, W, C] to uint8 [H, W, C]; saturation, hue and gray need three channels, and where an image has another number
-those are left out.
+uint8 [H, W, C] to uint8 [H, W, C]; saturation, hue and gray need three channels.
 """
 
 import math
@@ -15,9 +14,9 @@ import numpy as np
 
 from otherview.views.settings import ColourSettings
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-"""Of ITU-R 601."""
-_COLOUR, _GRAY = np.eye(3, 4), np.tile(np.append(_LUMA, 0), (3, 1))
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Of red, green and blue, by ITU-R 601."""
+_COLOUR, _GRAY = np.eye(3, 4), np.tile(np.append(LUMA, 0), (3, 1))
 """Affine maps of a pixel: to itself, to its luma in all channels."""
 _TRUNCATE = -0.499
 """Added before OpenCV rounds: Pillow's blends cut the fraction off, which makes images darker by half a level."""
@@ -39,7 +38,7 @@ def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 def _mean_level(pixels: np.ndarray) -> float:
     if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return float(_LUMA @ cv2.mean(pixels)[:3])
+        return float(LUMA @ cv2.mean(pixels)[:3])
     return float(pixels.mean())
 
 
@@ -50,9 +49,14 @@ def gray(pixels: np.ndarray) -> np.ndarray:
 
 def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the gray image: 0 gray, 1 unchanged."""
-    matrix = factor * _COLOUR + (1 - factor) * _GRAY
+    matrix = saturation_matrix(factor)
     matrix[:, 3] = _TRUNCATE
     return cv2.transform(pixels, matrix)
+
+
+def saturation_matrix(factor: float) -> np.ndarray:
+    """The affine map [3, 4] of a pixel that is blended with its luma."""
+    return factor * _COLOUR + (1 - factor) * _GRAY
 
 
 def hue(pixels: np.ndarray, shift: float) -> np.ndarray:
@@ -92,13 +96,11 @@ def solarise(pixels: np.ndarray) -> np.ndarray:
     return cv2.min(pixels, cv2.bitwise_not(pixels))
 
 
-JITTER_OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "hue": hue,
-}
-JITTER = tuple(JITTER_OPERATIONS)
+OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
+    "brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue,
+    "gray": gray, "blur": blur, "solarise": solarise,
+}  # fmt: skip
+JITTER = "brightness", "contrast", "saturation", "hue"
 
 
 class ColourDraw(NamedTuple):
@@ -147,18 +149,3 @@ def _draw_jitter(settings: ColourSettings, rng: Random) -> ColourDraw:
     shift = rng.uniform(-settings.hue, settings.hue)
     order = [name for name in rng.sample(JITTER, len(JITTER)) if strengths[name] > 0]
     return ColourDraw(*around_one, hue=shift, order=order)
-
-
-def recolour(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:
-    """The drawn colour changes in their order; saturation, hue and gray for images of three channels only."""
-    colourful = pixels.shape[2] == 3
-    for name in drawn.order:
-        if colourful or name in ("brightness", "contrast"):
-            pixels = JITTER_OPERATIONS[name](pixels, getattr(drawn, name))
-    if drawn.gray and colourful:
-        pixels = gray(pixels)
-    if drawn.sigma > 0:
-        pixels = blur(pixels, drawn.sigma)
-    if drawn.solarise:
-        pixels = solarise(pixels)
-    return pixels if pixels.ndim == 3 else pixels[..., None]  # OpenCV drops a single channel's axis

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from otherview.data.image import Image as Picture
-from otherview.data.image import Reduced
+from otherview.data.image import Reduced, is_repeated
 from otherview.geometry import Crop
-from otherview.views.colour import ColourDraw, recolour
+from otherview.views.colour import ColourDraw
+from otherview.views.recolour import recolour
 from otherview.views.settings import ViewSettings
 from otherview.views.view import View
 
@@ -88,13 +89,13 @@ def least_scale(crops: Sequence[Crop], *, size: tuple[int, int]) -> float:
 
 
 def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int]) -> list[np.ndarray]:
-    """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 [H, W, C]."""
+    """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 or uint16 [H, W, C]."""
     reduced = image.reduced(least_scale(crops, size=size))
     return [cut(reduced, crop, size=size) for crop in crops]
 
 
 def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
-    """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 [H, W, C].
+    """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 or uint16 [H, W, C].
 
     The crop is given at full resolution; in a reduced image its edges fall between pixels and are honoured there.
     Not mirrored yet: `planes` does that last, where it costs least; colour operations do not care.
@@ -102,16 +103,23 @@ def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
     top, left, height, width = (float(side) / image.factor for side in crop[:4])
     pixels = image.pixels
     if image.factor == 1:
-        patch = pixels[int(top) : int(top + height), int(left) : int(left + width)]
-        return patch if patch.shape[:2] == size else _resize(patch, size)
+        return _resized(pixels[int(top) : int(top + height), int(left) : int(left + width)], size)
     box = (left + image.left, top + image.top, left + image.left + width, top + image.top + height)
     within = (max(0.0, box[0]), max(0.0, box[1]), min(pixels.shape[1], box[2]), min(pixels.shape[0], box[3]))
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
+    layers = [
+        np.asarray(Image.fromarray(layer).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
+        for layer in np.moveaxis(pixels.astype(np.float32), 2, 0)
+    ]
+    return _whole(np.stack(layers, axis=2))
 
 
 def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:
-    """uint8 [C, H, W] of [H, W, C], mirrored where asked for."""
-    out = np.empty((pixels.shape[2], *pixels.shape[:2]), np.uint8)
+    """[C, H, W] of [H, W, C], mirrored where asked for."""
+    if is_repeated(pixels):
+        return np.repeat(planes(pixels[..., :1], flipped=flipped), pixels.shape[2], axis=0)
+    out = np.empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
     cv2.split(np.atleast_3d(cv2.flip(pixels, 1)) if flipped else pixels, list(out))  # pyright: ignore
     return out
 
@@ -126,9 +134,35 @@ def view_of(pixels: np.ndarray, crop: Crop, masked: np.ndarray, drawn: ColourDra
     return View(planar, crop, torch.from_numpy(masked).flatten(-2), torch.tensor(drawn.conditioning), slots)
 
 
-def _resize(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resized(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A patch of an image at another size; gray that is repeated by its strides alone is resized once."""
+    if is_repeated(patch):
+        return np.broadcast_to(_resized(patch[..., :1], size), (*size, patch.shape[2]))
+    if patch.shape[:2] == size:
+        return patch
+    return _resize_bytes(patch, size) if patch.dtype == np.uint8 else _resize_deep(patch, size)
+
+
+def _resize_bytes(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Torch's antialiased bicubic on 8 bits: Pillow's filter, within rounding, at a fraction of its time."""
     image = torch.from_numpy(patch.copy()[None]).permute(0, 3, 1, 2)  # torch knows it as channels last
     out = torch.empty((1, patch.shape[2], *size), dtype=torch.uint8, memory_format=torch.channels_last)
     _bicubic(image, size, False, out=out)
     return out[0].permute(1, 2, 0).numpy()
+
+
+def _resize_deep(patch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The same in floats, plane by plane; a patch of twice the size or more is first averaged, as JPEGs are when decoded."""
+    factor = min(patch.shape[0] // size[0], patch.shape[1] // size[1])
+    if factor > 1:
+        smaller = -(-patch.shape[1] // factor), -(-patch.shape[0] // factor)
+        patch = np.atleast_3d(cv2.resize(np.ascontiguousarray(patch), smaller, interpolation=cv2.INTER_AREA))
+    image = torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1)).astype(np.float32)[None])
+    out = torch.empty((1, patch.shape[2], *size))
+    _bicubic(image, size, False, out=out)
+    return _whole(out[0].numpy().transpose(1, 2, 0))
+
+
+def _whole(levels: np.ndarray) -> np.ndarray:
+    """Levels of 16 bits from floats."""
+    return np.clip(np.rint(levels), 0, 65535).astype(np.uint16)

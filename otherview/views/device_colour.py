@@ -1,6 +1,6 @@
 """The colour branches of a whole batch on the device: what the workers drew and left to do.
 
-    images = normalised(view, settings, settings.online_colour)     # uint8 in, float32 [B, C, H, W] for the encoder out
+    images = normalised(view, settings, settings.online_colour)     # uint8 or uint16 in, float32 [B, C, H, W] out
 
 Where a GPU has few CPU cores (`views.colour_on device`), workers only decode, cut and draw. Operations, order, rounding and
 draws are those of views/colour.py; of hue, levels differ by one or two, since OpenCV keeps it in 256 steps.
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from otherview.views.colour import BOXES, JITTER
+from otherview.views.recolour import PER_LEVEL
 from otherview.views.settings import ColourSettings, ViewSettings
 from otherview.views.view import View, normalise
 
@@ -30,39 +31,52 @@ def normalised(view: View, settings: ViewSettings, branch: ColourSettings) -> Fl
 
 
 def coloured(view: View, branch: ColourSettings) -> Shaped[Tensor, "B C H W"]:
-    """A batch's pixels as they are, uint8, or float32 in 0 … 255 where its colours are still to be done.
+    """A batch's pixels as they are, uint8 or uint16, or float32 in 0 … 255 where its colours are still to be done.
 
     What the branch never draws is not computed; the branch is known beforehand, so the device is never asked.
     """
     if view.pending.numel() == 0:
         return view.pixels
+    deep = view.pixels.dtype == torch.uint16
     with torch.autocast(view.pixels.device.type, enabled=False):
-        return _recoloured(view.pixels.float(), view.colour, view.pending, branch)
+        levels = view.pixels.float() / PER_LEVEL if deep else view.pixels.float()
+        return _recoloured(levels, view.colour, view.pending, branch, deep=deep)
 
 
 def coloured_alone(view: View) -> UInt8[Tensor, "C H W"]:
-    """One view's pixels, its colours done, whatever its branch may draw."""
-    if view.pending.numel() == 0:
-        return view.pixels
-    *_, sigma, _solarise = view.colour.tolist()
-    branch = ColourSettings(gray_probability=1, solarise_probability=1, blur_sigma=(0.1, max(0.1, sigma)))
-    batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
-    return coloured(batch, branch)[0].to(torch.uint8)
+    """One view's pixels in eight bits, its colours done, whatever its branch may draw."""
+    pixels = view.pixels
+    if view.pending.numel():
+        *_, sigma, _solarise = view.colour.tolist()
+        branch = ColourSettings(gray_probability=1, solarise_probability=1, blur_sigma=(0.1, max(0.1, sigma)))
+        batch = view._replace(**{name: getattr(view, name)[None] for name in ("pixels", "colour", "pending")})
+        pixels = coloured(batch, branch)[0].round()
+    return (
+        (pixels.float() / PER_LEVEL).round().to(torch.uint8) if pixels.dtype == torch.uint16 else pixels.to(torch.uint8)
+    )
 
 
 def _recoloured(
-    pixels: Float[Tensor, "B C H W"], draws: Float[Tensor, "B 7"], order: UInt8[Tensor, "B 4"], branch: ColourSettings
+    pixels: Float[Tensor, "B C H W"],
+    draws: Float[Tensor, "B 7"],
+    order: UInt8[Tensor, "B 4"],
+    branch: ColourSettings,
+    *,
+    deep: bool,
 ) -> Float[Tensor, "B C H W"]:
-    """`draws` are ColourDraw.conditioning, `order` holds one more than the place of an operation in JITTER, 0 for none."""
+    """`draws` are ColourDraw.conditioning, `order` holds one more than the place of an operation in JITTER, 0 for none.
+
+    Levels of eight bits are made whole after every operation; `deep` ones keep their fractions.
+    """
     colourful = pixels.shape[1] == 3
     brightness, contrast, saturation, hue, gray, sigma, solarise = (draw[:, None, None, None] for draw in draws.T)
-    factors = 1 + brightness, 1 + contrast, 1 + saturation
+    factors, whole = (1 + brightness, 1 + contrast, 1 + saturation), _as_it_is if deep else torch.round
     for slot in order.T if branch.jitter_probability else ():
-        pixels = _jittered(pixels, slot[:, None, None, None].int() - 1, factors, hue)
+        pixels = _jittered(pixels, slot[:, None, None, None].int() - 1, factors, hue, deep=deep)
     if colourful and branch.gray_probability:
-        pixels = torch.where(gray > 0, _luma(pixels).round(), pixels)
+        pixels = torch.where(gray > 0, whole(_luma(pixels)), pixels)
     if branch.blur_probability:
-        pixels = _blurred(pixels, sigma.flatten(), branch.blur_sigma[1])
+        pixels = whole(_blurred(pixels, sigma.flatten(), branch.blur_sigma[1]))
     return (
         torch.where(solarise > 0, torch.minimum(pixels, 255 - pixels), pixels)
         if branch.solarise_probability
@@ -70,17 +84,25 @@ def _recoloured(
     )
 
 
-def _jittered(pixels: Tensor, slot: Tensor, factors: tuple[Tensor, Tensor, Tensor], hue: Tensor) -> Tensor:
+def _as_it_is(levels: Tensor) -> Tensor:
+    return levels
+
+
+def _jittered(
+    pixels: Tensor, slot: Tensor, factors: tuple[Tensor, Tensor, Tensor], hue: Tensor, *, deep: bool
+) -> Tensor:
     """Each image under the operation that stands in its slot: three are blends with black, its mean, or its gray."""
     colourful = pixels.shape[1] == 3
     luma = _luma(pixels) if colourful else pixels.mean(dim=1, keepdim=True)
     factor, other = torch.ones_like(hue), torch.zeros_like(luma)
     for place in (_BRIGHTNESS, _CONTRAST, *([_SATURATION] if colourful else [])):
         factor = torch.where(slot == place, factors[place], factor)
-    mean = (luma.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
+    mean = luma.mean(dim=(2, 3), keepdim=True)
+    mean = mean if deep else (mean + 0.5).floor()
     other = torch.where(slot == _CONTRAST, mean, torch.where(slot == _SATURATION, luma, other))
-    blended = _cut_off(pixels * factor + other * (1 - factor))
-    return torch.where(slot == _HUE, _turned(blended, hue), blended) if colourful else blended
+    blended = pixels * factor + other * (1 - factor)
+    blended = blended.clamp(0, 255) if deep else _cut_off(blended)
+    return torch.where(slot == _HUE, _turned(blended, hue, deep=deep), blended) if colourful else blended
 
 
 def _cut_off(levels: Tensor) -> Tensor:
@@ -93,8 +115,8 @@ def _luma(pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def _turned(pixels: Float[Tensor, "B 3 H W"], hue: Float[Tensor, "B 1 1 1"]) -> Float[Tensor, "B 3 H W"]:
-    """The hue of HSV turned by that share of the circle, in whole 256ths."""
+def _turned(pixels: Float[Tensor, "B 3 H W"], hue: Float[Tensor, "B 1 1 1"], *, deep: bool) -> Float[Tensor, "B 3 H W"]:
+    """The hue of HSV turned by that share of the circle; with eight bits in whole 256ths, to whole levels."""
     red, green, blue = pixels.split(1, dim=1)
     value = pixels.amax(dim=1, keepdim=True)
     chroma = value - pixels.amin(dim=1, keepdim=True)
@@ -104,9 +126,10 @@ def _turned(pixels: Float[Tensor, "B 3 H W"], hue: Float[Tensor, "B 1 1 1"]) -> 
         (green - blue) / least,
         torch.where(value == green, (blue - red) / least + 2, (red - green) / least + 4),
     )
-    sector = sector + 6 * (hue * 255).trunc() / 256
+    sector = sector + 6 * (hue if deep else (hue * 255).trunc() / 256)
     reach = (5 - 2 * torch.arange(3, device=pixels.device)[:, None, None] + sector).remainder(6)
-    return (value - chroma * torch.minimum(reach, 4 - reach).clamp(0, 1)).round()
+    turned = value - chroma * torch.minimum(reach, 4 - reach).clamp(0, 1)
+    return turned if deep else turned.round()
 
 
 def _blurred(pixels: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], widest: float) -> Float[Tensor, "B C H W"]:
@@ -117,7 +140,7 @@ def _blurred(pixels: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], wides
     flat = F.pad(pixels, (reach,) * 4, mode="replicate").flatten(0, 1)[None]
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
-    return flat.view(count, channels, height, width).round()
+    return flat.view(count, channels, height, width)
 
 
 def blur_kernels(sigma: Float[Tensor, " B"], widest: float) -> Float[Tensor, "B K"]:

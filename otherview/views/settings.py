@@ -1,10 +1,12 @@
 """The settings of views: torch-free, validated, and the defaults are the paper's (specification 1.1 and 1.2)."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from otherview.data.settings import Levels, Range, check_levels
 from otherview.errors import WrongRequest
 
 
@@ -77,8 +79,10 @@ class ViewSettings(BaseModel):
     colour_on: Literal["workers", "device"] = "workers"
     """Where colour augmentation runs: in the loader's workers, or per batch on the device, for GPUs with few CPU cores."""
     mask: MaskSettings = MaskSettings()
-    levels: tuple[float, float] | None = None
-    """Values that become black and white (0 and 255); default: the range of 8 or 16 bits, or [0, 1] for floats."""
+    levels: Levels = "auto"
+    """What becomes black and white: auto (by kind of file), LOW HIGH, percentile P Q (per image), or the range of the type."""
+    ranges: Annotated[dict[str, tuple[Range, ...]], tyro.conf.Suppress] = {}
+    """What auto found in the images, by kind of file with more than eight bits; written into a run's config.yaml."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -93,10 +97,7 @@ class ViewSettings(BaseModel):
                 )
         if min(self.std) <= 0:
             raise WrongRequest(f"views.std {min(self.std)} is not above 0: pixels are divided by it")
-        if self.levels and self.levels[0] >= self.levels[1]:
-            raise WrongRequest(
-                f"views.levels {self.levels[0]} {self.levels[1]} must be increasing: black first, then white"
-            )
+        check_levels(self.levels, "views.levels")
         self._check_ranges()
         self._check_mask(*grid)
 

@@ -22,7 +22,7 @@ from PIL import ImageOps
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
-from otherview.data.image import Image, Preprocessing
+from otherview.data.image import Image, Preprocessing, eight_bits
 from otherview.errors import WrongRequest
 from otherview.geometry import Crop, PatchGrid
 from otherview.views.colour import draw_colour
@@ -96,7 +96,8 @@ class LabelledViews:
 def plain_view(preprocessing: Preprocessing, grid: PatchGrid, *, draw: Callable[..., Crop]) -> SingleView:
     """Crops and mirroring alone, as an encoder wants its images."""
     settings = ViewSettings(
-        mean=tuple(preprocessing.mean), std=tuple(preprocessing.std), levels=preprocessing.levels, online_colour=PLAIN,
+        mean=tuple(preprocessing.mean), std=tuple(preprocessing.std), levels=preprocessing.levels,
+        ranges=dict(preprocessing.ranges), online_colour=PLAIN,
         mask=MaskSettings(kind="none"),
     )  # fmt: skip
     return SingleView(settings, preprocessing.size, grid, draw=draw)
@@ -113,7 +114,7 @@ class AugmentedViews:
         label = image.label()
         assert label is not None, "labels are looked for before a run begins"
         view = self.make(image, rng)
-        picture = Pillow.fromarray(view.pixels.permute(1, 2, 0).numpy())
+        picture = Pillow.fromarray(eight_bits(view.pixels.permute(1, 2, 0).numpy()))
         transform = _transform(self.policy, min(self.make.size), self.make.settings.mean)
         with drawn_from(rng):
             changed = transform(picture)

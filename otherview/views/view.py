@@ -1,6 +1,6 @@
 """View and ViewPair: pixels that remember where they were cut and what is masked.
 
-A view leaves the worker as uint8; it is normalised on the device.
+A view leaves the worker as uint8, or as uint16 where the source has more than eight bits; it is normalised on the device.
 Axes: B images, C channels, H and W pixels, M masks, L patches of the grid in row order, V visible patches, K numbers.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt, UInt8
 from torch import Tensor
 
 from otherview.geometry import Crop
@@ -17,7 +17,7 @@ from otherview.geometry import Crop
 class View(NamedTuple):
     """One view of a batch of images."""
 
-    pixels: UInt8[Tensor, "*B C H W"]
+    pixels: UInt[Tensor, "*B C H W"]
     crop: Crop
     masked: Bool[Tensor, "*B L"]
     """True where the patch is masked; [*B, M, L] where a view has several masks."""
@@ -61,13 +61,14 @@ def under_each_mask(pair: ViewPair) -> ViewPair:
 def normalise(
     pixels: Shaped[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "B C H W"]:
-    """Levels in 0 … 255 (uint8 or float) to float32 by channel mean and standard deviation, both for [0, 1]."""
+    """Levels in 0 … 255 (uint8 or float) or 0 … 65535 (uint16) to float32 by mean and standard deviation, both for [0, 1]."""
     known = tuple(mean), tuple(std), pixels.device
     if known not in _constants:
         with torch.inference_mode(False):
             _constants[known] = [torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std)]
     shift, scale = _constants[known]
-    return (pixels.float() / 255 - shift) / scale
+    white = 65535 if pixels.dtype == torch.uint16 else 255
+    return (pixels.float() / white - shift) / scale
 
 
 _constants: dict[tuple[tuple[float, ...], tuple[float, ...], torch.device], list[Tensor]] = {}

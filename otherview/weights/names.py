@@ -90,6 +90,7 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence:
         mean=config.views.mean,
         std=config.views.std,
         levels=config.views.levels,
+        ranges=config.views.ranges,
         seed=config.seed,
         steps=steps,
         config_hash=config_hash(config),

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
+from otherview.data.settings import Levels, Range
 from otherview.errors import WrongRequest
 from otherview.files import atomically
 from otherview.nn.encoder import Encoder, Tokens
@@ -43,7 +44,9 @@ class Card(BaseModel):
     encoder: EncoderSettings
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    levels: tuple[float, float] | None = None
+    levels: Levels = "auto"
+    ranges: dict[str, tuple[Range, ...]] = {}
+    """What the values of images with more than eight bits meant in training, by kind of file."""
     seed: int
     steps: int
     config_hash: str
@@ -52,7 +55,13 @@ class Card(BaseModel):
     @property
     def preprocessing(self) -> Preprocessing:
         """How the encoder wants its images."""
-        return Preprocessing(self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels)
+        return Preprocessing(
+            self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels, self.ranges
+        )
+
+    def seeing(self, preprocessing: Preprocessing) -> "Card":
+        """The card of what is fitted to images that are read this way."""
+        return self.model_copy(update={"levels": preprocessing.levels, "ranges": dict(preprocessing.ranges)})
 
 
 class PretrainedEncoder(nn.Module):
@@ -63,9 +72,9 @@ class PretrainedEncoder(nn.Module):
         self.encoder = encoder
         self.card = card
 
-    def forward(self, images: UInt8[Tensor, "B C H W"] | Float[Tensor, "B C H W"]) -> Tokens:
-        """Tokens of images of any size that the patch divides: uint8, or floats in [0, 1]."""
-        levels = images if images.dtype == torch.uint8 else images * 255
+    def forward(self, images: UInt[Tensor, "B C H W"] | Float[Tensor, "B C H W"]) -> Tokens:
+        """Tokens of images of any size that the patch divides: uint8, uint16 over its whole range, or floats in [0, 1]."""
+        levels = images * 255 if images.is_floating_point() else images
         return self.encoder(normalise(levels, self.card.mean, self.card.std))
 
 

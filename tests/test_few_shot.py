@@ -13,8 +13,8 @@ from PIL import Image
 from otherview.data.image import Preprocessing
 from otherview.data.picture import Picture
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import centre
 from otherview.evaluation.few_shot import STRENGTH, draw_listed, draw_shares, draw_shots, fit, objective, to_unit
+from otherview.evaluation.whole_images import prepared
 
 LABELS = np.repeat(np.arange(5), (40, 40, 7, 100, 1))
 
@@ -79,7 +79,7 @@ def test_the_published_resize_is_torchvisions_on_pil_images(shape: tuple[int, in
     kind = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}[resize]
     theirs = np.asarray(v2.Compose([v2.Resize(256, interpolation=kind), v2.CenterCrop(224)])(image)).transpose(2, 0, 1)
     preprocessing = Preprocessing((224, 224), (0.5,) * 3, (0.5,) * 3, crop_pct=224 / 256, interpolation=resize)  # pyright: ignore[reportArgumentType]
-    ours = centre(Picture("it", np.asarray(image)), preprocessing)
+    ours = prepared(Picture("it", np.asarray(image)), preprocessing)
     assert ours.shape == theirs.shape
     difference = np.abs(ours.astype(int) - theirs)
     assert difference.max() <= {"bilinear": 1, "bicubic": 2}[resize]  # levels, on noise: rounding between the passes

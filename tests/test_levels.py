@@ -25,7 +25,8 @@ from otherview.data.picture import Picture, open_picture, picture_of
 from otherview.data.ranges import EIGHT_BITS, Seen, deep_images, ranges_of, with_ranges
 from otherview.data.spec import open_source
 from otherview.data.values import Values, to_levels
-from otherview.evaluation.features import centre, extract
+from otherview.evaluation.features import extract
+from otherview.evaluation.whole_images import prepared
 from otherview.geometry import Crop, PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
@@ -244,7 +245,7 @@ def test_gray_is_resized_once_and_repeated() -> None:
     crop = Crop(2.0, 3.0, 20.0, 20.0, False)
     one = cut(Reduced(repeated), crop, size=(9, 9))
     assert one.strides[2] == 0 and (one == cut(Reduced(np.ascontiguousarray(repeated)), crop, size=(9, 9))).all()
-    assert (centre(open_picture(png(gray), "a", SIXTEEN), SIXTEEN._replace(size=(8, 8), crop_pct=0.9))[0] > 255).any()
+    assert (prepared(open_picture(png(gray), "a", SIXTEEN), SIXTEEN._replace(size=(8, 8), crop_pct=0.9))[0] > 255).any()
 
 
 def test_batches_of_a_mixed_folder_are_of_one_type(lab: Path) -> None:

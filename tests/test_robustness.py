@@ -24,7 +24,8 @@ from otherview.evaluation.corruptions import (
     scores_of,
     subset_classes,
 )
-from otherview.evaluation.features import centre, extract_all
+from otherview.evaluation.features import extract_all
+from otherview.evaluation.whole_images import prepared
 
 LOOK = Preprocessing((32, 32), (0.0,) * 3, (1 / 255,) * 3)
 
@@ -37,7 +38,7 @@ def changed(name: str, *, workers: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_is_a_function_of_seed_and_image(name: str) -> None:
     source = open_source("shapes:3")
-    images = [centre(picture_of(source, index), LOOK) for index in range(3)]
+    images = [prepared(picture_of(source, index), LOOK) for index in range(3)]
     one, two = ([Corrupted(name, 4, 0)(image, index) for index, image in enumerate(images)] for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert all(a.shape == (3, 32, 32) and a.dtype == np.uint8 for a in one)
@@ -53,7 +54,7 @@ def test_workers_do_not_matter_and_seeds_do(name: str) -> None:
 @pytest.mark.slow
 def test_severity_lowers_psnr_on_real_images(real_data: Path) -> None:
     source, preprocessing = open_source(str(real_data / "photos")), Preprocessing((224, 224), (0.0,) * 3, (1.0,) * 3)
-    images = [centre(picture_of(source, index), preprocessing) for index in range(24)]
+    images = [prepared(picture_of(source, index), preprocessing) for index in range(24)]
 
     def psnr(name: str, severity: int) -> float:
         corrupt = Corrupted(name, severity, 0)

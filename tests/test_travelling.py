@@ -60,7 +60,7 @@ def test_round_trip_through_timm(kind: str, branch: str, tmp_path: Path) -> None
         return
     found = converted(content, origin, branch=branch, heads=heads)  # pyright: ignore[reportArgumentType]
     size = found.card.encoder.image_size
-    assert to_timm(found.encoder, found.card, tmp_path / "t", size) < 1e-5
+    assert to_timm(found.encoder, found.card, tmp_path / "t") < 1e-5
     loaded = timm.create_model(f"local-dir:{tmp_path / 't'}", pretrained=True).eval()
     twin = twin_in_timm(content, origin, found, branch=branch)  # pyright: ignore[reportArgumentType]
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -103,13 +103,14 @@ VARIANTS = (
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_timm_and_transformers_agree_at_the_baked_size(changes: dict, size: tuple[int, int], tmp_path: Path) -> None:
     encoder, card = sized(**changes)
-    assert to_timm(encoder, card, tmp_path / "t", size) < 1e-5
+    card = card.model_copy(update={"size": size, "fit": "squash"})
+    assert to_timm(encoder, card, tmp_path / "t") < 1e-5
     pytest.importorskip("transformers")
     if encoder.settings.registers:
         with pytest.raises(WrongRequest, match="2 registers"):
-            to_huggingface(encoder, card, tmp_path / "h", size)
+            to_huggingface(encoder, card, tmp_path / "h")
     else:
-        assert to_huggingface(encoder, card, tmp_path / "h", size) < 1e-5
+        assert to_huggingface(encoder, card, tmp_path / "h") < 1e-5
 
 
 @pytest.mark.slow
@@ -118,7 +119,7 @@ def test_one_onnx_file_for_several_sizes(changes: dict, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     encoder, card = sized(**changes)
-    assert to_onnx(encoder, card, tmp_path / "e.onnx", (32, 32)) < 1e-5
+    assert to_onnx(encoder, card, tmp_path / "e.onnx") < 1e-5
     session = runtime.InferenceSession(str(tmp_path / "e.onnx"))
     for count, size in ((1, (32, 32)), (2, (8 * 5, 8 * 3)), (4, (160, 224))):
         images = torch.randn(count, 3, *size)

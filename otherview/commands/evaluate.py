@@ -15,15 +15,18 @@ from otherview.evaluation.settings import (
     RobustnessSettings,
 )
 
+FITS = {"crop": "the centre of each image", "squash": "whole images, stretched", "pad": "whole images, framed"}
+
 
 def show_scores(result: dict[str, Any]) -> list[str]:
     """Scores and controls, one a line; a table that can be pasted."""
     rows = [*result["scores"], *result["control"]]
     width = max(len(row["name"]) for row in rows)
     lines = [f"{row['name']:{width}}  {row['value']:.4f} ± {row['spread']:.4f}  (n = {row['n']})" for row in rows]
+    shown = [f"{'×'.join(map(str, result['size']))} px, {FITS[result['fit']]}"] if "fit" in result else []
     learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
     config = [f"config {result['config_hash']}"] if "config_hash" in result else []
-    return [*lines, " · ".join([*learned, f"{result['seconds']:.0f} s", *config])]
+    return [*lines, " · ".join([*shown, *learned, f"{result['seconds']:.0f} s", *config])]
 
 
 def show_robustness(result: dict[str, Any]) -> list[str]:

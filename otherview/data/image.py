@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from otherview.data.settings import Ranges, Words
+from otherview.data.settings import Fit, Ranges, Words
 
 
 class Reduced(NamedTuple):
@@ -66,9 +66,16 @@ class Preprocessing(NamedTuple):
     """Which values become black and white (data/settings.py)."""
     ranges: Ranges = {}  # noqa: RUF012 (nobody writes into it)
     """What is in use among the images' kinds of more than eight bits, as data/ranges.py found it."""
+    fit: Fit = "crop"
+    """How a whole image gets this size: its centre is cut out, it is stretched, or it is framed by the mean."""
     crop_pct: float = 1.0
-    """Share of the shorter side that is left after a centre crop; the published protocols have 224/256."""
+    """With crop: share of the shorter side that is left after a centre crop; the published protocols have 224/256."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result says of how whole images were shown."""
+        return {"fit": self.fit, "size": list(self.size)}
 
     @property
     def deep(self) -> bool:

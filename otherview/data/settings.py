@@ -1,4 +1,4 @@
-"""How values become levels, as it is asked for: the words of `--views.levels`. Torch-free.
+"""How images are read and shown, as it is asked for. Torch-free. The words of `--views.levels`, how values become levels:
 
 auto              8 bits stay as they are; what deeper files mean is found in the images, by kind of file (data/ranges.py)
 LOW HIGH          these values become black and white
@@ -25,6 +25,10 @@ Words = Literal["auto", "type"] | Range | tuple[Literal["percentile"], float, fl
 Levels = Annotated[Words, BeforeValidator(_as_it_was)]
 Ranges = Mapping[str, tuple[Range, ...]]
 """By kind of file with more than eight bits ("TIFF uint16"), the ranges in use: an image has the first that holds its values."""
+
+
+Fit = Literal["crop", "squash", "pad"]
+"""How a whole image becomes a square, or another given shape: its centre, all of it stretched, or all of it in a frame."""
 
 
 def check_levels(levels: Words, flag: str) -> None:

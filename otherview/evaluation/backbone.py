@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from otherview.data.image import Preprocessing
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
+from otherview.evaluation.settings import ShownSettings
 from otherview.evaluation.split import settled_images
+from otherview.evaluation.whole_images import as_asked
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder, Tokens
 from otherview.weights.names import known_of, load_encoder, named
@@ -48,9 +50,15 @@ class Backbone:
         untrained = None if self.untrained is None else self.untrained.to(device)
         return replace(self, encoder=self.encoder.to(device), untrained=untrained)
 
-    def seeing(self, sources: Sequence[Source]) -> "Backbone":
-        """The same for the images of two splits, once what their values mean is found; raises WrongRequest."""
-        return replace(self, preprocessing=settled_images(sources, self.preprocessing))
+    def seeing(self, sources: Sequence[Source], settings: ShownSettings) -> "Backbone":
+        """The same for the images of two splits, shown as is asked for, with what their values mean; raises WrongRequest."""
+        shown = self.shown(settings)
+        return replace(shown, preprocessing=settled_images(sources, shown.preprocessing))
+
+    def shown(self, settings: ShownSettings) -> "Backbone":
+        """The same for images of the size and the fit that are asked for; raises WrongRequest."""
+        patch_size = self.patch_size if isinstance(self.encoder, Encoder) else None
+        return replace(self, preprocessing=as_asked(self.preprocessing, settings, patch_size=patch_size))
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -29,13 +29,13 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.features import FeatureSpec, extract_all
 from otherview.evaluation.settings import EmbedSettings
 from otherview.evaluation.split import SHORTENED_IMAGES
+from otherview.evaluation.whole_images import as_asked
 from otherview.files import atomically, check_written, write_atomically
 from otherview.launch import launched_ranks, shortened
 from otherview.nn.encoder import Encoder
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import compute_on
-from otherview.weights.formats import check_size
 from otherview.weights.names import check_weights, load_encoder
 from otherview.weights.pretrained import weights_fingerprint
 
@@ -203,15 +203,14 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
         raise WrongRequest("otherview embed is one process: start it without torchrun or srun")
     device = compute_on(settings)
     loaded = load_encoder(settings.weights)
-    size = settings.size or loaded.card.encoder.image_size
-    check_size(loaded.card, size)
+    asked = as_asked(loaded.card.preprocessing, settings, patch_size=loaded.card.encoder.patch_size)
     if shortened():
         source = Selected(source, first_of(source, SHORTENED_IMAGES))
     about = {
         "weights": weights_fingerprint(loaded.encoder), "data": absolute(settings.data), "images": len(source),
-        "tokens": settings.tokens, "size": list(size),
+        "tokens": settings.tokens, **asked.about,
     }  # fmt: skip
-    preprocessing = settled(source, loaded.card.preprocessing._replace(size=size), flag="--data", fixed=True)
+    preprocessing = settled(source, asked, flag="--data", fixed=True)
     wanted = Embedding(settings.out, settings.tokens, about)
     with RunProgress(total=len(source), title="features") as progress:
         count = write_features(
@@ -219,5 +218,5 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
         )
     return {
         "out": str(settings.out), "images": count, "left_out": len(source) - count, "tokens": settings.tokens,
-        "width": loaded.card.encoder.width, "seconds": round(time.monotonic() - began, 1),
+        **asked.about, "width": loaded.card.encoder.width, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip

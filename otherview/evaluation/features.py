@@ -3,7 +3,7 @@
     features = extract(encoder, source, preprocessing)     # .tokens["mean"]: [N, D], .kept
     several = extract_all({"encoder": encoder, "pixels": None}, source, preprocessing)
 
-An image is resized so that its shorter side is the model's (bicubic, antialiased) and its centre is cut out.
+Images are shown whole, or their centre, as data/image.Preprocessing says (whole_images.py).
 
 Axes: N images, L patches, D width.
 """
@@ -17,58 +17,25 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from otherview.data.image import Image, Preprocessing
+from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
 from otherview.data.picture import open_picture
 from otherview.data.source import Source, name_once
 from otherview.distributed import rank, ranks, rows_of_all
 from otherview.errors import BrokenImage
 from otherview.evaluation.split import Advance
-from otherview.geometry import Crop
+from otherview.evaluation.whole_images import prepared
 from otherview.losses.reconstruction import patchify
-from otherview.views.crop import planes, take
 from otherview.views.view import normalise
 
 Alter = Callable[[np.ndarray, int], np.ndarray]
 """What is done to the pixels of an image, [C, H, W], given its index, to uint8; runs in the worker."""
 
 
-def centre(image: Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The centre of an image as an encoder wants it: [C, H, W]."""
-    if preprocessing.crop_pct < 1 or preprocessing.interpolation != "bicubic":
-        return _resized_then_cut(image.decode(), preprocessing)
-    size = preprocessing.size
-    scale = max(size[0] / image.height, size[1] / image.width)
-    height, width = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
-    crop = Crop(
-        float((image.height - height) // 2), float((image.width - width) // 2), float(height), float(width), False
-    )
-    return planes(take(image, [crop], size=size)[0], flipped=False)
-
-
-def _resized_then_cut(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """The published order: the shorter side to size / crop_pct, antialiased, then the centre (specification 2)."""
-    height, width = pixels.shape[:2]
-    scale = max(preprocessing.size[0] / height, preprocessing.size[1] / width) / preprocessing.crop_pct
-    whole = (
-        max(preprocessing.size[0], int(height * scale + 1e-6)),
-        max(preprocessing.size[1], int(width * scale + 1e-6)),
-    )
-    levels = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
-    if pixels.dtype == np.uint16:  # which torch resizes in floats alone
-        floats = F.interpolate(levels.float(), whole, mode=preprocessing.interpolation, antialias=True)
-        resized = floats.round().clamp(0, 65535).to(torch.uint16)[0]
-    else:
-        resized = F.interpolate(levels, whole, mode=preprocessing.interpolation, antialias=True)[0]
-    top, left = (round((have - want) / 2) for have, want in zip(whole, preprocessing.size, strict=True))
-    return resized[:, top : top + preprocessing.size[0], left : left + preprocessing.size[1]].contiguous().numpy()
-
-
 @dataclass(frozen=True)
-class _Centres(Dataset[tuple[np.ndarray, str]]):
+class _Prepared(Dataset[tuple[np.ndarray, str]]):
     """The pixels of an image and an empty word, or nothing and why it cannot be read."""
 
     source: Source
@@ -83,7 +50,7 @@ class _Centres(Dataset[tuple[np.ndarray, str]]):
         index = int(self.indices[place])
         try:
             image = open_picture(self.source.read(index), self.source.name(index), self.preprocessing)
-            pixels = centre(image, self.preprocessing)
+            pixels = prepared(image, self.preprocessing)
             return (pixels if self.alter is None else self.alter(pixels, index)), ""
         except BrokenImage as error:
             deep = self.preprocessing.deep and self.alter is None
@@ -145,7 +112,7 @@ def extract_all(
     shares = np.array_split(np.arange(len(indices)), ranks())
     mine = shares[rank()]
     loader = DataLoader(
-        _Centres(source, indices[mine], preprocessing, alter),
+        _Prepared(source, indices[mine], preprocessing, alter),
         batch_size=250,
         num_workers=workers,
         worker_init_fn=settle_worker,

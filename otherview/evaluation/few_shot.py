@@ -143,9 +143,11 @@ def few_shot(settings: FewShotSettings) -> Scores:
     device = compute_on(settings)
     backbone = load_backbone(settings.weights).to(device)
     backbone.check_block(settings.block)
+    backbone = backbone.shown(settings)
     found = _judge(backbone, bank, queries, draws=draws, settings=settings)
     about = {
         "train": settings.train, "test": settings.test, "crop_pct": settings.crop_pct,
+        **backbone.preprocessing.about,
         **({"list": str(settings.list)} if settings.list else {"draws": settings.draws, "draws_seed": settings.seed}),
     }  # fmt: skip
     return finish(settings, found, known=backbone.about, about=about, began=began)
@@ -177,7 +179,7 @@ def _judge(
     """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
-    backbone = backbone.seeing([split.source for split in splits])
+    backbone = backbone.seeing([split.source for split in splits], settings)
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     images = sum(len(split.indices) for split in splits)
     preprocessing = backbone.preprocessing._replace(crop_pct=settings.crop_pct, interpolation="bilinear")

@@ -29,7 +29,7 @@ from otherview.evaluation.features import extract_all
 from otherview.evaluation.result import finish, fit_folder
 from otherview.evaluation.settings import FinetuneSettings, Regularisation
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, settled_images, with_fingerprints
-from otherview.geometry import PatchGrid
+from otherview.evaluation.whole_images import as_asked
 from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
@@ -161,7 +161,8 @@ def finetune(settings: FinetuneSettings) -> Scores:
 
     loaded = load_encoder(named(settings.weights))
     card = loaded.card
-    card = card.seeing(settled_images([split.source for split in splits], card.preprocessing))
+    wanted = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
+    card = card.seeing(settled_images([split.source for split in splits], wanted))
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     found = {"encoder": _tuned("encoder", loaded.encoder, card, splits=splits, settings=settings)}
     if settings.control:
@@ -171,6 +172,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
         "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices),
         "batch": _batch(splits[0], settings),
         **{name: getattr(settings, name) for name in DECIDING}, "crop_pct": settings.crop_pct, "finetune_seed": settings.seed,
+        **card.preprocessing.about,
     }  # fmt: skip
     return finish(settings, found, known=known_of(card), about=about, began=began)
 
@@ -217,6 +219,7 @@ def _tuned(
             "protocol": "finetune", "weights": weights_fingerprint(encoder), "train": settings.train,
             "images": labels_fingerprint(split), "steps": steps, "batch": batch, "accumulation": settings.accumulation,
             "seed": settings.seed, **{setting: getattr(settings, setting) for setting in DECIDING},
+            "size": list(card.preprocessing.size),
         },
         source=split.relabelled,
         plan=StepPlan(len(split.indices), batch, steps, settings.seed, accumulation=settings.accumulation),
@@ -241,7 +244,7 @@ def _learner(encoder: Encoder, card: Card, *, classes: int, settings: FinetuneSe
         raise WrongRequest(
             f"--augment {settings.augment} is for colour images, not {card.encoder.channels} channels: give none"
         )
-    view = plain_view(card.preprocessing, PatchGrid(*card.encoder.grid), draw=draw_crop)
+    view = plain_view(card.preprocessing, card.grid, draw=draw_crop)
     views = LabelledViews(view) if settings.augment == "none" else AugmentedViews(view, settings.augment)
     with seeded(settings.seed, "class head"):
         head = ClassHead(card.encoder.width, classes)

@@ -156,7 +156,7 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         )
     backbone = load_backbone(settings.weights).to(compute_on(settings))
     backbone.check_block(settings.block)
-    backbone = backbone.seeing([split.source for split in splits])
+    backbone = backbone.seeing([split.source for split in splits], settings)
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     images = sum(len(split.indices) for split in splits)
     maker = FeatureMaker(
@@ -173,6 +173,7 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         found.setdefault(kind.split("_")[0], []).append(accuracy_score(f"{protocol.name}_{kind}", share, len(truth)))
     about = {
         "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices), **protocol.settings,
+        **backbone.preprocessing.about,
     }  # fmt: skip
     return finish(settings, found, known=backbone.about, about=about, began=began)
 

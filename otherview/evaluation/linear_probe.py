@@ -196,7 +196,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     splits = open_splits(settings)
     compute_on(settings)
     backbone = load_backbone(settings.weights)
-    backbone = backbone.seeing([split.source for split in splits])
+    backbone = backbone.seeing([split.source for split in splits], settings)
     splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
     learner, batch = _train(backbone, splits[0], settings)
     found = _judge(learner, splits[1], backbone=backbone, settings=settings)
@@ -206,6 +206,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
         "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices),
         "epochs": settings.epochs, "batch": batch,
         "rates": settings.rates, "crop_pct": settings.crop_pct, "linear_probe_seed": settings.seed,
+        **backbone.preprocessing.about,
     }  # fmt: skip
     return finish(settings, found, known=backbone.about, about=about, began=began)
 
@@ -228,6 +229,7 @@ def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> t
         about={
             "protocol": "linear probe", "weights": weights_fingerprint(backbone.encoder), "train": settings.train,
             "images": labels_fingerprint(split), "steps": steps, "batch": batch, "rates": settings.rates, "seed": settings.seed,
+            "size": list(backbone.preprocessing.size),
             "accumulation": settings.accumulation,
         },
         source=split.relabelled,

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
 from otherview.data.spec import open_source
@@ -26,6 +27,7 @@ from otherview.evaluation.linear import LinearClassifier, fit_logistic
 from otherview.evaluation.result import Segmented, finish, pixel_confusion
 from otherview.evaluation.settings import LinearSegmentSettings
 from otherview.evaluation.split import Split, images_used, with_fingerprints
+from otherview.evaluation.whole_images import prepared_labels
 from otherview.geometry import PatchGrid
 from otherview.launch import launched_rank
 from otherview.scores import Score, Scores
@@ -33,19 +35,6 @@ from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import compute_on
 from otherview.weights.names import check_weights
-
-
-def centre_labels(labels: np.ndarray, size: tuple[int, int]) -> Int[Tensor, "H W"]:
-    """The labels of the centre that features are taken of (`features.centre`), nearest neighbours."""
-    height, width = labels.shape
-    scale = max(size[0] / height, size[1] / width)
-    cut = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
-    corner = (height - cut[0]) // 2, (width - cut[1]) // 2
-    rows, columns = (
-        np.minimum(first + ((np.arange(new) + 0.5) * old / new).astype(int), first + old - 1)
-        for first, new, old in zip(corner, size, cut, strict=True)
-    )
-    return torch.from_numpy(labels[rows[:, None], columns].astype(np.int64))
 
 
 def patch_labels(labels: Int[Tensor, "I H W"], grid: PatchGrid) -> Int[Tensor, "I L"]:
@@ -89,24 +78,26 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     backbone.check_block(settings.block)
     backbone.check_patches()
     wanted = (settings.train, settings.train_images), (settings.test, settings.test_images)
-    one, two = (_open(spec, count, backbone.preprocessing.size) for spec, count in wanted)
-    backbone = backbone.seeing((one.source, two.source))
+    backbone = backbone.shown(settings)
+    one, two = (_open(spec, count, backbone.preprocessing) for spec, count in wanted)
+    backbone = backbone.seeing((one.source, two.source), settings)
     splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
     found = _judge(backbone, splits, settings=settings)
     about = {
         "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices), "strength": settings.strength,
+        **backbone.preprocessing.about,
     }  # fmt: skip
     return finish(settings, found, known=backbone.about, about=about, began=began)
 
 
-def _open(spec: str, count: int | None, size: tuple[int, int]) -> Split:
+def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
     """Images whose labels cannot be read are named and left out."""
     source = open_source(spec)
     check_pixels(source, spec)
     indices, labels = [], []
     for index in first_of(source, images_used(count)):
         try:
-            labels.append(centre_labels(pixels_named(source, int(index)), size))
+            labels.append(prepared_labels(pixels_named(source, int(index)), preprocessing))
             indices.append(index)
         except BrokenImage as error:
             name_once(str(error))

@@ -123,7 +123,7 @@ def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -
 
 NAMED = (
     "block", "train_images", "test_images", "k", "temperature", "strength", "crop_pct", "draws", "seed", "epochs", "batch",
-    "rate",
+    "rate", "fit", "size",
 )  # fmt: skip
 """Settings that stand in the names of scores where they are not the defaults, so that one name is one protocol."""
 
@@ -160,10 +160,14 @@ def _unusual(settings: JudgeSettings) -> str:
         value = getattr(settings, field.name)
         if field.name in NAMED and value not in (None, field.default):
             values = value if isinstance(value, tuple) else (value,)
-            if len(values) == 1:  # scores of several values are named by each
-                word = f"{values[0]:{',' if isinstance(values[0], int) else 'g'}}"
-                words.append(f"{field.name.replace('_', ' ')} {word}")
+            if len(values) == 1 or field.name == "size":  # scores of several values are named by each
+                said = "×".join(_word(one) for one in values)
+                words.append(f"{field.name.replace('_', ' ')} {said}")
     return f" ({', '.join(words)})" if words else ""
+
+
+def _word(value: float | int | str) -> str:
+    return value if isinstance(value, str) else f"{value:{',' if isinstance(value, int) else 'g'}}"
 
 
 def check_crop_pct(crop_pct: float) -> None:

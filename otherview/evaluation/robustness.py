@@ -28,6 +28,7 @@ from otherview.evaluation.features import extract_all
 from otherview.evaluation.result import check_crop_pct, finish
 from otherview.evaluation.settings import RobustnessSettings
 from otherview.evaluation.split import Split, images_used
+from otherview.evaluation.whole_images import as_asked
 from otherview.launch import launched_rank
 from otherview.scores import Scores, accuracy_score
 from otherview.signature import takes
@@ -48,8 +49,9 @@ def robustness(settings: RobustnessSettings) -> Scores:
 
     judged = _classifiers(settings, compute_on(settings))
     card = judged["encoder"].card
+    seen = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
     if names and settings.published is None:
-        check_corruptions(card.encoder.image_size, card.encoder.channels)
+        check_corruptions(seen.size, card.encoder.channels)
     clean, answers = _answers(judged, settings, names)
     scores = {
         name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
@@ -65,6 +67,7 @@ def robustness(settings: RobustnessSettings) -> Scores:
         "test": settings.test, "corruptions": list(names), "severities": list(settings.severities), "subset": settings.subset,
         "baseline": settings.baseline, "crop_pct": settings.crop_pct, "corruption_seed": settings.seed,
         "comparable_with_published": settings.published is not None and _whole(settings, names),
+        **seen.about,
     }  # fmt: skip
     return finish(settings, scores, known=known_of(card), about=about, began=began)
 
@@ -171,7 +174,9 @@ def _right(
     alter: Any = None,
 ) -> tuple[Tensor, Right]:
     """Which of a split's images could be read, and which answers of each classifier are right on them, altered or not."""
-    preprocessing = judged["encoder"].card.preprocessing._replace(crop_pct=crop_pct)
+    card = judged["encoder"].card
+    wanted = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
+    preprocessing = wanted._replace(crop_pct=crop_pct)
     preprocessing = settled(split.source, preprocessing, flag="--test", fixed=True)
     with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(

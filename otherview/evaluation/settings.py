@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from otherview.data.settings import Fit
 from otherview.training.settings import ComputeSettings
 
 Weights = Annotated[object, tyro.conf.arg(constructor=str, metavar="WEIGHTS")]
@@ -25,6 +26,16 @@ class JudgeSettings(ComputeSettings):
     """Folder whose results.jsonl gets a line; default: the run folder, where --weights is one."""
     workers: int = 1
     """Processes that read images."""
+
+
+@dataclass(kw_only=True)
+class ShownSettings:
+    """How whole images are shown."""
+
+    fit: Fit | None = None
+    """crop: the centre of an image; squash: all of it, stretched; pad: all of it, framed by the mean. Default: the encoder's."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to, divisible by the patch size; default: the training size."""
 
 
 @dataclass(kw_only=True)
@@ -54,7 +65,7 @@ class FrozenSettings(JudgeSettings):
 
 
 @dataclass(kw_only=True)
-class ClassifiedSettings(LabelledSettings, FrozenSettings):
+class ClassifiedSettings(LabelledSettings, FrozenSettings, ShownSettings):
     """Settings common to evaluations that can print confusions."""
 
     confusion: Path | None = None
@@ -80,7 +91,7 @@ class LinearSettings(ClassifiedSettings):
 
 
 @dataclass(kw_only=True)
-class LinearProbeSettings(LabelledSettings):
+class LinearProbeSettings(LabelledSettings, ShownSettings):
     """The paper's linear probe: 90 epochs of LARS on a frozen encoder; the last epoch is reported."""
 
     epochs: float = 90.0
@@ -98,7 +109,7 @@ class LinearProbeSettings(LabelledSettings):
 
 
 @dataclass(kw_only=True)
-class FewShotSettings(LabelledSettings, FrozenSettings):
+class FewShotSettings(LabelledSettings, FrozenSettings, ShownSettings):
     """Logistic regression on the features of a few labelled images (the MSN protocol: no intercept, one fit a draw)."""
 
     shares: tuple[float, ...] = (0.01,)
@@ -131,7 +142,7 @@ class Regularisation:
 
 
 @dataclass(kw_only=True)
-class FinetuneSettings(LabelledSettings, Regularisation):
+class FinetuneSettings(LabelledSettings, ShownSettings, Regularisation):
     """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
 
     epochs: float = 100.0
@@ -154,7 +165,7 @@ class FinetuneSettings(LabelledSettings, Regularisation):
 
 
 @dataclass(kw_only=True)
-class RobustnessSettings(JudgeSettings):
+class RobustnessSettings(JudgeSettings, ShownSettings):
     """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
 
     --weights is a run folder with a finetune/ in it, or a classifier.safetensors; a linear probe's is
@@ -195,7 +206,7 @@ class RetrievalSettings(JudgeSettings):
 
 
 @dataclass(kw_only=True)
-class LinearSegmentSettings(LabelledSettings, FrozenSettings):
+class LinearSegmentSettings(LabelledSettings, FrozenSettings, ShownSettings):
     """A linear head on frozen patch tokens names the class of every pixel: mIoU and accuracy."""
 
     strength: float = 1e-4
@@ -203,7 +214,7 @@ class LinearSegmentSettings(LabelledSettings, FrozenSettings):
 
 
 @dataclass(kw_only=True)
-class EmbedSettings(ComputeSettings):
+class EmbedSettings(ComputeSettings, ShownSettings):
     """Features of every image as parquet, npy or safetensors; the same command continues what was stopped."""
 
     weights: str = field(kw_only=False)
@@ -214,8 +225,6 @@ class EmbedSettings(ComputeSettings):
     """*.parquet (name, features), *.npy (names lie beside, in *.names.json) or *.safetensors (names in its metadata)."""
     tokens: Literal["cls", "mean", "patches"] = "mean"
     """Which tokens of the last block."""
-    size: tuple[int, int] | None = None
-    """Height and width that images are resized to; default: the training size; divisible by the patch size."""
     workers: int = 1
     """Processes that read images."""
 

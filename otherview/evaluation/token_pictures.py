@@ -20,7 +20,7 @@ from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import load_backbone
 from otherview.evaluation.embedding import read_embedding
-from otherview.evaluation.features import FeatureSpec, centre, tokens_of
+from otherview.evaluation.features import FeatureSpec, tokens_of
 from otherview.evaluation.retrieval import (
     found_places,
     joined_crops,
@@ -36,6 +36,7 @@ from otherview.evaluation.settings import (
     NeighboursSettings,
     TokenPictureSettings,
 )
+from otherview.evaluation.whole_images import prepared
 from otherview.nn.encoder import Encoder
 from otherview.report.pictures import draw_attention, draw_components, draw_matches, draw_neighbours, save_picture
 from otherview.report.view_pictures import check_drawn, check_first, readable
@@ -141,7 +142,7 @@ def _pixels(loaded: PretrainedEncoder, source: Source, first: int, count: int) -
     preprocessing = settled(source, loaded.card.preprocessing, flag="--data", fixed=True)
 
     def centred(index: int) -> torch.Tensor:
-        return torch.from_numpy(centre(picture_of(source, index, preprocessing), preprocessing))
+        return torch.from_numpy(prepared(picture_of(source, index, preprocessing), preprocessing))
 
     return torch.stack(readable(source, first, count, centred))
 

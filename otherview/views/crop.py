@@ -88,9 +88,12 @@ def least_scale(crops: Sequence[Crop], *, size: tuple[int, int]) -> float:
     return min(1.0, needed)
 
 
-def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int]) -> list[np.ndarray]:
-    """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 or uint16 [H, W, C]."""
-    reduced = image.reduced(least_scale(crops, size=size))
+def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int], oversampled: float = 1.0) -> list[np.ndarray]:
+    """Several crops of an image, decoded once at the least resolution that suffices for all: each uint8 or uint16 [H, W, C].
+
+    A JPEG that is decoded at `oversampled` times the resolution needed, or more, looks the more like one decoded in full.
+    """
+    reduced = image.reduced(min(1.0, oversampled * least_scale(crops, size=size)))
     return [cut(reduced, crop, size=size) for crop in crops]
 
 
@@ -102,17 +105,30 @@ def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
     """
     top, left, height, width = (float(side) / image.factor for side in crop[:4])
     pixels = image.pixels
-    if image.factor == 1:
+    if image.factor == 1 and all(float(side).is_integer() for side in crop[:4]):
         return _resized(pixels[int(top) : int(top + height), int(left) : int(left + width)], size)
     box = (left + image.left, top + image.top, left + image.left + width, top + image.top + height)
-    within = (max(0.0, box[0]), max(0.0, box[1]), min(pixels.shape[1], box[2]), min(pixels.shape[0], box[3]))
-    if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
+    within = (
+        max(0.0, box[0]),
+        max(0.0, box[1]),
+        min(float(pixels.shape[1]), box[2]),
+        min(float(pixels.shape[0]), box[3]),
+    )
+    return _boxed(pixels, within, size)
+
+
+def _boxed(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """A part (left, top, right, bottom) whose edges fall between pixels, by Pillow."""
+    if is_repeated(pixels):
+        return np.broadcast_to(_boxed(pixels[..., :1], box, size), (*size, pixels.shape[2]))
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
+    floats = pixels.dtype != np.uint8
     layers = [
-        np.asarray(Image.fromarray(layer).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=within))
-        for layer in np.moveaxis(pixels.astype(np.float32), 2, 0)
+        np.asarray(Image.fromarray(layer).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
+        for layer in np.moveaxis(pixels.astype(np.float32) if floats else pixels, 2, 0)
     ]
-    return _whole(np.stack(layers, axis=2))
+    return _whole(np.stack(layers, axis=2)) if floats else np.stack(layers, axis=2)
 
 
 def planes(pixels: np.ndarray, *, flipped: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ Axes: B images, C channels, H and W pixels, N tokens, L patches, D width.
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -24,10 +25,10 @@ from otherview.nn.encoder import Encoder
 from otherview.signature import takes
 from otherview.weights.formats import (
     LARGEST_DIFFERENCE,
-    Size,
     check_size,
     difference,
     needed,
+    preprocessing_of,
     probe_images,
     to_huggingface,
     to_timm,
@@ -83,12 +84,12 @@ class _Traced(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def to_onnx(encoder: Encoder, card: Card, path: Path, size: Size) -> float:
+def to_onnx(encoder: Encoder, card: Card, path: Path) -> float:
     """One file, weights inside; returns the largest difference over several sizes of image."""
     needed("onnx")
     needed("onnxscript")
     runtime = needed("onnxruntime")
-    traced, patch = _Traced(encoder).eval(), card.encoder.patch_size
+    traced, patch, size = _Traced(encoder).eval(), card.encoder.patch_size, card.preprocessing.size
     batch, rows, columns = (torch.export.Dim(name, min=2, max=4096) for name in ("batch", "rows", "columns"))
     shape: Any = {"images": {0: batch, 2: patch * rows, 3: patch * columns}}
     example = probe_images(card, (max(size[0], 2 * patch), max(size[1], 2 * patch) + patch))
@@ -113,11 +114,15 @@ def to_onnx(encoder: Encoder, card: Card, path: Path, size: Size) -> float:
 
 
 def _describe(path: Path, card: Card) -> None:
-    """The card into the file's own metadata."""
+    """The card into the file's own metadata; `preprocessing` is what timm.data.create_transform takes."""
     import onnx
 
     model = onnx.load(path)
-    for name, value in {"otherview": card.model_dump_json(), "mean": str(card.mean), "std": str(card.std)}.items():
+    said = {
+        "otherview": card.model_dump_json(), "preprocessing": json.dumps(preprocessing_of(card)), "mean": str(card.mean),
+        "std": str(card.std),
+    }  # fmt: skip
+    for name, value in said.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, value
     onnx.save(model, path)
@@ -153,13 +158,15 @@ def export(settings: ExportSettings) -> dict[str, Any]:
         raise WrongRequest(f"--out {settings.out} must end in {wanted}")
 
     loaded = load_encoder(settings.weights)
-    card, size = loaded.card, settings.size or loaded.card.encoder.image_size
-    check_size(card, size)
+    had = loaded.card.preprocessing
+    size = settings.size or had.size
+    check_size(loaded.card.encoder.patch_size, size)
+    loaded.card = card = loaded.card.seeing(had._replace(size=size, fit=settings.fit or had.fit))
     if wanted:
         check_written(settings.out, flag="--out")
     else:
         make_folder(settings.out)
-    worst = _written(settings, loaded, size)
+    worst = _written(settings, loaded)
     if not worst <= LARGEST_DIFFERENCE:
         raise RuntimeError(
             f"{settings.out}: its tokens differ by {worst:.1e} from ours, more than {LARGEST_DIFFERENCE:.0e}"
@@ -167,8 +174,10 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     words = LOADED_BY[settings.to].format(out=settings.out)
     if not wanted:
         told = f"    {words}\n" + ("" if card.encoder.final_norm or settings.to == "timm" else NO_NORM)
-        write_card(settings.out, card, to=settings.to, worst=worst, size=size, words=told)
-    return {"to": settings.to, "out": str(settings.out), "difference": worst, "size": list(size), "load": words}
+        write_card(settings.out, card, to=settings.to, worst=worst, words=told)
+    return {
+        "to": settings.to, "out": str(settings.out), "difference": worst, **card.preprocessing.about, "load": words,
+    }  # fmt: skip
 
 
 NO_NORM = """
@@ -177,21 +186,21 @@ with `output_hidden_states=True`; `last_hidden_state` is those, each standardise
 """
 
 
-def _written(settings: ExportSettings, loaded: PretrainedEncoder, size: tuple[int, int]) -> float:
+def _written(settings: ExportSettings, loaded: PretrainedEncoder) -> float:
     """Write it; returns the largest difference from ours."""
     match settings.to:
         case "timm":
-            return to_timm(loaded.encoder, loaded.card, settings.out, size)
+            return to_timm(loaded.encoder, loaded.card, settings.out)
         case "huggingface":
-            return to_huggingface(loaded.encoder, loaded.card, settings.out, size)
+            return to_huggingface(loaded.encoder, loaded.card, settings.out)
         case "onnx":
-            return to_onnx(loaded.encoder, loaded.card, settings.out, size)
+            return to_onnx(loaded.encoder, loaded.card, settings.out)
         case "safetensors":
-            return _as_safetensors(loaded, settings.out, size)
+            return _as_safetensors(loaded, settings.out)
 
 
-def _as_safetensors(loaded: PretrainedEncoder, path: Path, size: tuple[int, int]) -> float:
+def _as_safetensors(loaded: PretrainedEncoder, path: Path) -> float:
     save_encoder(path, loaded.encoder, loaded.card)
-    images = probe_images(loaded.card, size)
+    images = probe_images(loaded.card, loaded.card.preprocessing.size)
     with torch.no_grad():
         return difference(loaded.encoder(images).sequence, read_encoder(path).encoder(images).sequence)

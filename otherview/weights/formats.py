@@ -51,16 +51,28 @@ def table_of(encoder: Encoder, size: Size) -> Float[Tensor, "1 N D"]:
     return torch.cat([before, patches]).detach()[None].contiguous()
 
 
-def check_size(card: Card, size: Size) -> None:
+def check_size(patch_size: int, size: Size) -> None:
     """Raise WrongRequest for a size that is not divisible by the patch size."""
-    if any(side % card.encoder.patch_size or side < card.encoder.patch_size for side in size):
-        raise WrongRequest(f"--size {size[0]} {size[1]} is not divisible by the patch size {card.encoder.patch_size}")
+    if any(side % patch_size or side < patch_size for side in size):
+        raise WrongRequest(f"--size {size[0]} {size[1]} is not divisible by the patch size {patch_size}")
 
 
-def to_timm(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
+CROP_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
+"""What timm calls the ways in which a whole image gets a size."""
+
+
+def preprocessing_of(card: Card) -> dict[str, Any]:
+    """In timm's words: `timm.data.create_transform(**these)` shows an image file as the encoder wants it."""
+    size, channels = card.preprocessing.size, card.encoder.channels
+    return {
+        "input_size": [channels, *size], "mean": list(card.mean), "std": list(card.std), "interpolation": "bicubic",
+        "crop_pct": 1.0, "crop_mode": CROP_MODES[card.fit],
+    }  # fmt: skip
+
+
+def to_timm(encoder: Encoder, card: Card, folder: Path) -> float:
     """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads; returns the largest difference."""
-
-    had = card.encoder
+    had, size = card.encoder, card.preprocessing.size
     arguments: dict[str, Any] = {
         "img_size": list(size), "patch_size": had.patch_size, "in_chans": had.channels, "embed_dim": had.width,
         "depth": had.depth, "num_heads": had.heads, "num_classes": 0, "global_pool": "", "reg_tokens": had.registers,
@@ -68,12 +80,10 @@ def to_timm(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
     }  # fmt: skip
     model = timm.create_model(TIMM_NAME, **arguments)
     model.load_state_dict({**encoder.vit.state_dict(), "pos_embed": table_of(encoder, size)})
-    preprocessing = {
-        "input_size": [had.channels, *size], "mean": list(card.mean), "std": list(card.std), "interpolation": "bicubic",
-        "crop_pct": 1.0, "tag": "otherview", "license": _licence(card), "num_classes": 0, "hf_hub_id": None, "url": "",
-    }  # fmt: skip
     described: Any = model.pretrained_cfg
-    described.update(preprocessing)
+    described.update({
+        **preprocessing_of(card), "tag": "otherview", "license": _licence(card), "num_classes": 0, "hf_hub_id": None, "url": "",
+    })  # fmt: skip
     save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
     loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = probe_images(card, size)
@@ -81,14 +91,40 @@ def to_timm(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
         return difference(encoder(images).sequence, loaded.forward_features(images))
 
 
-def to_huggingface(encoder: Encoder, card: Card, folder: Path, size: Size) -> float:
+def processor_of(card: Card) -> dict[str, Any]:
+    """How transformers is to show an image file; raises WrongRequest for what its image processors cannot do."""
+    height, width = card.preprocessing.size
+    if card.fit == "pad":
+        raise WrongRequest(
+            "no image processor of transformers frames an image by the mean: export with --fit crop or squash"
+        )
+    if card.fit == "crop" and height != width:
+        raise WrongRequest(
+            f"transformers cannot cut {height}×{width} px out of an image, only squares: export with --fit squash, or a --size"
+        )
+    square = {"height": height, "width": width}
+    shown = (
+        {"image_processor_type": "ViTImageProcessor", "size": square}
+        if card.fit == "squash"
+        else {
+            "image_processor_type": "BitImageProcessor", "size": {"shortest_edge": height}, "do_center_crop": True,
+            "crop_size": square,
+        }
+    )  # fmt: skip
+    return {
+        **shown, "do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "do_convert_rgb": card.encoder.channels == 3, "image_mean": list(card.mean), "image_std": list(card.std),
+    }  # fmt: skip
+
+
+def to_huggingface(encoder: Encoder, card: Card, folder: Path) -> float:
     """A folder that `transformers.ViTModel.from_pretrained` loads; returns the largest difference.
 
     That model always ends with a layer norm. An encoder without one gets a plain one (weight 1, bias 0): its own tokens
     are `hidden_states[-1]` of a call with output_hidden_states=True.
     """
     transformers = needed("transformers")
-    had = card.encoder
+    had, size, processor = card.encoder, card.preprocessing.size, processor_of(card)
     if had.registers:
         raise WrongRequest(
             f"an encoder with {had.registers} registers has no place in ViTModel: export it to timm or onnx"
@@ -100,11 +136,6 @@ def to_huggingface(encoder: Encoder, card: Card, folder: Path, size: Size) -> fl
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": 1e-6,
         "image_size": size[0] if size[0] == size[1] else list(size), "patch_size": had.patch_size,
         "num_channels": had.channels, "qkv_bias": True,
-    }  # fmt: skip
-    processor = {
-        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": size[0], "width": size[1]},
-        "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": list(card.mean), "image_std": list(card.std),
     }  # fmt: skip
     write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
     write_atomically(folder / "preprocessor_config.json", json.dumps(processor, indent=1).encode())
@@ -166,8 +197,16 @@ def _licence(card: Card) -> str:
     return "apache-2.0" if words.startswith("none:") or words.lower() == "apache-2.0" else "other"
 
 
-def write_card(folder: Path, card: Card, *, to: str, worst: float, size: Size, words: str) -> None:
+SAID = {
+    "crop": "the shorter side is resized to that (bicubic) and the centre is cut out",
+    "squash": "the whole image is stretched to that (bicubic)",
+    "pad": "the whole image is resized to fit into that (bicubic) and framed by the mean",
+}
+
+
+def write_card(folder: Path, card: Card, *, to: str, worst: float, words: str) -> None:
     """README.md of an exported folder: what it is, how to load it, how far it is from ours."""
+    height, width = card.preprocessing.size
     text = f"""---
 license: {_licence(card)}
 library_name: {"timm" if to == "timm" else "transformers"}
@@ -177,7 +216,7 @@ tags: [self-supervised, {card.method}]
 # A vision transformer pre-trained with {card.method}
 
 Exported by otherview from a run of {card.steps} steps (recipe {card.recipe}, config {card.config_hash}, {card.branch}).
-Images: {size[0]}×{size[1]} px, mean {list(card.mean)}, std {list(card.std)} of levels in [0, 1].
+Images: {height}×{width} px, {SAID[card.fit]}; mean {list(card.mean)}, std {list(card.std)} of levels in [0, 1].
 Weights it started from: {card.licence_of_starting_weights}.
 
 The largest difference between its tokens and otherview's, on the same images: {worst:.2e}.

@@ -13,7 +13,7 @@ from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import WrongRequest
 from otherview.nn.encoder import Encoder
 from otherview.recipes.registry import find
-from otherview.weights.pretrained import Card, PretrainedEncoder, encoder_from, read_encoder
+from otherview.weights.pretrained import UNTRAINED, Card, PretrainedEncoder, encoder_from, read_encoder
 
 REFERENCE, RANDOM = "reference:", "random:"
 KNOWN = "a finished run's folder, RUN@STEP or RUN@last, an encoder.safetensors, random:RECIPE or reference:demo"
@@ -94,7 +94,7 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence:
         seed=config.seed,
         steps=steps,
         config_hash=config_hash(config),
-        **({"licence_of_starting_weights": licence} if licence else {}),
+        licence_of_starting_weights=licence or UNTRAINED,
     )
 
 

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
-from otherview.data.settings import Levels, Range
+from otherview.data.settings import Fit, Levels, Range
 from otherview.errors import WrongRequest
 from otherview.files import atomically
+from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder, Tokens
 from otherview.nn.heads import ClassHead
 from otherview.nn.settings import EncoderSettings
@@ -29,6 +30,8 @@ from otherview.views.view import normalise
 
 KEY, CLASSES = "otherview", "otherview_classes"
 """Entries of a file's metadata: the card, and a classifier's classes."""
+UNTRAINED = "none: trained from random weights"
+"""The licence of starting weights where there are none."""
 ENCODER = "encoder."
 """Before the names of the encoder's tensors in a classifier's file."""
 
@@ -47,21 +50,32 @@ class Card(BaseModel):
     levels: Levels = "auto"
     ranges: dict[str, tuple[Range, ...]] = {}
     """What the values of images with more than eight bits meant in training, by kind of file."""
+    size: tuple[int, int] | None = None
+    """Of the images, where it is not the size that the encoder was trained on."""
+    fit: Fit = "crop"
+    """How whole images get this size."""
     seed: int
     steps: int
     config_hash: str
-    licence_of_starting_weights: str = "none: trained from random weights"
+    licence_of_starting_weights: str = UNTRAINED
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How the encoder wants its images."""
         return Preprocessing(
-            self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels, self.ranges
-        )
+            self.size or self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels, self.ranges,
+            self.fit,
+        )  # fmt: skip
 
     def seeing(self, preprocessing: Preprocessing) -> "Card":
         """The card of what is fitted to images that are read this way."""
-        return self.model_copy(update={"levels": preprocessing.levels, "ranges": dict(preprocessing.ranges)})
+        named = {name: getattr(preprocessing, name) for name in ("size", "fit", "levels")}
+        return self.model_copy(update={**named, "ranges": dict(preprocessing.ranges)})
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Patches of its images."""
+        return PatchGrid(*(side // self.encoder.patch_size for side in self.preprocessing.size))
 
 
 class PretrainedEncoder(nn.Module):

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from otherview.data.settings import Fit
+
 OriginName = Literal["official-siamese-im", "mae", "moco-v3", "timm"]
 
 
@@ -23,7 +25,9 @@ class ExportSettings:
     out: Path
     """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""
     size: tuple[int, int] | None = None
-    """Image size that the position table is made for; default: the training size."""
+    """Height and width of the images, for which the position table is made; default: the training size."""
+    fit: Fit | None = None
+    """How whole images get this size: crop (their centre), squash or pad; part of what is written. Default: the encoder's."""
 
 
 @dataclass(kw_only=True)

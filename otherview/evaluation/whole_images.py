@@ -22,7 +22,6 @@ from otherview.geometry import Crop
 from otherview.views.crop import planes, take
 from otherview.weights.formats import check_size
 
-
 OVERSAMPLED = 2.0
 """With 1, levels differ by half a level from those of a JPEG that other libraries decode in full; with 2, by a tenth."""
 

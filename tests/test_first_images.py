@@ -120,27 +120,27 @@ def with_foreign_files(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"litter")
     (folder / "cat/.DS_Store").write_bytes(b"litter")
-    for name in ("scan.dcm", "cat/scan.dcm", "notes.txt", "cat/README"):
+    for name in ("scan.czi", "cat/scan.czi", "notes.txt", "cat/README"):
         (folder / name).write_bytes(b"something else")
     (folder / "dog/02_mask.png").write_bytes((folder / "dog/02.png").read_bytes())
     return folder
 
 
-SAID = "left out, since they are no images that are read: 2 *.dcm (DICOM), 1 *.txt, 1 without an ending"
+SAID = "left out, since they are no images that are read: 2 *.czi (Zeiss), 1 *.txt, 1 without an ending"
 
 
 def test_what_lies_beside_the_images_is_counted_and_litter_skipped(tmp_path: Path, otherview: Callable) -> None:
     folder = with_foreign_files(tmp_path / "lab")
     source = open_source(str(folder))
     assert len(source) == 9 and list(source.classes or ()) == ["cat", "dog"]
-    assert left_out(source) == {".dcm": 2, ".txt": 1, "": 1, "masks": 1}
+    assert left_out(source) == {".czi": 2, ".txt": 1, "": 1, "masks": 1}
     assert said_of(left_out(source))[0] == SAID
     done = otherview("doctor", "--data", folder, "--out", tmp_path / "report", "--threads", "1", OTHERVIEW_SHORTEN="1")
     assert done.returncode == 0 and SAID in done.stdout and "1 images look like masks of others" in done.stdout
     done = otherview("pretrain", *SMALL, "--data", folder, "--out", tmp_path / "run", "--dry-run")
     assert done.returncode == 0 and f"{folder}: {SAID}" in done.stderr
     again = left_out(open_source(f"{folder},{folder},shapes:3"))
-    assert again[".dcm"] == 4 and said_of({}) == [] and said_of({"masks": 0}) == []
+    assert again[".czi"] == 4 and said_of({}) == [] and said_of({"masks": 0}) == []
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -149,7 +149,7 @@ def test_archives_skip_the_same(kind: str, tmp_path: Path) -> None:
     (folder / "dog/02_mask.png").unlink()
     source = open_source(shutil.make_archive(str(tmp_path / "lab"), kind, folder))
     assert len(source) == 8
-    assert {name: count for name, count in left_out(source).items() if count} == {".dcm": 2, ".txt": 1, "": 1}
+    assert {name: count for name, count in left_out(source).items() if count} == {".czi": 2, ".txt": 1, "": 1}
     if kind == "zip":
         assert list(source.classes or ()) == ["cat", "dog"]
 

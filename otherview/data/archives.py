@@ -12,8 +12,8 @@ import zlib
 from collections import Counter, OrderedDict
 from pathlib import Path, PurePosixPath
 
-from otherview.data.folder import ARRAYS, ENDINGS, LARGEST_IMAGE
-from otherview.data.foreign import has_litter
+from otherview.data.folder import LARGEST_IMAGE
+from otherview.data.foreign import ARRAYS, ENDINGS, READS, ending_of, has_litter
 from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
@@ -108,7 +108,7 @@ class Zipped(Packed):
 
 def open_zip(file: Path) -> Zipped:
     """All images of an archive, in the order of their names."""
-    archive = Zipped(file, Table(cached("zip", file, lambda place: _index_zip(file, place))))
+    archive = Zipped(file, Table(cached(f"zip{READS}", file, lambda place: _index_zip(file, place))))
     if not len(archive):
         raise WrongRequest(f"{file} holds no images: it needs members such as *.jpg or *.png")
     return archive
@@ -148,7 +148,7 @@ def _images(file: Path, archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo]
             check_name(file, member.filename)
             if member.is_dir() or has_litter(member.filename):
                 continue
-            if (ending := PurePosixPath(member.filename).suffix.lower()) in endings:
+            if (ending := ending_of(member.filename)) in endings:
                 _check(file, member)
                 chosen.append(member)
             else:
@@ -179,7 +179,7 @@ Members = dict[str, tuple[int, int, str]]
 
 def open_tar(file: Path) -> Packed:
     """All images of a shard, in the order of its members."""
-    packed = Packed(file, Table(cached("tar", file, lambda place: _index_tar(file, place))))
+    packed = Packed(file, Table(cached(f"tar{READS}", file, lambda place: _index_tar(file, place))))
     if not len(packed):
         raise WrongRequest(f"{file} holds no images: tar shards need members such as KEY.jpg and KEY.cls")
     return packed

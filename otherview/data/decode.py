@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from otherview.data import tiff
+from otherview.data import dicom, nifti, tiff
 from otherview.data.source import printable
 from otherview.data.tiff import ORIENTATION
-from otherview.data.values import Values
-from otherview.errors import BrokenImage
+from otherview.data.values import PACKED, Values, unpacked
+from otherview.errors import BrokenImage, WrongRequest
 
 ARRAY_START = b"\x93NUMPY"
 MOST_PIXELS = 178_956_970
@@ -55,7 +55,7 @@ def faults_named(start: str = "") -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a decoder's remarks on one file of a million
             yield
-    except BrokenImage:
+    except (BrokenImage, WrongRequest):
         raise
     except UnidentifiedImageError as error:
         raise BrokenImage(f"{start}no image of a kind that is read") from error
@@ -88,18 +88,31 @@ def decode_values(data: bytes, channels: int) -> Values:
     with faults_named():
         if data.startswith(ARRAY_START):
             return Values(np.load(io.BytesIO(data), allow_pickle=False))
+        if data.startswith(PACKED):
+            return _without_a_fourth(unpacked(data), channels)
+        if dicom.is_dicom(data):
+            return dicom.read_dicom(data)
+        if nifti.is_nifti(data):
+            return nifti.read_nifti(data)
         is_tiff = data.startswith(tiff.STARTS)
         if is_tiff and tiff.INSTALLED and (read := tiff.read_tiff(data, channels, most_values=4 * MOST_PIXELS)):
-            return Values(upright(read.values, read.orientation), "TIFF", read.said)
+            values, orientation = read
+            return values._replace(array=upright(values.array, orientation))
         with _opened(data, is_tiff=is_tiff) as opened:
             opened.seek(0)
             kind, orientation = opened.format or "", _orientation(data, opened)
             if is_tiff and not tiff.INSTALLED and (plain := tiff.plain_values(opened, channels)) is not None:
-                return Values(upright(plain.values, orientation), "TIFF", plain.said)
+                return plain._replace(array=upright(plain.array, orientation))
             if (deep := _deep_colour(data, opened)) is not None:
                 return Values(upright(deep, orientation), kind)
             opened.load()
             return Values(_as_seen(ImageOps.exif_transpose(opened), channels), kind)
+
+
+def _without_a_fourth(values: Values, channels: int) -> Values:
+    """Of a window of four channels where colours were asked for, these (data/tiff.py)."""
+    extra = channels == 3 and values.array.ndim == 3 and values.array.shape[2] == 4
+    return values._replace(array=values.array[..., :3]) if extra else values
 
 
 def _orientation(data: bytes, opened: Image.Image) -> int:

@@ -19,17 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from otherview.data.foreign import MASKS, count_masks, is_litter
+from otherview.data import dicom
+from otherview.data.foreign import ARRAYS, ENDINGS, MASKS, READS, count_masks, ending_of, is_litter
 from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
-ENDINGS = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".jp2",
-))  # fmt: skip
-ARRAYS = frozenset((".npy",))
-"""Arrays count only in a folder that holds no images, where they are not somebody's side files."""
 ROWS_OF = "# rows of "
 LARGEST_IMAGE = 2**30
 """Bytes of one encoded image; more is a broken archive or a bomb."""
@@ -70,7 +65,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def open_folder(root: Path) -> Files:
     """All images below a folder, in the order of a sorted walk."""
-    files = Files(root, Table(cached("folder", root, lambda place: _index_folder(root, place))))
+    files = Files(root, Table(cached(f"folder{READS}", root, lambda place: _index_folder(root, place))))
     if not len(files):
         raise WrongRequest(f"{root} holds no images: it needs files such as *.jpg or *.png, at any depth")
     return files
@@ -82,7 +77,7 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
         depends.clear()
         writer, classes, others = TableWriter(place, "label"), FirstLevel(), Counter[str]()
         for names in _walk(root, depends):
-            kinds = [os.path.splitext(name)[1].lower() for name in names]  # noqa: PTH122
+            kinds = [_kind(root, name) for name in names]
             images = [name for name, kind in zip(names, kinds, strict=True) if kind in endings]
             others.update(kind for kind in kinds if kind not in endings)
             others[MASKS] += count_masks({os.path.splitext(os.path.basename(name))[0] for name in images})  # noqa: PTH119, PTH122
@@ -93,6 +88,20 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
         if len(writer):
             break
     return depends
+
+
+def _kind(root: Path, name: str) -> str:
+    """The ending of a file's name; scanners write DICOM without one."""
+    ending = ending_of(name)
+    return ".dcm" if not ending and dicom.INSTALLED and _begins_as_dicom(root / name) else ending
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and dicom.is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def _walk(root: Path, depends: list[Path]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""What lies beside the images: litter that systems leave, files of other kinds, masks; counted while an index is made.
+"""Which files are images, and what lies beside them: litter that systems leave, files of other kinds, masks, all counted.
 
 is_litter("._photo.jpg")                    # True: skipped without a word
 said_of(left_out(source))                   # ["left out, since they are no images that are read: 3 *.dcm (DICOM), 2 *.txt"]
@@ -9,13 +9,27 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from otherview.data import dicom, nifti, tiff
 from otherview.data.index import Indexed
 from otherview.data.source import Joined, Selected, Source, printable
 
+ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tga", ".jp2",
+    *((".dcm", ".dicom", ".ima") if dicom.INSTALLED else ()),
+    *((".nii", ".nii.gz") if nifti.INSTALLED else ()),
+    *((".svs", ".ndpi", ".scn", ".btf") if tiff.INSTALLED else ()),
+))  # fmt: skip
+ARRAYS = frozenset((".npy",))
+"""Arrays count only in a folder that holds no images, where they are not somebody's side files."""
+READS = f"{dicom.INSTALLED}{nifti.INSTALLED}{tiff.INSTALLED}"
+"""Stands in the names of indexes, which are made again once an extra is there."""
 LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 KNOWN = {
-    ".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL",
-    ".svs": "whole slide", ".ndpi": "whole slide", ".czi": "Zeiss", ".nd2": "Nikon", ".cr2": "raw", ".nef": "raw",
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), f"DICOM: {dicom.NEEDED}"),
+    **dict.fromkeys((".nii", ".nii.gz"), f"NIfTI: {nifti.NEEDED}"),
+    **dict.fromkeys((".svs", ".ndpi", ".scn", ".btf"), f"whole slide: {tiff.NEEDED}"),
+    ".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".czi": "Zeiss", ".nd2": "Nikon", ".cr2": "raw", ".nef": "raw",
     ".arw": "raw", ".dng": "raw", ".mp4": "video", ".mov": "video", ".avi": "video", ".psd": "Photoshop", ".svg": "drawing",
     ".pdf": "document",
 }  # fmt: skip
@@ -24,6 +38,14 @@ MASKS = "masks"
 """Stands in a count for images that look like the masks of others; they are among the images."""
 MASK_NAME = re.compile(r"(.+)[_-](?:masks?|seg(?:mentation)?|labels?|labelids|gt|annotations?)", re.IGNORECASE)
 SHOWN = 8
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file's name in small letters, with its dot; both of a packed volume."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() == ".gz":
+        return "".join(path.suffixes[-2:]).lower()
+    return path.suffix.lower()
 
 
 def is_litter(name: str) -> bool:

@@ -8,6 +8,7 @@ open_picture(source.read(0), source.name(0))      # data/picture.py
 import sys
 from collections.abc import Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -37,6 +38,13 @@ class Source(Protocol):
     def classes(self) -> Sequence[str] | None:
         """The names of the classes by number, where there are names."""
         ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A source whose images are files."""
+
+    def path(self, index: int) -> Path: ...
 
 
 class Joined:
@@ -117,6 +125,17 @@ def behind(source: Source, index: int) -> tuple[Source, int]:
     while isinstance(source, Joined | Selected):
         source, index = source.locate(index)
     return source, index
+
+
+def path_of(source: Source, index: int) -> Path | None:
+    """Where the file of an image lies; None for one that is no file of its own."""
+    there, inner = behind(source, index)
+    return there.path(inner) if isinstance(there, OnDisk) else None
+
+
+def paths_of(source: Source) -> list[Path]:
+    """The files of a source, where its images are files."""
+    return [path for index in range(len(source)) if (path := path_of(source, index)) is not None]
 
 
 def joined(parts: Sequence[Source]) -> Source:

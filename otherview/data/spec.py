@@ -7,12 +7,14 @@ open_source("train-*.tar,shapes:5000:val")    # several, one after another
 from collections.abc import Callable
 from pathlib import Path
 
-from otherview.data.folder import ENDINGS, open_folder, open_list, rows_of
-from otherview.data.foreign import is_litter
+from otherview.data.folder import open_folder, open_list, rows_of
+from otherview.data.foreign import ENDINGS, ending_of, is_litter
 from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
-KINDS = "a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:, torchvision:, coco:, pixels: or shapes:N"
+KINDS = (
+    "a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:, torchvision:, coco:, pixels:, tiles:, slices: or shapes:N"
+)
 SHARDS = (".parquet", ".tar")
 """A folder that holds such files stands for them."""
 
@@ -37,6 +39,10 @@ def absolute(spec: str) -> str:
 
 def _absolute(word: str) -> str:
     kind, colon, rest = word.partition(":")
+    if colon and kind in ("tiles", "slices"):
+        inner, at, more = rest.rpartition("@")
+        numbers = bool(at) and more.replace(":", "").isdigit()
+        return f"{kind}:{_absolute(inner)}@{more}" if numbers else f"{kind}:{_absolute(rest)}"
     if colon and kind in ("coco", "pixels"):
         first, _, second = rest.rpartition("@")
         return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in (first, second))
@@ -59,6 +65,14 @@ def _by_kind(kind: str, rest: str) -> Source | None:
     """The source of a word such as shapes:100, or None for another word with a colon."""
     name, _, split = rest.partition(":")
     match kind:
+        case "tiles":
+            from otherview.data.tiles import open_tiles
+
+            return open_tiles(rest, open_source, named=_absolute(f"tiles:{rest}"))
+        case "slices":
+            from otherview.data.slices import open_slices
+
+            return open_slices(rest, open_source, named=_absolute(f"slices:{rest}"))
         case "shapes":
             from otherview.data.shapes import Shapes
 
@@ -133,7 +147,7 @@ def _shards(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not is_litter(entry.name))
     for suffix in SHARDS:
         if shards := [path for path in entries if path.suffix.lower() == suffix]:
-            if others := [path.name for path in entries if path.is_dir() or path.suffix.lower() in ENDINGS]:
+            if others := [path.name for path in entries if path.is_dir() or ending_of(path.name) in ENDINGS]:
                 raise WrongRequest(
                     f"{folder} holds shards ({shards[0].name}) and images or folders ({others[0]}): say which you mean, for "
                     f"instance {folder}/*{suffix}"

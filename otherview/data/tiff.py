@@ -1,6 +1,6 @@
 """TIFF as laboratories, microscopes and satellites write it: which values are channels and which are alpha, as the file says.
 
-    values, orientation, said = read_tiff(data, channels=5)     # None: a picture, which Pillow shows as it is meant
+    values, orientation = read_tiff(data, channels=5)     # None: a picture, which Pillow shows as it is meant
 
 - A picture is what Pillow has colours for: palettes, CMYK, LAB, fax, JPEG inside, 8 bits with three colours or one.
 - A page's samples are its channels. What follows the colours is alpha only where the file says so, and lies over white then;
@@ -12,16 +12,16 @@
 import io
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from otherview.data.values import Values
 from otherview.errors import BrokenImage
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION, LEAST, LARGEST = 258, 262, 277, 338, 339, 274, 340, 341
-SAID = ORIENTATION, LEAST, LARGEST
 PICTURES = frozenset((3, 5, 6, 8, 9, 10))
 """Photometric interpretations of a palette, CMYK, YCbCr and LAB."""
 ALPHA = frozenset((1, 2))
@@ -30,16 +30,8 @@ UNREAD = f"a TIFF of this kind needs tifffile: {NEEDED}"
 INSTALLED = find_spec("tifffile") is not None
 
 
-class Stored(NamedTuple):
-    """Values [H, W] or [H, W, C], the orientation in which they are stored, 1 … 8, and black and white where the file says so."""
-
-    values: np.ndarray
-    orientation: int = 1
-    said: tuple[float, float] | None = None
-
-
-def read_tiff(data: bytes, channels: int, *, most_values: int) -> Stored | None:
-    """What a file holds; None for a picture.
+def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[Values, int] | None:
+    """What a file holds, and the orientation in which it is stored, 1 … 8; None for a picture.
 
     Raises BrokenImage for more than `most_values`, and where a package is missing that decompresses them.
     """
@@ -60,21 +52,28 @@ def read_tiff(data: bytes, channels: int, *, most_values: int) -> Stored | None:
             if "imagecodecs" not in str(error):
                 raise
             raise BrokenImage(f"its {page.compression.name} compression needs imagecodecs: {NEEDED}") from error  # pyright: ignore
-        values = np.moveaxis(values, 0, -1) if stacked else _channels(values, page, channels)
-        tags: dict[int, Any] = {code: tag.value for code in SAID if (tag := page.tags.get(code)) is not None}  # pyright: ignore
-        return Stored(values, int(tags.get(ORIENTATION, 1)), _range_said(tags, page.bitspersample, values))  # pyright: ignore
+        values = np.moveaxis(values, 0, -1) if stacked else _channels(_samples_last(values, page), page, channels)
+        orientation: Any = page.tags.get(ORIENTATION)  # pyright: ignore
+        return values_of(values, page), 1 if orientation is None else int(orientation.value)
 
 
-def _range_said(tags: Mapping[int, Any], bits: Any, values: np.ndarray) -> tuple[float, float] | None:
-    """Black and white as the file has them: packed bits, or the least and largest sample that it allows for all channels."""
-    if values.dtype.kind == "u" and isinstance(bits, int) and 1 < bits < 8 * values.dtype.itemsize:
-        return 0.0, 2.0**bits - 1
+def values_of(array: np.ndarray, page: Any) -> Values:
+    """The values of a page with what its tags say of black and white."""
+    tags = {code: tag.value for code in (LEAST, LARGEST) if (tag := page.tags.get(code)) is not None}
+    return _with_range(array, tags, page.bitspersample)
+
+
+def _with_range(array: np.ndarray, tags: Mapping[int, Any], bits: Any) -> Values:
+    """Black and white are packed bits, or the least and largest sample that a file allows for all channels."""
+    if array.dtype.kind == "u" and isinstance(bits, int) and 1 < bits < 8 * array.dtype.itemsize:
+        packed = 0.0, 2.0**bits - 1
+        return Values(array, "TIFF", packed, packed)
     try:
         low, high = (float(np.unique(tags[code]).item()) for code in (LEAST, LARGEST))
     except (KeyError, ValueError, TypeError):  # not there, or different for every channel
-        return None
-    fits = low < high and low <= np.nanmin(values) and np.nanmax(values) <= high
-    return (low, high) if fits else None
+        return Values(array, "TIFF")
+    fits = low < high and low <= np.nanmin(array) and np.nanmax(array) <= high
+    return Values(array, "TIFF", (low, high) if fits else None)
 
 
 def _is_picture(page: Any, channels: int, *, pages: int) -> bool:
@@ -88,9 +87,12 @@ def _is_picture(page: Any, channels: int, *, pages: int) -> bool:
     return eight and channels == 3 and page.samplesperpixel == 3 + len(extra) and set(extra) <= ALPHA and len(extra) < 2
 
 
+def _samples_last(values: np.ndarray, page: Any) -> np.ndarray:
+    return np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
+
+
 def _channels(values: np.ndarray, page: Any, channels: int) -> np.ndarray:
     """[H, W, C] with colours first, alpha laid over white, other samples kept where they were asked for."""
-    values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     if page.photometric == 0 and np.issubdtype(values.dtype, np.unsignedinteger):
         values = np.iinfo(values.dtype).max - values
     extra = [int(one) for one in page.extrasamples]
@@ -112,7 +114,31 @@ def _over_white(values: np.ndarray, alpha: int, colours: int) -> np.ndarray:
     return np.concatenate([laid, values[..., colours:]], axis=-1)
 
 
-def plain_values(opened: Image.Image, channels: int) -> Stored | None:
+def with_alpha_laid(values: np.ndarray, page: Any) -> np.ndarray:
+    """A page's values [H, W, S] with alpha over white and every other sample kept."""
+    return _channels(values, page, channels=0)
+
+
+def pages_of(file: Any) -> int:
+    """How many frames a file has: pages that are not channels, nor levels of a pyramid."""
+    import tifffile
+
+    with tifffile.TiffFile(file) as opened:
+        series = opened.series[0]
+        return 1 if series.axes in ("CYX", "YX", "YXS", "SYX") and len(opened.series) == 1 else len(opened.pages)
+
+
+def read_page(data: bytes, frame: int) -> Values:
+    """One page of several, its samples as channels."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page: Any = opened.pages[frame]
+        values = page.asarray()
+        return values_of(with_alpha_laid(_samples_last(values, page), page), page)
+
+
+def plain_values(opened: Image.Image, channels: int) -> Values | None:
     """Without tifffile: values of one deep channel in the file's own type, or None for what Pillow shows as it is meant.
 
     Raises BrokenImage for everything that Pillow would drop or guess.
@@ -126,7 +152,7 @@ def plain_values(opened: Image.Image, channels: int) -> Stored | None:
         raise BrokenImage(UNREAD)
     signed = tags.get(FORMAT, (1,))[0] == 2 and bits == {16}
     values = np.array(opened).astype(np.int16) if signed else np.array(opened)
-    return Stored(values, said=_range_said(tags, max(bits), values))
+    return _with_range(values, tags, max(bits))
 
 
 def kind_of(data: bytes) -> str:

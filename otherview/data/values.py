@@ -7,6 +7,8 @@ Which values become black and white is decided per image: by what its file says,
 what was asked for (data/settings.py). Eight-bit images keep 0 … 255 where the asked range goes beyond it.
 """
 
+import io
+import json
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ from otherview.errors import BrokenImage, WrongChannels
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that devices have."""
+PACKED = b"\x93OTHERVIEW"
+"""How values begin that were packed."""
 LOOKED_AT = 2**16
 """Values of an image, spread evenly over it, that its percentiles are taken of."""
 
@@ -29,6 +33,8 @@ class Values(NamedTuple):
     format: str = "array"
     said: Range | None = None
     """Black and white, where the file says so."""
+    whole: Range | None = None
+    """What its bits allow, where these are fewer or mean something else than the array's type."""
 
     @property
     def kind(self) -> str:
@@ -38,7 +44,7 @@ class Values(NamedTuple):
     @property
     def deep(self) -> bool:
         """Whether there are more than 256 different values."""
-        return self.array.dtype.itemsize > 1 and (self.said is None or self.said[1] - self.said[0] > 255)
+        return self.array.dtype.itemsize > 1 and (self.whole is None or self.whole[1] - self.whole[0] > 255)
 
 
 def to_levels(values: Values, preprocessing: Preprocessing) -> np.ndarray:
@@ -130,8 +136,8 @@ def sample_of(array: np.ndarray, count: int) -> np.ndarray:
 def type_range(values: Values) -> Range:
     """The whole range of the file's type; raises BrokenImage where that says nothing."""
     array, dtype = values.array, values.array.dtype
-    if values.said is not None:
-        return values.said
+    if values.whole is not None:
+        return values.whole
     if dtype.kind == "b":
         return 0.0, 1.0
     if dtype.kind in "ui" and dtype.itemsize <= 2:
@@ -172,3 +178,22 @@ def _table(dtype: str, low: float, high: float, whole: int) -> np.ndarray:
     return np.clip(np.rint((values - low) * (whole / (high - low))), 0, whole).astype(
         np.uint16 if whole > 255 else np.uint8
     )
+
+
+def packed(values: Values) -> bytes:
+    """As bytes, for images that are parts of a file: a slice, a frame, a window. A source hands out bytes whatever it reads."""
+    about = json.dumps({"format": values.format, "said": values.said, "whole": values.whole}).encode()
+    written = io.BytesIO()
+    written.write(PACKED + len(about).to_bytes(4) + about)
+    np.lib.format.write_array(written, np.ascontiguousarray(values.array), allow_pickle=False)
+    return written.getvalue()
+
+
+def unpacked(data: bytes) -> Values:
+    """What `packed` packed."""
+    read = io.BytesIO(data)
+    read.seek(len(PACKED))
+    about = json.loads(read.read(int.from_bytes(read.read(4))))
+    array = np.lib.format.read_array(read, allow_pickle=False)
+    said, whole = (tuple(about[name]) if about[name] else None for name in ("said", "whole"))
+    return Values(array, str(about["format"]), said, whole)

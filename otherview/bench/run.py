@@ -5,6 +5,7 @@ from typing import Any
 
 from otherview.bench.contenders import vit_s16
 from otherview.bench.growth import bench_growth, count_measurements
+from otherview.bench.kinds import bench_kinds
 from otherview.bench.loader import ROUNDS as LOADER_ROUNDS
 from otherview.bench.loader import Photos, bench_loader, bench_workers
 from otherview.bench.loss import SIZES, bench_loss
@@ -35,7 +36,8 @@ def loader(settings: LoaderSettings) -> dict[str, Any]:
         rates = bench_loader(source, views, rounds=rounds, advance=lambda: progress.advance(1))
     operations = {"operations": _operations(source, settings.operations)} if settings.operations > 0 else {}
     whole = {"images_per_second": bench_workers(source, views, settings.workers)} if settings.workers else {}
-    return {**rates, **whole, **operations}
+    kinds = {"kinds": _kinds(rounds)} if settings.kinds else {}
+    return {**rates, **whole, **operations, **kinds}
 
 
 @takes(StepSettings)
@@ -88,6 +90,11 @@ def _growth(path: Path) -> dict[str, Any]:
         found = bench_growth(advance=lambda: progress.advance(1))
     draw_growth(found["axes"]).savefig(path, dpi=150)
     return {"figure": str(path), **found}
+
+
+def _kinds(rounds: int) -> dict[str, Any]:
+    with RunProgress(total=rounds, title="rounds") as progress:
+        return bench_kinds(rounds=rounds, advance=lambda: progress.advance(1))
 
 
 def _operations(source: Source, count: int) -> dict[str, Any]:

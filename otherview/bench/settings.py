@@ -27,6 +27,8 @@ class LoaderSettings:
     """Where colour augmentation runs, as --views.colour-on; with device, this measurement leaves it out."""
     workers: int = 0
     """Also measure the whole machine with this many worker processes."""
+    kinds: bool = False
+    """Also measure drawn images as 16-bit PNG and TIFF, DICOM and tiles, each beside the plain library that decodes it."""
     operations: int = 0
     """Also compare every operation with the reference's over so many images: mean, spread, quantiles."""
 

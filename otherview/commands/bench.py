@@ -18,6 +18,7 @@ def show_bench(result: dict[str, Any]) -> list[str]:
             *([f"all workers {result['images_per_second']:8.1f} images/s"] if "images_per_second" in result else []),
             f"ours is {result['ratio_to_reference']:.2f} × the reference, {result['share_of_decode']:.0%} of decoding alone",
             *_table(result.get("operations", {})),
+            *_kinds(result.get("kinds", {})),
         ]
     return [
         f"{name:28} {row['peak_mb_beyond_inputs']:8.1f} MB beyond inputs  {row['seconds']:.3f} s  "
@@ -57,6 +58,21 @@ def _table(operations: dict[str, dict[str, float]]) -> list[str]:
         for name, row in operations.items()
     ]
     return [head, "|---|---|---|---|---|---|---|", *rows]
+
+
+def _kinds(kinds: dict[str, dict[str, float]]) -> list[str]:
+    """Images per second and core by kind of file."""
+    if not kinds:
+        return []
+    rows = [
+        f"| {name} | {row['ours']:g} | {row['decode']:g} | {row['to_decode']:g} | {row.get('to_eight_bits', '')} |"
+        for name, row in kinds.items()
+    ]
+    return [
+        "| kind | two views, images/s | decoding alone, images/s | ratio | to 8 bits |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
 
 
 COMMANDS = (

@@ -229,4 +229,6 @@ def test_memory_grows_as_the_tokens_do_and_the_twin_s_as_their_square() -> None:
 def test_kinds_of_laboratories_are_measured_beside_plain_decoders(result_of: Callable) -> None:
     found = result_of("bench", "loader", "--kinds", OTHERVIEW_SHORTEN="1")["kinds"]
     assert set(found) == {"PNG 8 bits", "PNG 16 bits", "TIFF 8 bits", "TIFF 16 bits", "DICOM", "tiles of JPEG"}
-    assert all(row["ours"] > 0 and row["decode"] > 0 for row in found.values()) and "to_eight_bits" in found["PNG 16 bits"]
+    assert (
+        all(row["ours"] > 0 and row["decode"] > 0 for row in found.values()) and "to_eight_bits" in found["PNG 16 bits"]
+    )

@@ -24,7 +24,7 @@ def some_pairs(count: int = 40) -> list[ViewPair]:
 
 def centres(crop: Crop, image: int) -> list[tuple[float, float]]:
     """Where the patches of a view lie in the source, by hand."""
-    top, left, height, width, flipped = (torch.as_tensor(side)[image].item() for side in crop)
+    top, left, height, width, flipped = (torch.as_tensor(side)[image].item() for side in crop[:5])
     found = []
     for row in range(GRID.rows):
         for column in range(GRID.columns):
@@ -40,7 +40,7 @@ def test_found_places_are_those_of_a_loop_in_source_pixels() -> None:
     found, shown = found_places(seen, other, (pair.online.crop, pair.target.crop), GRID)
     assert 0 < found.sum() < shown.sum() < shown.numel()
     for image in range(40):
-        top, left, height, width, _ = (torch.as_tensor(side)[image].item() for side in pair.online.crop)
+        top, left, height, width, _ = (torch.as_tensor(side)[image].item() for side in pair.online.crop[:5])
         places = centres(pair.online.crop, image)
         for patch, (y, x) in enumerate(centres(pair.target.crop, image)):
             within = top < y < top + height and left < x < left + width

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from otherview.bench.loader import GRID, KEPT_UNUSED, SIZE, Held, keep_pages
+from otherview.data.decode import FORMATS
 from otherview.data.image import RGB
 from otherview.data.loader import SampleMaker
 from otherview.data.ranges import with_ranges
@@ -78,7 +79,7 @@ def _kinds(folder: Path) -> dict[str, tuple[Source, Callable[[Source, int], Any]
     deep = [np.rint(picture * 65535).astype(np.uint16) for picture in pictures]
 
     def by_pillow(source: Source, index: int) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(source.read(index)), formats=("PNG",)))
+        return np.asarray(Image.open(io.BytesIO(source.read(index)), formats=FORMATS))
 
     def by_tifffile(source: Source, index: int) -> np.ndarray:
         return tifffile.imread(io.BytesIO(source.read(index)))

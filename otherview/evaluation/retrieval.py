@@ -63,7 +63,7 @@ def pairs(
 
 
 def _of(view: View, kept: Bool[Tensor, " B"]) -> View:
-    return view._replace(pixels=view.pixels[kept], crop=Crop(*(torch.as_tensor(side)[kept] for side in view.crop)))
+    return view._replace(pixels=view.pixels[kept], crop=view.crop.each(lambda side: side[kept]))
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def retrieve(
 
 def joined_crops(crops: list[Crop]) -> Crop:
     """The crops of several batches as those of one."""
-    return Crop(*(torch.cat(sides) for sides in zip(*crops, strict=True)))  # pyright: ignore[reportArgumentType,reportCallIssue]
+    return Crop(*(torch.cat(sides) if isinstance(sides[0], Tensor) else sides[0] for sides in zip(*crops, strict=True)))  # pyright: ignore
 
 
 def without_position(tokens: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:
@@ -120,8 +120,7 @@ def found_places(
     """For every patch of the target view: whether it found its place in the online view, and whether that shows it at all."""
     predicted = most_similar(online, target)
     placed = place(crops[1], within=crops[0], grid=grid)
-    rows = placed.rows[:, :, None].expand(-1, -1, grid.columns).flatten(1)
-    columns = placed.columns[:, None, :].expand(-1, grid.rows, -1).flatten(1)
+    rows, columns = (part.flatten(1) for part in placed.everywhere)
     near = ((predicted // grid.columns - rows).abs() < 1) & ((predicted % grid.columns - columns).abs() < 1)
     shown = inside(placed, grid)
     return near & shown, shown

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
-from otherview.geometry import inside
+from otherview.geometry import Crop, inside
 from otherview.losses.objectives import Objective, Statistics, StepLoss, overlap_roots
 from otherview.losses.unigrad import dead_channels
 from otherview.methods.learner import Learner
@@ -116,11 +116,16 @@ class SiameseIM(Learner):
         tokens = self.online.encoder(images, visible)
         projected = self.online.projector(tokens.without_registers)
         table = sincos_grid(grid, width=width, device=projected.device)
-        code = relative_code(self.relative_position(pair.online.crop, pair.target.crop, grid), width=width)
+        code = relative_code(self.relative_position(*self._crops(pair), grid), width=width)
         conditioning = Conditioning(
             self._select(code, predicted), torch.cat([pair.online.colour, pair.target.colour], dim=-1)
         )
         return self.prediction_norm(self.predictor(projected[:, 0], projected[:, 1:], table[visible], conditioning))
+
+    def _crops(self, pair: ViewPair) -> tuple[Crop, Crop]:
+        """Where both views lie; views that are never turned say so."""
+        crops = pair.online.crop, pair.target.crop
+        return crops if self._views.settings.turned else (crops[0]._replace(turns=0), crops[1]._replace(turns=0))
 
     def _predicted(self, pair: ViewPair) -> Int[Tensor, "MB A"]:
         """Which patches of the target view are predicted."""
@@ -139,9 +144,7 @@ class SiameseIM(Learner):
         if not self.overlap_only:
             return None
         grid = self._views.grid
-        shown = [
-            inside(position_and_scale(batch.online.crop, batch.target.crop, grid), grid) for batch in micro_batches
-        ]
+        shown = [inside(position_and_scale(*self._crops(batch), grid), grid) for batch in micro_batches]
         return overlap_roots(shown, [~batch.target.masked for batch in micro_batches])
 
     def _normalised(self, view: View, colour: ColourSettings) -> Tensor:

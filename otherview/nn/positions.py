@@ -62,10 +62,12 @@ def sincos_grid(
 def relative_code(placement: Placement, *, width: int) -> Float[Tensor, "*B L twice_D"]:
     """PE_rel, float32 and without gradient: codes of row, column, row scale and column scale, width / 2 long each."""
     half = width // 2
-    along = [placement.rows, placement.columns]
+    turned = not placement.never_crossed
+    along = [part.flatten(-2) for part in placement.everywhere] if turned else [placement.rows, placement.columns]
     scales = [SCALE_FACTOR * scale.log() for scale in (placement.row_scale, placement.column_scale)]
     by_row, by_column, row_scale, column_scale = (sincos(part, length=half).float() for part in (*along, *scales))
-    rows, columns = _both_axes(by_row, by_column)  # in doubles up to here, per axis; the large table never is
+    # in doubles up to here and, where views are never turned, per axis: the large table never is
+    rows, columns = (by_row, by_column) if turned else _both_axes(by_row, by_column)
     sizes = torch.cat([row_scale, column_scale], dim=-1)
     return torch.cat([rows, columns, sizes[..., None, :].expand(*rows.shape[:-1], sizes.shape[-1])], dim=-1).detach()
 

@@ -57,7 +57,8 @@ def _outline(axes: Axes, crop: Crop, label: str, *, above: bool) -> None:
 
 
 def _as_said(crop: Crop) -> str:
-    return f"{crop.height:.0f}×{crop.width:.0f} px{', mirrored' if crop.flipped else ''}"
+    turned = f", turned {90 * int(crop.turns)}°" if int(crop.turns) else ""
+    return f"{crop.height:.0f}×{crop.width:.0f} px{turned}{', mirrored' if crop.flipped else ''}"
 
 
 def draw_views(images: Sequence[Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
@@ -136,16 +137,16 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     pixels = shaded(pair.online, grid)
     placement = place(pair.target.crop, within=pair.online.crop, grid=grid)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
-    y = ((placement.rows + 0.5) * size[0]).numpy()
-    x = ((placement.columns + 0.5) * size[1]).numpy()
+    centres = [((part + 0.5) * side).numpy() for part, side in zip(placement.everywhere, size, strict=True)]
+    y, x = (np.unique(part.round(6)) for part in centres)
     half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
     panel(axes, pixels, "the online view, masked, and where those patches fall in it")
-    for edge in np.concatenate([[y.min() - half[0]], y + half[0]]) if y[0] < y[-1] else ():
+    for edge in np.concatenate([[y.min() - half[0]], y + half[0]]):
         axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
-    for edge in np.concatenate([[x.min() - half[1]], np.sort(x) + half[1]]):
+    for edge in np.concatenate([[x.min() - half[1]], x + half[1]]):
         axes.plot([edge, edge], [y.min() - half[0], y.max() + half[0]], color="white", linewidth=0.4, alpha=0.8)
     for number, (u, v) in enumerate(marked(grid), 1):
-        dot(axes, float(x[v]), float(y[u]), number)
+        dot(axes, float(centres[1][u, v]), float(centres[0][u, v]), number)
     axes.set_facecolor("0.6")
     axes.set_xlim(min(0, x.min() - half[1]) - 2, max(pixels.shape[1], x.max() + half[1]) + 2)
     axes.set_ylim(max(pixels.shape[0], y.max() + half[0]) + 2, min(0, y.min() - half[0]) - 2)
@@ -207,14 +208,14 @@ def draw_matches(
         panel(left, target, "the target view")
         panel(beside, online, f"the online view: {share:.0%} of the patches that both show are found")
         within, crop = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
-        placed = place(crop, within=within, grid=grid)
+        row_at, column_at = place(crop, within=within, grid=grid).everywhere
         size = online.shape[0] / grid.rows, online.shape[1] / grid.columns
         for number, (u, v) in enumerate(marked(grid), 1):
             patch = u * grid.columns + v
             if not shown[index][patch]:
                 continue
             dot(left, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
-            x, y = (float(placed.columns[v]) + 0.5) * size[1], (float(placed.rows[u]) + 0.5) * size[0]
+            x, y = (float(column_at[u, v]) + 0.5) * size[1], (float(row_at[u, v]) + 0.5) * size[0]
             row, column = divmod(int(predicted[index][patch]), grid.columns)
             end = (column + 0.5) * size[1], (row + 0.5) * size[0]
             stroke = "-" if right[index][patch] else ":"

@@ -116,10 +116,15 @@ class ColourDraw(NamedTuple):
     sigma: float = 0.0
     """Of the blur, in pixels; 0: none."""
     solarise: bool = False
+    gamma: float = 1.0
+    """Exponent of levels in [0, 1]."""
+    noise: float = 0.0
+    """Standard deviation, as a share of the range."""
+    noise_seed: int = 0
 
     @property
     def conditioning(self) -> list[float]:
-        """As numbers around 0, for a predictor that is conditioned on them; their order is left out."""
+        """As numbers around 0, for a predictor that is conditioned on them; order, gamma and noise are left out."""
         factors = (self.brightness - 1, self.contrast - 1, self.saturation - 1, self.hue)
         return [*factors, float(self.gray), self.sigma, float(self.solarise)]
 
@@ -134,13 +139,18 @@ COLOUR_NUMBERS = len(ColourDraw().conditioning)
 
 
 def draw_colour(settings: ColourSettings, rng: Random) -> ColourDraw:
-    """Draw jitter in random order, then gray, blur and solarise, each with its probability."""
+    """Draw jitter in random order, then gray, blur and solarise, each with its probability; gamma and noise where asked for."""
     drawn = ColourDraw()
     if rng.random() < settings.jitter_probability:
         drawn = _draw_jitter(settings, rng)
     gray = rng.random() < settings.gray_probability
     sigma = rng.uniform(*settings.blur_sigma) if rng.random() < settings.blur_probability else 0.0
-    return drawn._replace(gray=gray, sigma=sigma, solarise=rng.random() < settings.solarise_probability)
+    drawn = drawn._replace(gray=gray, sigma=sigma, solarise=rng.random() < settings.solarise_probability)
+    if settings.gamma > 0:
+        drawn = drawn._replace(gamma=(1 + settings.gamma) ** rng.uniform(-1, 1))
+    if settings.noise > 0:
+        drawn = drawn._replace(noise=rng.uniform(0, settings.noise), noise_seed=rng.getrandbits(32))
+    return drawn
 
 
 def _draw_jitter(settings: ColourSettings, rng: Random) -> ColourDraw:

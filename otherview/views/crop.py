@@ -17,7 +17,7 @@ from otherview.data.image import Image as Picture
 from otherview.data.image import Reduced, is_repeated
 from otherview.geometry import Crop
 from otherview.views.colour import ColourDraw
-from otherview.views.recolour import recolour
+from otherview.views.recolour import recolour, recorded
 from otherview.views.settings import ViewSettings
 from otherview.views.view import View
 
@@ -51,8 +51,8 @@ def sample_crop(
 
 
 def draw_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
-    """One crop of an image as the settings say."""
-    return sample_crop(
+    """One crop of an image as the settings say, turned and put upside down where they ask for it."""
+    crop = sample_crop(
         image.height,
         image.width,
         rng=rng,
@@ -60,6 +60,12 @@ def draw_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
         aspect=settings.crop_aspect,
         flip_probability=settings.flip_probability,
     )
+    if not settings.turned:
+        return crop
+    turns = rng.randrange(4) if settings.quarter_turns else 0
+    if rng.random() < settings.vertical_flip_probability:  # half a turn and a mirror
+        return crop._replace(turns=(turns + 2) % 4, flipped=not crop.flipped)
+    return crop._replace(turns=turns)
 
 
 def one_try_crop(image: Picture, settings: ViewSettings, rng: Random) -> Crop:
@@ -84,8 +90,15 @@ def _centre_crop(height: int, width: int, *, aspect: tuple[float, float], flippe
 
 def least_scale(crops: Sequence[Crop], *, size: tuple[int, int]) -> float:
     """How much of the full resolution the crops need, so that none has fewer pixels than `size`; at most 1."""
-    needed = max(max(size[0] / float(crop.height), size[1] / float(crop.width)) for crop in crops)
-    return min(1.0, needed)
+    sizes = [across(crop, size) for crop in crops]
+    return min(
+        1.0, max(max(h / float(crop.height), w / float(crop.width)) for crop, (h, w) in zip(crops, sizes, strict=True))
+    )
+
+
+def across(crop: Crop, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of a crop's pixels before they are turned into a view of `size`."""
+    return (size[1], size[0]) if int(crop.turns) % 2 else size
 
 
 def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int], oversampled: float = 1.0) -> list[np.ndarray]:
@@ -100,9 +113,11 @@ def take(image: Picture, crops: Sequence[Crop], *, size: tuple[int, int], oversa
 def cut(image: Reduced, crop: Crop, *, size: tuple[int, int]) -> np.ndarray:
     """The crop's pixels resized to `size` (height, width) by antialiased bicubic: uint8 or uint16 [H, W, C].
 
-    The crop is given at full resolution; in a reduced image its edges fall between pixels and are honoured there.
+    The crop is given at full resolution; in a reduced image its edges fall between pixels and are honoured there. Turned.
     Not mirrored yet: `planes` does that last, where it costs least; colour operations do not care.
     """
+    if turns := int(crop.turns):
+        return np.rot90(cut(image, crop._replace(turns=0), size=across(crop, size)), turns)
     top, left, height, width = (float(side) / image.factor for side in crop[:4])
     pixels = image.pixels
     if image.factor == 1 and all(float(side).is_integer() for side in crop[:4]):
@@ -145,7 +160,8 @@ def view_of(pixels: np.ndarray, crop: Crop, masked: np.ndarray, drawn: ColourDra
 
     With `later` the colours are left to the device.
     """
-    planar = torch.from_numpy(planes(pixels if later else recolour(pixels, drawn), flipped=bool(crop.flipped)))
+    done = recorded(pixels, drawn) if later else recolour(pixels, drawn)
+    planar = torch.from_numpy(planes(done, flipped=bool(crop.flipped)))
     slots = torch.tensor(drawn.slots if later else [], dtype=torch.uint8)
     return View(planar, crop, torch.from_numpy(masked).flatten(-2), torch.tensor(drawn.conditioning), slots)
 

@@ -25,6 +25,10 @@ class ColourSettings(BaseModel):
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Range of the Gaussian's standard deviation, in pixels of the view."""
     solarise_probability: float = Field(default=0.0, ge=0, le=1)
+    gamma: float = Field(default=0.0, ge=0)
+    """For any number of channels: strength of a random gamma curve, whose exponent is between 1 / (1 + gamma) and 1 + gamma."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """For any number of channels: largest deviation of Gaussian noise, as a share of the range from black to white."""
 
 
 PLAIN = ColourSettings(jitter_probability=0, gray_probability=0, blur_probability=0)
@@ -66,6 +70,10 @@ class ViewSettings(BaseModel):
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over height, drawn log-uniformly."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
+    vertical_flip_probability: float = Field(default=0.0, ge=0, le=1)
+    """For images without an up and a down: microscopy, satellites."""
+    quarter_turns: bool = False
+    """Turn every view by 0, 90, 180 or 270 degrees, for images without an up and a down."""
     target_crop: Literal["own", "same"] = "own"
     """own: the target view has its own crop (the paper); same: the crop of the online view, with its own colours."""
     predict_ratio: float = Field(default=1.0, gt=0, le=1)
@@ -86,6 +94,11 @@ class ViewSettings(BaseModel):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @property
+    def turned(self) -> bool:
+        """Whether views may be turned or put upside down."""
+        return self.quarter_turns or self.vertical_flip_probability > 0
 
     def check(self, *, channels: int, grid: tuple[int, int]) -> None:
         """Raise WrongRequest for ranges that are none, and for what does not fit images of so many channels and patches."""

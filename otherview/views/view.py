@@ -46,10 +46,7 @@ def under_each_mask(pair: ViewPair) -> ViewPair:
     def repeated(part: Tensor) -> Tensor:
         return part.repeat_interleave(masks, dim=0)
 
-    online, target = (
-        view._replace(crop=Crop(*(repeated(torch.as_tensor(side)) for side in view.crop)), colour=repeated(view.colour))
-        for view in pair
-    )
+    online, target = (view._replace(crop=view.crop.each(repeated), colour=repeated(view.colour)) for view in pair)
     return ViewPair(
         online._replace(
             pixels=repeated(online.pixels), masked=online.masked.flatten(0, 1), pending=repeated(online.pending)

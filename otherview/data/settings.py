@@ -7,6 +7,7 @@ type              the whole range of the type: 0 … 65535 for 16 bits, [0, 1] f
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -29,6 +30,16 @@ Ranges = Mapping[str, tuple[Range, ...]]
 
 Fit = Literal["crop", "squash", "pad"]
 """How a whole image becomes a square, or another given shape: its centre, all of it stretched, or all of it in a frame."""
+
+
+@dataclass(kw_only=True)
+class ShownSettings:
+    """How whole images are shown."""
+
+    fit: Fit | None = None
+    """crop: the centre of an image; squash: all of it, stretched; pad: all of it, framed by the mean. Default: the encoder's."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to, divisible by the patch size; default: the training size."""
 
 
 def check_levels(levels: Words, flag: str) -> None:

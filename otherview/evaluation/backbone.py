@@ -16,9 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
+from otherview.data.settings import ShownSettings
 from otherview.data.source import Source
 from otherview.errors import WrongRequest
-from otherview.evaluation.settings import ShownSettings
 from otherview.evaluation.split import settled_images
 from otherview.evaluation.whole_images import as_asked
 from otherview.geometry import PatchGrid

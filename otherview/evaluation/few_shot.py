@@ -146,7 +146,7 @@ def few_shot(settings: FewShotSettings) -> Scores:
     backbone = backbone.shown(settings)
     found = _judge(backbone, bank, queries, draws=draws, settings=settings)
     about = {
-        "train": settings.train, "test": settings.test, "crop_pct": settings.crop_pct,
+        "train": settings.train, "test": settings.judged_on, "crop_pct": settings.crop_pct,
         **backbone.preprocessing.about,
         **({"list": str(settings.list)} if settings.list else {"draws": settings.draws, "draws_seed": settings.seed}),
     }  # fmt: skip

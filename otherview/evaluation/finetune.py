@@ -169,7 +169,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
         control = Encoder(card.encoder, seed=card.seed)
         found["untrained"] = _tuned("untrained", control, card, splits=splits, settings=settings)
     about = {
-        "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices),
+        "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices),
         "batch": _batch(splits[0], settings),
         **{name: getattr(settings, name) for name in DECIDING}, "crop_pct": settings.crop_pct, "finetune_seed": settings.seed,
         **card.preprocessing.about,

@@ -172,7 +172,7 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         share = float((guesses == truth).double().mean())
         found.setdefault(kind.split("_")[0], []).append(accuracy_score(f"{protocol.name}_{kind}", share, len(truth)))
     about = {
-        "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices), **protocol.settings,
+        "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices), **protocol.settings,
         **backbone.preprocessing.about,
     }  # fmt: skip
     return finish(settings, found, known=backbone.about, about=about, began=began)

@@ -203,7 +203,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     if isinstance(settings.weights, str | Path) and launched_rank() == 0:
         _keep(learner, settings.weights, splits[0].names, settings)
     about = {
-        "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices),
+        "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices),
         "epochs": settings.epochs, "batch": batch,
         "rates": settings.rates, "crop_pct": settings.crop_pct, "linear_probe_seed": settings.seed,
         **backbone.preprocessing.about,

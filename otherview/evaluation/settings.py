@@ -1,7 +1,4 @@
-"""The settings of every protocol: torch-free. A command's flags and its function's parameters are their fields.
-
-Defaults are the published protocols' (specification 2), unless a field says otherwise.
-"""
+"""The settings of every protocol: torch-free. Defaults are the published ones (specification 2), unless a field says otherwise."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from otherview.data.settings import Fit
+from otherview.data.settings import ShownSettings
 from otherview.training.settings import ComputeSettings
 
 Weights = Annotated[object, tyro.conf.arg(constructor=str, metavar="WEIGHTS")]
@@ -29,29 +26,35 @@ class JudgeSettings(ComputeSettings):
 
 
 @dataclass(kw_only=True)
-class ShownSettings:
-    """How whole images are shown."""
-
-    fit: Fit | None = None
-    """crop: the centre of an image; squash: all of it, stretched; pad: all of it, framed by the mean. Default: the encoder's."""
-    size: tuple[int, int] | None = None
-    """Height and width that images are resized to, divisible by the patch size; default: the training size."""
-
-
-@dataclass(kw_only=True)
-class LabelledSettings(JudgeSettings):
+class LearntSettings(JudgeSettings):
     """Settings common to evaluations with labelled training images."""
 
     train: str
     """Labelled images to learn from (a data SPEC)."""
-    test: str
-    """Labelled images to be judged on (a data SPEC)."""
     train_images: int | None = None
     """Use only so many training images, spread evenly; default: all."""
     test_images: int | None = None
     """Use only so many test images, spread evenly; default: all."""
     allow_shared: bool = False
     """Judge although --train and --test share images."""
+
+
+@dataclass(kw_only=True)
+class LabelledSettings(LearntSettings):
+    """Settings common to evaluations of classes."""
+
+    test: str | None = None
+    """Labelled images to be judged on (a data SPEC); default: a part of --train, held out."""
+    test_share: float = 0.2
+    """Without --test: the share of every class that is held out."""
+    group_by: str | None = None
+    """Keep a group on one side: folder (the last one of a path), file (for tiles and slices), or a column of the *.csv."""
+
+    @property
+    def judged_on(self) -> str:
+        """The test images, in words."""
+        held = f"{self.test_share:.0%} of {self.train}" + (f", by {self.group_by}" if self.group_by else "")
+        return self.test or held
 
 
 @dataclass(kw_only=True)
@@ -168,8 +171,7 @@ class FinetuneSettings(LabelledSettings, ShownSettings, Regularisation):
 class RobustnessSettings(JudgeSettings, ShownSettings):
     """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
 
-    --weights is a run folder with a finetune/ in it, or a classifier.safetensors; a linear probe's is
-    linear_probe/classifier-RATE.safetensors.
+    --weights: a run folder with a finetune/ in it, or the classifier.safetensors of a fine-tuning or a linear probe.
     """
 
     test: str
@@ -206,9 +208,11 @@ class RetrievalSettings(JudgeSettings):
 
 
 @dataclass(kw_only=True)
-class LinearSegmentSettings(LabelledSettings, FrozenSettings, ShownSettings):
+class LinearSegmentSettings(LearntSettings, FrozenSettings, ShownSettings):
     """A linear head on frozen patch tokens names the class of every pixel: mIoU and accuracy."""
 
+    test: str
+    """Labelled images to be judged on (a data SPEC)."""
     strength: float = 1e-4
     """Half of this times the squared weights is added to the mean cross-entropy; features are standardised."""
 
@@ -257,8 +261,7 @@ class AttentionSettings(TokenPictureSettings):
 
 @dataclass(kw_only=True)
 class ComponentsSettings(TokenPictureSettings):
-    """The first three principal components of patch tokens as red, green and blue: one basis over many images, beside the
-    untrained encoder's."""
+    """The first three principal components of patch tokens as red, green and blue, beside the untrained encoder's."""
 
     out: Path = Path("components.png")
     """The picture: *.png or *.svg."""

@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
-from otherview.data.source import Relabelled, Source, first_of, labels_of, same_numbers
+from otherview.data.source import Relabelled, Selected, Source, first_of, labels_of, same_numbers
 from otherview.data.spec import open_source
 from otherview.distributed import gather_objects, rank, ranks
 from otherview.errors import BrokenImage, WrongRequest
+from otherview.evaluation.grouping import check_apart, groups_of, held_out
 from otherview.evaluation.settings import LabelledSettings
 from otherview.launch import launched_rank, shortened
 from otherview.training.console import RunProgress
@@ -69,6 +70,8 @@ def refuse_shared(train: Sequence[str], test: Sequence[str], *, name_of: Callabl
             )
 
 
+SPLIT_SEED = 0
+"""Of what is held out: the same images for every command and every run, so that scores can be compared."""
 SHORTENED_IMAGES = 200
 """Images of a split where a shortened run is asked for."""
 
@@ -100,8 +103,10 @@ def images_used(count: int | None, *, few: int = SHORTENED_IMAGES) -> int | None
 
 def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
     """Both splits, with labels in the numbers of the training images."""
-    sources = open_source(settings.train), open_source(settings.test)
-    labels = [labels_of(source, spec) for source, spec in zip(sources, (settings.train, settings.test), strict=True)]
+    sources = _sides(settings)
+    labels = [
+        labels_of(source, spec) for source, spec in zip(sources, (settings.train, settings.judged_on), strict=True)
+    ]
     labels[1] = same_numbers(labels[1], of=sources[1].classes, like=sources[0].classes)
     counts = images_used(settings.train_images), images_used(settings.test_images)
     indices = [first_of(source, count) for source, count in zip(sources, counts, strict=True)]
@@ -115,6 +120,19 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
         Split(source, chosen, torch.from_numpy(known.astype(np.int64)), names)
         for source, chosen, known in zip(sources, indices, both, strict=True)
     )
+    return train, test
+
+
+def _sides(settings: LabelledSettings) -> tuple[Source, Source]:
+    """Training and test images; no group is on both sides."""
+    train, by = open_source(settings.train), settings.group_by
+    if settings.test is None:
+        groups = groups_of(train, settings.train, by=by) if by else [str(index) for index in range(len(train))]
+        judged = held_out(labels_of(train, settings.train), groups, share=settings.test_share, seed=SPLIT_SEED)
+        return Selected(train, np.flatnonzero(~judged)), Selected(train, np.flatnonzero(judged))
+    test = open_source(settings.test)
+    if by:
+        check_apart(groups_of(train, settings.train, by=by), groups_of(test, settings.test, by=by), by=by)
     return train, test
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from otherview.data.image import Image, Preprocessing, level
 from otherview.data.objects import IGNORED
+from otherview.data.settings import ShownSettings
 from otherview.errors import WrongRequest
-from otherview.evaluation.settings import ShownSettings
 from otherview.geometry import Crop
 from otherview.views.crop import planes, take
 from otherview.weights.formats import check_size

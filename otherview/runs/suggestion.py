@@ -19,6 +19,7 @@ from otherview.data.settings import Words, check_levels, said
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source, words_of
 from otherview.errors import BrokenImage, WrongRequest
+from otherview.evaluation.grouping import folders_on_both_sides
 from otherview.files import make_folder, write_atomically
 from otherview.launch import shortened
 from otherview.recipes.registry import find
@@ -157,7 +158,7 @@ def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> di
         "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
         "kinds": dict(found.kinds.most_common(SHOWN)),
         "left_out": dict(beside),
-        "beside": said_of(beside),
+        "beside": [*said_of(beside), *filter(None, [folders_on_both_sides(source)])],
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "levels": {kind: _of_kind(kind, stored, preprocessing) for kind, stored in sorted(found.stored.items())},

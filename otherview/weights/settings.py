@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from otherview.data.settings import Fit
+from otherview.data.settings import ShownSettings
 
 OriginName = Literal["official-siamese-im", "mae", "moco-v3", "timm"]
 
 
 @dataclass(kw_only=True)
-class ExportSettings:
+class ExportSettings(ShownSettings):
     """Write an encoder as timm, Hugging Face transformers or ONNX want it; over a difference of 1e-4 it fails.
 
-    timm and transformers get a table of positions for one size of image; ONNX computes them for any size that the patch
+    timm and transformers get a table of positions for one --size of image; ONNX computes them for any size that the patch
     divides. All want images that are normalised with the mean and std of the card.
     """
 
@@ -24,10 +24,6 @@ class ExportSettings:
     to: Literal["timm", "huggingface", "onnx", "safetensors"]
     out: Path
     """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""
-    size: tuple[int, int] | None = None
-    """Height and width of the images, for which the position table is made; default: the training size."""
-    fit: Fit | None = None
-    """How whole images get this size: crop (their centre), squash or pad; part of what is written. Default: the encoder's."""
 
 
 @dataclass(kw_only=True)

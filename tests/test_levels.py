@@ -240,7 +240,7 @@ def test_the_deep_crop_is_the_eight_bit_crop() -> None:
 
 def test_gray_is_resized_once_and_repeated() -> None:
     gray = scene(3, most=65535)
-    repeated = open_picture(png(gray), "a", SIXTEEN).decode()
+    repeated = open_picture(png(gray), "a", SIXTEEN).reduced(1.0).pixels
     assert repeated.shape == (24, 28, 3) and repeated.strides[2] == 0
     crop = Crop(2.0, 3.0, 20.0, 20.0, False)
     one = cut(Reduced(repeated), crop, size=(9, 9))

@@ -19,7 +19,7 @@ from PIL import Image
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, decode_values, faults_named, upright
 from otherview.data.image import RGB, Preprocessing, Reduced
 from otherview.data.objects import nothing_placed, pixels_named, placed
-from otherview.data.settings import Words
+from otherview.data.settings import keeps_eight_bits
 from otherview.data.source import Source, unlabelled
 from otherview.data.values import Values, to_levels
 from otherview.errors import BrokenImage, WrongChannels
@@ -50,8 +50,8 @@ class JpegPicture:
         return self._size[1]
 
     def decode(self) -> np.ndarray:
-        """uint8 or uint16 [H, W, 3], the whole image upright."""
-        return self.reduced(1.0).pixels
+        """uint8 or uint16 [H, W, 3], the whole image upright, in memory of its own."""
+        return np.ascontiguousarray(self.reduced(1.0).pixels)
 
     def reduced(self, least_scale: float) -> Reduced:
         """A decoder rounds sizes up: where the last row or column is only partly there, and rotation brings it to the front,
@@ -135,8 +135,8 @@ class Picture:
         return self._pixels.shape[1]
 
     def decode(self) -> np.ndarray:
-        """uint8 or uint16 [H, W, C], the whole image upright."""
-        return self.reduced(1.0).pixels
+        """uint8 or uint16 [H, W, C], the whole image upright, in memory of its own."""
+        return np.ascontiguousarray(self.reduced(1.0).pixels)
 
     def reduced(self, least_scale: float) -> Reduced:
         """The whole image upright, at `least_scale` of its size or more."""
@@ -148,7 +148,7 @@ def open_picture(data: bytes, name: str, preprocessing: Preprocessing = RGB) -> 
     if not data:
         raise BrokenImage(f"{name}: it is empty")
     try:
-        if data.startswith(JPEG_START) and preprocessing.channels == 3 and _as_they_are(preprocessing.levels):
+        if data.startswith(JPEG_START) and preprocessing.channels == 3 and keeps_eight_bits(preprocessing.levels):
             with suppress(ValueError):
                 return JpegPicture(name, data, deep=preprocessing.deep)
         values = decode_values(data, preprocessing.channels)
@@ -157,11 +157,6 @@ def open_picture(data: bytes, name: str, preprocessing: Preprocessing = RGB) -> 
         raise WrongChannels(f"{name}: {error}", error.channels) from error
     except BrokenImage as error:
         raise BrokenImage(f"{name}: {error}") from error
-
-
-def _as_they_are(levels: Words) -> bool:
-    """Whether eight-bit images keep their levels."""
-    return isinstance(levels, str) or (len(levels) == 2 and (levels[0] < 0 or levels[1] > 255))
 
 
 def picture_of(source: Source, index: int, preprocessing: Preprocessing = RGB) -> Picture | JpegPicture:

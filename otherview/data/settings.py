@@ -32,6 +32,11 @@ Fit = Literal["crop", "squash", "pad"]
 """How a whole image becomes a square, or another given shape: its centre, all of it stretched, or all of it in a frame."""
 
 
+def keeps_eight_bits(levels: Words) -> bool:
+    """Whether images of eight bits keep their levels: a range that goes beyond 0 … 255 is meant for deeper ones."""
+    return isinstance(levels, str) or (len(levels) == 2 and not 0 <= levels[0] < levels[1] <= 255)
+
+
 @dataclass(kw_only=True)
 class ShownSettings:
     """How whole images are shown."""

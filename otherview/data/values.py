@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otherview.data.image import Preprocessing
-from otherview.data.settings import Range
+from otherview.data.settings import Range, keeps_eight_bits
 from otherview.errors import BrokenImage, WrongChannels
 
 DEPTHS = (8, 10, 12, 14, 16)
@@ -83,7 +83,7 @@ def _range_of(values: Values, array: np.ndarray, preprocessing: Preprocessing) -
         return _range_in_use(values, array, preprocessing.ranges.get(values.kind, ()))
     if len(levels) == 3:
         return percentiles(array, levels[1], levels[2])
-    return type_range(values) if not values.deep and not 0 <= levels[0] < levels[1] <= 255 else levels
+    return type_range(values) if not values.deep and keeps_eight_bits(levels) else levels
 
 
 def _range_in_use(values: Values, array: np.ndarray, known: tuple[Range, ...]) -> Range:

@@ -69,7 +69,7 @@ def resized(image: Image, size: tuple[int, int]) -> np.ndarray:
     """The whole image at `size` (height, width): [H, W, C]."""
     least = min(1.0, max(size[0] / image.height, size[1] / image.width))
     reduced: Reduced = image.reduced(least)
-    return cut(reduced, Crop(0.0, 0.0, float(image.height), float(image.width), False), size=size)
+    return np.ascontiguousarray(cut(reduced, Crop(0.0, 0.0, float(image.height), float(image.width), False), size=size))
 
 
 def padded(pixels: np.ndarray, side: int) -> UInt[Tensor, "C S S"]:

@@ -1,4 +1,4 @@
-"""The settings of every protocol: torch-free. Defaults are the published ones (specification 2), unless a field says otherwise."""
+"""The settings of every protocol: torch-free. Defaults are the published ones (specification 2), unless a field says so."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ class FrozenSettings(JudgeSettings):
 
 
 @dataclass(kw_only=True)
-class ClassifiedSettings(LabelledSettings, FrozenSettings, ShownSettings):
+class ClassifiedSettings(ShownSettings, LabelledSettings, FrozenSettings):
     """Settings common to evaluations that can print confusions."""
 
     confusion: Path | None = None
@@ -94,7 +94,7 @@ class LinearSettings(ClassifiedSettings):
 
 
 @dataclass(kw_only=True)
-class LinearProbeSettings(LabelledSettings, ShownSettings):
+class LinearProbeSettings(ShownSettings, LabelledSettings):
     """The paper's linear probe: 90 epochs of LARS on a frozen encoder; the last epoch is reported."""
 
     epochs: float = 90.0
@@ -112,7 +112,7 @@ class LinearProbeSettings(LabelledSettings, ShownSettings):
 
 
 @dataclass(kw_only=True)
-class FewShotSettings(LabelledSettings, FrozenSettings, ShownSettings):
+class FewShotSettings(ShownSettings, LabelledSettings, FrozenSettings):
     """Logistic regression on the features of a few labelled images (the MSN protocol: no intercept, one fit a draw)."""
 
     shares: tuple[float, ...] = (0.01,)
@@ -145,7 +145,7 @@ class Regularisation:
 
 
 @dataclass(kw_only=True)
-class FinetuneSettings(LabelledSettings, ShownSettings, Regularisation):
+class FinetuneSettings(ShownSettings, LabelledSettings, Regularisation):
     """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
 
     epochs: float = 100.0
@@ -168,7 +168,7 @@ class FinetuneSettings(LabelledSettings, ShownSettings, Regularisation):
 
 
 @dataclass(kw_only=True)
-class RobustnessSettings(JudgeSettings, ShownSettings):
+class RobustnessSettings(ShownSettings, JudgeSettings):
     """Accuracy of a fine-tuned classifier on clean, corrupted or foreign images; it is not trained further.
 
     --weights: a run folder with a finetune/ in it, or the classifier.safetensors of a fine-tuning or a linear probe.
@@ -208,7 +208,7 @@ class RetrievalSettings(JudgeSettings):
 
 
 @dataclass(kw_only=True)
-class LinearSegmentSettings(LearntSettings, FrozenSettings, ShownSettings):
+class LinearSegmentSettings(ShownSettings, LearntSettings, FrozenSettings):
     """A linear head on frozen patch tokens names the class of every pixel: mIoU and accuracy."""
 
     test: str
@@ -218,7 +218,7 @@ class LinearSegmentSettings(LearntSettings, FrozenSettings, ShownSettings):
 
 
 @dataclass(kw_only=True)
-class EmbedSettings(ComputeSettings, ShownSettings):
+class EmbedSettings(ShownSettings, ComputeSettings):
     """Features of every image as parquet, npy or safetensors; the same command continues what was stopped."""
 
     weights: str = field(kw_only=False)

@@ -15,7 +15,7 @@ from otherview.data.foreign import left_out, said_of
 from otherview.data.image import Preprocessing
 from otherview.data.loader import usable_cores
 from otherview.data.ranges import with_ranges
-from otherview.data.settings import Words, check_levels, said
+from otherview.data.settings import Words, check_levels, keeps_eight_bits, said
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source, words_of
 from otherview.errors import BrokenImage, WrongRequest
@@ -171,7 +171,7 @@ def _of_kind(kind: str, stored: Stored, preprocessing: Preprocessing) -> dict[st
     """What the values of a kind of file are, how they are read and how the levels are spread."""
     dtype = np.dtype(kind.rpartition(" ")[2])
     whole = [float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)] if dtype.kind in "ui" else None
-    as_they_are = [whole] if dtype.itemsize == 1 and isinstance(preprocessing.levels, str) else []
+    as_they_are = [whole] if dtype.itemsize == 1 and keeps_eight_bits(preprocessing.levels) else []
     return {
         "images": stored.images,
         "values": [stored.low, stored.high],

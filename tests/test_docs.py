@@ -23,6 +23,7 @@ from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.recipes.studies import find_study
 from tests.official import cases, official
+from tests.test_dicom import RAMP, scan
 from tests.test_sources import shard, written
 
 ROOT = Path(__file__).parents[1]
@@ -114,11 +115,29 @@ def newcomer(tmp_path: Path) -> Path:
     (tmp_path / "arrays").mkdir()
     for index in range(3):
         np.save(tmp_path / f"arrays/{index}.npy", np.full((5, 24, 24), 1000 * index, np.uint16))
+    laboratory(tmp_path)
     vit = VisionTransformer(img_size=64, patch_size=16, embed_dim=192, depth=1, num_heads=3, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
     for kind, name in (("siamese_im", "checkpoint.pth"), ("moco_v3", "vit-b-300ep.pth.tar")):
         torch.save(official(cases(kind)[0], kind)[0], tmp_path / name)
     return tmp_path
+
+
+def laboratory(folder: Path) -> None:
+    """Scans, slides of two classes and four patients each, and a list of labelled photos with a patient for each."""
+    for index in range(4):
+        written(folder / f"scans/{index}.dcm", scan((RAMP + 100 * index).astype(np.int16)))
+    for index in range(16):
+        pixels = np.random.default_rng(index).integers(0, 256, (520, 520), np.uint8)
+        path = folder / f"slides/{'ab'[index % 2]}/{index // 2 % 4}/{index}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    rows = [
+        f"{path.relative_to(folder)},{path.parent.name},{place % 5}"
+        for kind in range(2)
+        for place, path in enumerate(sorted((folder / f"labelled/train/class{kind}").glob("*.png")))
+    ]
+    (folder / "scans.csv").write_text("\n".join(["path,label,patient", *rows, ""]))
 
 
 def added(words: list[str]) -> list[str]:

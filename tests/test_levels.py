@@ -22,7 +22,7 @@ from otherview.data.first_images import hardly_used, settled
 from otherview.data.image import RGB, Preprocessing, Reduced, eight_bits
 from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.picture import Picture, open_picture, picture_of
-from otherview.data.ranges import EIGHT_BITS, Seen, deep_images, ranges_of, with_ranges
+from otherview.data.ranges import EIGHT_BITS, ENDING, Seen, deep_images, ranges_of, with_ranges
 from otherview.data.spec import open_source
 from otherview.data.values import Values, to_levels
 from otherview.evaluation.features import extract
@@ -282,6 +282,45 @@ def test_headers_tell_eight_bits() -> None:
     eight = [png(scene(0, most=255, dtype=np.uint8)), b"P6 4 4 255\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"RIFF....WEBP"]
     more = [png(scene(0, most=65535)), b"P5 4 4 65535\n", b"II*\0", b"\x93NUMPY", b"P6 255 255 256\n"]
     assert all(map(EIGHT_BITS.match, eight)) and not any(map(EIGHT_BITS.match, more))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.png",
+        "train.parquet[17]",
+        "train.parquet[cat/b.PNG]",
+        "scan.nii.gz#3",
+        "slide.tif@0,512",
+        "x [1].jpg",
+        "shapes:train[3]",
+    ],
+)
+def test_parts_of_one_file_are_of_one_ending(name: str) -> None:
+    found = ENDING.search(name)
+    assert (found[1].lower() if found else "") in (".png", ".parquet", ".gz", ".tif", ".jpg", "")
+
+
+def test_a_large_source_is_looked_at_here_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows:
+        classes = None
+        looked_at = 0
+
+        def __len__(self) -> int:
+            return 50_000
+
+        def read(self, index: int) -> bytes:
+            self.looked_at += 1
+            return b"\xff\xd8\xff"
+
+        def label(self, index: int) -> None:
+            return None
+
+        def name(self, index: int) -> str:
+            return f"train.parquet[{index}]"
+
+    rows = Rows()
+    assert deep_images(rows, 3) == [] and rows.looked_at == 64
 
 
 def test_sources_of_eight_bits_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """TIFF as it comes: values as they are in the file, channels as channels, alpha only where the file says so."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,38 @@ def test_deep_files_are_turned_upright(orientation: int) -> None:
     held = io.BytesIO()
     picture.save(held, "PNG", exif=exif)
     assert (seen(data, 5)[..., :3] == seen(held.getvalue())).all()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float32, -9999), (np.int16, -9999), (np.uint16, 65535)])
+def test_pixels_without_a_value_are_black(dtype: type, nodata: int) -> None:
+    """As GDAL says it; they must not stretch the range."""
+    values = (1000 + 3000 * CUBE[0]).astype(dtype)
+    values[:8, :8] = nodata
+    data = written(values, extratags=[(42113, "s", 0, str(nodata), True)])
+    found = open_picture(data, "it", Preprocessing(channels=1)).values  # pyright: ignore
+    assert found is not None and np.nanmin(found.array) >= 1000 and np.nanmax(found.array) <= 4000
+    shown = seen(data, 1, (1000.0, 4000.0))[..., 0]
+    assert shown[:8, :8].max() <= 1 and np.abs(shown[20:, 20:] - 255 * CUBE[0, 20:, 20:]).max() < 1
+
+
+def test_every_file_of_a_folder_is_accounted_for(tmp_path: Path) -> None:
+    """Counted as an image or named by kind: nothing goes without a word."""
+    from otherview.data.foreign import left_out
+    from otherview.data.spec import open_source
+
+    picture = Image.fromarray(levels_of(LAST[..., :3]))
+    for name, options in {
+        "cmyk.jpg": {}, "gray.gif": {}, "still.avif": {}, "photo.jp2": {}, "fax.tif": {"compression": "group4"}, "lab.tif": {},
+        "jpeg.tif": {"compression": "jpeg"}, "name with, comma [1].png": {}, "-dash.png": {}, "webp.webp": {},
+    }.items():  # fmt: skip
+        modes = {"cmyk.jpg": "CMYK", "gray.gif": "L", "fax.tif": "1", "lab.tif": "LAB"}
+        picture.convert(modes.get(name, "RGB")).save(tmp_path / name, **options)
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "pixel.png")
+    Image.new("RGB", (4000, 8), "blue").save(tmp_path / "panorama.png")
+    for name in ("photo.heic", "photo.jxl", "notes.txt", "no_ending", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"something else")
+    source = open_source(str(tmp_path))
+    assert len(source) == 12 and sum(left_out(source).values()) == 5
+    for index in range(12):
+        pixels = open_picture(source.read(index), source.name(index)).decode()
+        assert pixels.shape[2] == 3 and pixels.dtype == np.uint8

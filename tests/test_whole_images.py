@@ -163,6 +163,14 @@ def test_what_is_shown_lies_in_the_image() -> None:
                     assert abs(aspect - 1) < 1 / min(where.size) + 1e-9
 
 
+def test_what_lies_at_an_edge_is_lost_by_a_crop_alone() -> None:
+    """Effusions at the edge were cut off, and nobody said so."""
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[:, :15] = 255
+    seen = {fit: prepared(Picture("it", pixels), Preprocessing((32, 32), (0.0,) * 3, fit=fit)).max() for fit in FITS}
+    assert seen["crop"] < 5 and seen["squash"] > 250 and seen["pad"] > 250
+
+
 def test_what_transformers_cannot_do_is_said() -> None:
     card = Card(
         method="m", recipe="r", branch="b", encoder=EncoderSettings(image_size=(32, 64), patch_size=8), mean=(0.5,) * 3,

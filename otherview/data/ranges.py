@@ -12,7 +12,6 @@ Sources of eight bits alone have no ranges, and nothing but the beginning of som
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +37,8 @@ EIGHT_BITS = re.compile(
     re.DOTALL,
 )
 """How files begin that hold no more."""
+ENDING = re.compile(r"(\.\w{1,7})(?:\[\d+\]|#\d+|@\d+,\d+|\])?$")
+"""Of a file's name, or of the file that a row, a slice or a window comes from: train.parquet[17], scan.nii#3, slide.tif@0,512."""
 
 
 class Seen(NamedTuple):
@@ -70,7 +71,8 @@ def deep_images(source: Source, channels: int, *, known: Collection[str] = ()) -
     """
     by_ending: dict[str, list[int]] = defaultdict(list)
     for index in first_of(source, NAMES).tolist():
-        by_ending[PurePosixPath(source.name(index)).suffix.lower()].append(index)
+        found_in = ENDING.search(source.name(index))
+        by_ending[found_in[1].lower() if found_in else ""].append(index)
     found: list[Seen] = []
     for some in by_ending.values():
         news = not known

@@ -21,7 +21,17 @@ from otherview.data.values import Values
 from otherview.errors import BrokenImage
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION, LEAST, LARGEST = 258, 262, 277, 338, 339, 274, 340, 341
+BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, ORIENTATION, LEAST, LARGEST, NODATA = (
+    258,
+    262,
+    277,
+    338,
+    339,
+    274,
+    340,
+    341,
+    42113,
+)
 PICTURES = frozenset((3, 5, 6, 8, 9, 10))
 """Photometric interpretations of a palette, CMYK, YCbCr and LAB."""
 ALPHA = frozenset((1, 2))
@@ -58,9 +68,23 @@ def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[Values, 
 
 
 def values_of(array: np.ndarray, page: Any) -> Values:
-    """The values of a page with what its tags say of black and white."""
+    """The values of a page with what its tags say of black and white, and of pixels without a value."""
+    array = _without_nodata(array, page.tags.get(NODATA))
     tags = {code: tag.value for code in (LEAST, LARGEST) if (tag := page.tags.get(code)) is not None}
     return _with_range(array, tags, page.bitspersample)
+
+
+def _without_nodata(array: np.ndarray, tag: Any) -> np.ndarray:
+    """GDAL's number for "no value": NaN among floats, else the least value that the image has."""
+    try:
+        nodata = float(str(tag.value).strip("\0 "))
+    except (AttributeError, ValueError):  # there is no tag, or no number in it
+        return array
+    nothing = array == np.asarray(nodata).astype(array.dtype)
+    if np.isnan(nodata) or not nothing.any():
+        return array
+    least = np.nan if array.dtype.kind == "f" else 0 if nothing.all() else array[~nothing].min()
+    return np.where(nothing, np.asarray(least, array.dtype), array)
 
 
 def _with_range(array: np.ndarray, tags: Mapping[int, Any], bits: Any) -> Values:

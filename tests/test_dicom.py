@@ -127,6 +127,41 @@ def test_padding_is_black(kind: str) -> None:
     assert (shown(band)[pixels <= -900] == 0).all()
 
 
+def test_padding_below_the_range_of_the_type() -> None:
+    pixels = (RAMP + 1000).astype(np.uint16)
+    pixels[:, :2] = 0
+    data = scan(pixels, PixelPaddingValue=0, WindowCenter=300, WindowWidth=700)  # black is −50
+    assert (shown(data)[:, :2] <= 19).all() and shown(data).max() == 255
+
+
+def test_small_slopes_and_floats_keep_their_meaning() -> None:
+    dose = scan(
+        (RAMP + 1000).astype(np.uint16), RescaleSlope="0.001", RescaleIntercept=0, WindowCenter=2, WindowWidth=4
+    )
+    found = read_dicom(dose)
+    assert found.kind == "DICOM float32" and found.deep and found.said == (0, 3)
+    assert np.abs(shown(dose).astype(int) - expected((RAMP + 1000) * 0.001, 0, 3)).max() <= 1
+    eight = scan(np.arange(96, dtype=np.uint8).reshape(8, 12), WindowCenter=50, WindowWidth=61)
+    assert (shown(eight) == expected(np.arange(96).reshape(8, 12), 19.5, 79.5)).all()  # a window counts for 8 bits, too
+
+
+def test_the_kind_does_not_depend_on_the_pixels() -> None:
+    """One series is one kind, or its images would have ranges of their own."""
+    for elements in ({"RescaleSlope": 2, "RescaleIntercept": -5}, {"PhotometricInterpretation": "MONOCHROME1"}):
+        kinds = {
+            read_dicom(scan(np.full((8, 12), most, np.uint16), **elements)).kind for most in (3, 700, 60_000)
+        }  # fmt: skip
+        assert len(kinds) == 1
+
+
+def test_files_named_by_their_uid_are_found(tmp_path: Path) -> None:
+    for name in ("1.2.840.113619.2.5.70", "CT.1.2.840.99", "IM0001"):
+        (tmp_path / name).write_bytes(scan(RAMP))
+    (tmp_path / "notes.1").write_bytes(b"nothing")
+    source = open_source(str(tmp_path))
+    assert len(source) == 3 and left_out(source)[".1"] == 1
+
+
 def test_frames() -> None:
     film = np.stack([RAMP + number for number in range(5)]).astype(np.int16)
     data = scan(film)

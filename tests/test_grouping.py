@@ -46,7 +46,7 @@ def test_no_group_is_divided(labels: list[int], patients: int, share: float, see
         len({group for group, one in zip(groups, labels, strict=True) if one == kind}) < 2 for kind in set(labels)
     )
     if single:
-        with pytest.raises(WrongRequest, match="only the group"):
+        with pytest.raises(WrongRequest, match="too few groups"):
             held_out(known, groups, share=share, seed=seed)
         return
     judged = held_out(known, groups, share=share, seed=seed)
@@ -91,6 +91,35 @@ def test_windows_of_a_slide_belong_together(clinic: Path) -> None:
     groups = groups_of(tiles, "", by="file")
     assert len(tiles) == 30 * 4 and len(set(groups)) == 30
     assert len(set(groups_of(tiles, "", by="folder"))) == 10
+
+
+def test_blank_slices_and_copies_are_learned_from_and_not_judged(
+    tmp_path: Path, result_of: Callable[..., dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in "ab":
+        for number in range(8):
+            picture(tmp_path / f"{kind}/{number}.png", ord(kind) * 100 + number)
+        for number in range(8, 12):
+            picture(tmp_path / f"{kind}/{number}.png", 7)  # the same in all
+    words = ("evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", tmp_path, "--k", 3, "--threads", 1)
+    found = result_of(*words, "--workers", 0, "--test-share", 0.4)
+    assert 0 < found["scores"][0]["n"] < 10
+
+
+def test_a_column_holds_for_windows(clinic: Path) -> None:
+    tiles = open_source(f"tiles:{clinic}/all.csv@16")
+    groups = groups_of(tiles, f"tiles:{clinic}/all.csv@16", by="patient")
+    assert len(groups) == 120 and len(set(groups)) == 10
+    two = f"{clinic}/sick,{clinic}/well"
+    assert len(set(groups_of(open_source(two), two, by="file"))) == 30
+
+
+def test_many_classes_take_little_memory() -> None:
+    labels = np.arange(200_000) % 20_000
+    judged = held_out(labels, None, share=0.2, seed=0)
+    assert judged.sum() == 40_000
+    with pytest.raises(WrongRequest, match="class b has too few images"):
+        held_out(np.array([0, 0, 1]), None, share=0.2, seed=0, names=["a", "b"])
 
 
 def test_doctor_names_folders_on_both_sides(tmp_path: Path, otherview: Callable) -> None:

@@ -24,7 +24,7 @@ from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.picture import Picture, open_picture, picture_of
 from otherview.data.ranges import EIGHT_BITS, ENDING, Seen, deep_images, ranges_of, with_ranges
 from otherview.data.spec import open_source
-from otherview.data.values import Values, to_levels
+from otherview.data.values import Values, percentiles, sample_of, to_levels
 from otherview.evaluation.features import extract
 from otherview.evaluation.whole_images import prepared
 from otherview.geometry import Crop, PatchGrid
@@ -276,6 +276,23 @@ def test_randaugment_has_eight_bits_and_so_have_pictures(lab: Path) -> None:
     ).view
     assert view.pixels.dtype == torch.uint8
     assert (eight_bits(np.array([0, 257, 65535, 128 * 257 + 128], np.uint16)) == [0, 1, 255, 128]).all()
+
+
+def test_samples_have_no_rhythm() -> None:
+    """A step of the image's width would see one column, a step of three one channel."""
+    image = np.full((512, 512), 500.0, np.float32)
+    image[:, :4] = -1000
+    sample = sample_of(image, 2048)
+    assert 0.9 < (sample == 500).mean() < 1
+    colours = np.stack([np.full((96, 128), value, np.uint16) for value in (50, 1500, 3500)], axis=2)
+    assert np.abs(np.bincount(np.searchsorted([50, 1500, 3500], sample_of(colours, 2**10))) / 1024 - 1 / 3).max() < 0.02
+    assert percentiles(np.eye(4) > 0, 1.0, 99.0) == (0, 1)
+
+
+def test_wide_integers_are_not_rounded_away() -> None:
+    values = (2**30 + np.arange(16)).astype(np.int32).reshape(4, 4)
+    shown = to_levels(Values(values), Preprocessing(channels=1, levels=(2.0**30, 2.0**30 + 15)))
+    assert len(np.unique(shown)) == 16
 
 
 def test_headers_tell_eight_bits() -> None:

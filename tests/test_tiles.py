@@ -36,15 +36,18 @@ LAYOUTS: list[dict[str, Any]] = [
     {"tile": (32, 32), "photometric": "rgb", "planarconfig": "separate"},
     {"tile": (48, 64), "photometric": "rgb", "extrasamples": [0, 0]},
     {"tile": (64, 64), "photometric": "minisblack", "bigtiff": True},
+    {"tile": (64, 64), "photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}},
+    {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}, "compression": "deflate"},
 ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_windows_are_the_whole_cut(layout: dict[str, Any], dtype: type, tmp_path: Path) -> None:
-    samples = 5 if "extrasamples" in layout else 1 if layout["photometric"] == "minisblack" else 3
+    pages = "metadata" in layout
+    samples = 5 if "extrasamples" in layout else 4 if pages else 1 if layout["photometric"] == "minisblack" else 3
     whole = scene(150, 205, dtype=dtype, samples=samples)
-    written = np.moveaxis(whole, -1, 0) if layout.get("planarconfig") == "separate" else whole
+    written = np.moveaxis(whole, -1, 0) if layout.get("planarconfig") == "separate" or pages else whole
     tifffile.imwrite(tmp_path / "a.tif", written, **layout)
     with Canvas(tmp_path / "a.tif") as canvas:
         assert canvas.sizes == [(150, 205)]
@@ -178,6 +181,69 @@ def test_packed_values_come_back() -> None:
         )
 
 
+def test_a_corrupt_tile_costs_its_own_windows(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", scene(256, 256), tile=(64, 64), photometric="rgb", compression="deflate")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        where = file.pages[0].dataoffsets[5]  # pyright: ignore
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[where : where + 40] = bytes(40)
+    (tmp_path / "a.tif").write_bytes(data)
+    (tmp_path / "cut.tif").write_bytes(bytes(data[:30]))
+    tiles = open_source(f"tiles:{tmp_path}@64")
+    assert len(tiles) == 16 + 1
+    bad = []
+    for index in range(17):
+        try:
+            picture_of(tiles, index).decode()
+        except BrokenImage as error:
+            bad.append(str(error).partition(":")[0])
+    assert bad == ["a.tif@64,64", "cut.tif@0,0"]
+
+
+def test_an_image_is_a_spec(slide: Path) -> None:
+    assert names(open_source(str(slide))) == ["slide.tif"]
+    assert names(open_source(f"tiles:{slide}@64")) == names(open_source(f"tiles:{slide.parent}@64"))
+
+
+def test_strips_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = scene(200, 300, samples=1)
+    tifffile.imwrite(tmp_path / "a.tif", whole, rowsperstrip=200, compression="deflate")
+    with Canvas(tmp_path / "a.tif") as canvas:
+        asked: list[int] = []
+        read = tifffile.FileHandle.read
+        monkeypatch.setattr(
+            tifffile.FileHandle, "read", lambda self, size=-1: (asked.append(size), read(self, size))[1]
+        )
+        for left in range(0, 300, 50):
+            assert (canvas.window(0, top=3, left=left, height=9, width=50).array == whole[3:12, left : left + 50]).all()
+        assert len(asked) == 1
+    monkeypatch.setattr("otherview.data.tiff_windows.MOST_SEGMENT", 1000)
+    with pytest.raises(BrokenImage, match="by themselves"):
+        Canvas(tmp_path / "a.tif")
+    assert (
+        picture_of(open_source(f"tiles:{tmp_path}@100"), 0).decode()[..., 0] == whole[:100, :100]
+    ).all()  # decoded whole
+
+
+def test_windows_lie_as_a_person_sees_them(tmp_path: Path) -> None:
+    whole = scene(100, 140)
+    tifffile.imwrite(tmp_path / "a.tif", whole, tile=(32, 32), photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    tiles = open_source(f"tiles:{tmp_path}@64")
+    assert (picture_of(tiles, 0).decode() == np.rot90(whole, -1)[:64, :64]).all()
+
+
+def test_an_archive_that_changes_is_looked_at_again(tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    for side in (128, 64):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(scene(side, side)).save(tmp_path / "in/a.png")
+        archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "in")
+        os.utime(archive, (side, side))
+        assert len(open_source(f"tiles:{archive}@32")) == (side // 32) ** 2
+
+
 @pytest.fixture
 def volumes(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
     arrays = [RNG.integers(-1000, 2000, (9, 8, 5 + number)).astype(np.int16) for number in range(3)]
@@ -216,7 +282,7 @@ def test_pages_are_frames(tmp_path: Path) -> None:
 
 
 HUGE = """
-import resource, sys, time
+import sys
 import numpy as np, tifffile
 from pathlib import Path
 path, side, tile = Path(sys.argv[1]), 40_960, 1024
@@ -234,7 +300,8 @@ else:
     from otherview.data.spec import open_source
     source = open_source(f"tiles:{path}@512")
     pixels = [picture_of(source, index).decode() for index in range(0, len(source), 9)]
-    print(len(source), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, np.mean([one.std() for one in pixels]))
+    from otherview.bench.contenders import status_mb
+    print(len(source), int(status_mb("VmHWM")), np.mean([one.std() for one in pixels]))
 """
 
 

@@ -51,6 +51,8 @@ def levels_of(kinds: dict[str, dict[str, Any]]) -> list[str]:
         lines.append(
             f"levels  {bars}  {kind}: values {low:g} … {high:g}{of}, read as {as_read}, std {found['std']:.3f}"
         )
+        if not isinstance(ranges, str) and len(ranges) > 1:
+            lines.append(f"  {kind} has images of several depths; if one device took them all, give --levels type")
         if found["hardly_used"]:
             lines.append(
                 f"  {kind} hardly uses the range from black to white: try --levels percentile 1 99, or LOW HIGH"

@@ -40,6 +40,10 @@ class Packed(Indexed):
             raise BrokenImage(f"{self.name(index)}: {self.file} ends too early")
         return data
 
+    def depends(self) -> list[Path]:
+        """The files that it is made of."""
+        return [self.file]
+
     def check_size(self, index: int, size: int) -> None:
         """Raise BrokenImage where an image claims more bytes than one may have."""
         if size > LARGEST_IMAGE:

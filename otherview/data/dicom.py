@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from otherview.data.settings import Range
-from otherview.data.values import Values
+from otherview.data.values import Values, extremes
 from otherview.errors import BrokenImage
 
 START = b"DICM"
@@ -128,16 +128,17 @@ def _gray(found: Any, frame: int, stored: np.ndarray, *, inverted: bool) -> Valu
     """Real values, their window and their full range."""
     padding = _padding(found, stored)
     values, whole = _real(found, frame, stored)
-    said = _window(found, frame) or (
-        whole if stored.dtype.kind == "u" and int(found.BitsStored) < found.BitsAllocated else None
-    )
+    packed = stored.dtype.kind == "u" and int(found.BitsStored) < found.BitsAllocated
+    said = _window(found, frame) or (whole if packed else None)
     if inverted:
-        low, high = said or whole
-        values = (low + high - values.astype(np.float32)).astype(np.float32 if values.dtype.kind == "f" else np.int32)
-        values = _smallest(values)
+        low, high = said or whole or extremes(values)
+        whole = None if whole is None else (low + high - whole[1], low + high - whole[0])
+        values = _in_type(low + high - values.astype(np.float64), whole if values.dtype.kind in "ui" else None)
     if padding is not None and padding.any() and not padding.all():
-        black = said[0] if said else values[~padding].min()
-        values = np.where(padding, np.asarray(black, values.dtype), values)
+        black = values[~padding].min() if said is None else said[0]
+        if values.dtype.kind in "ui":
+            black = np.clip(np.floor(black), np.iinfo(values.dtype).min, np.iinfo(values.dtype).max)
+        values = np.where(padding, np.asarray(black).astype(values.dtype), values)
     return Values(values, "DICOM", said, whole)
 
 
@@ -152,34 +153,31 @@ def _padding(found: Any, stored: np.ndarray) -> np.ndarray | None:
     return (stored >= min(value, limit)) & (stored <= max(value, limit))
 
 
-def _real(found: Any, frame: int, stored: np.ndarray) -> tuple[np.ndarray, Range]:
-    """Values by table, or by slope and intercept, in the smallest whole type that holds them; and what the stored bits allow."""
+def _real(found: Any, frame: int, stored: np.ndarray) -> tuple[np.ndarray, Range | None]:
+    """Values by table, or by slope and intercept, and what the stored bits allow; None where these say nothing."""
     from pydicom.pixels.processing import apply_modality_lut
 
     if "ModalityLUTSequence" in found:
-        values = np.asarray(apply_modality_lut(stored, found))
-        return values, (float(values.min()), max(float(values.max()), float(values.min()) + 1))
+        return np.asarray(apply_modality_lut(stored, found)), None
     slope = float(_said(found, frame, "PixelValueTransformationSequence", "RescaleSlope") or 1)
     shift = float(_said(found, frame, "PixelValueTransformationSequence", "RescaleIntercept") or 0)
     if stored.dtype.kind == "f":
-        values = stored.astype(np.float32) * slope + shift
-        return values, (float(np.nanmin(values)), float(np.nanmax(values)))
+        return (stored * slope + shift).astype(np.float32), None
     bits, signed = int(found.BitsStored), stored.dtype.kind == "i"
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]) * slope + shift
     whole = float(ends.min()), float(ends.max())
     if slope == 1 and shift == 0:
         return stored, whole
-    if slope.is_integer() and shift.is_integer():
-        return _smallest(stored.astype(np.int64) * int(slope) + int(shift)), whole
-    return (stored * slope + shift).astype(np.float32), whole
+    real = stored * slope + shift
+    return _in_type(real, whole if slope.is_integer() and shift.is_integer() else None), whole
 
 
-def _smallest(values: np.ndarray) -> np.ndarray:
-    """Whole numbers as int16 where that holds them, else as int32."""
-    if values.dtype.kind == "f":
-        return values
-    fits = values.min() >= -(2**15) and values.max() < 2**15
-    return values.astype(np.int16 if fits else np.int32)
+def _in_type(values: np.ndarray, whole: Range | None) -> np.ndarray:
+    """Whole numbers as int16 or int32, by what may occur in any file of this kind; others as float32."""
+    if whole is None:
+        return values.astype(np.float32)
+    small = whole[0] >= -(2**15) and whole[1] < 2**15
+    return np.rint(values).astype(np.int16 if small else np.int32 if max(map(abs, whole)) < 2**31 else np.int64)
 
 
 def _window(found: Any, frame: int) -> Range | None:

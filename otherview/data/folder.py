@@ -41,6 +41,10 @@ class Files(Indexed):
         """Where the file lies."""
         return self.root / self.table.name(index)
 
+    def depends(self) -> list[Path]:
+        """The files that it is made of."""
+        return [self.path(index) for index in range(len(self))]
+
     def read(self, index: int) -> bytes:
         try:
             with open(self.path(index), "rb", opener=_without_waiting) as file:
@@ -93,7 +97,8 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
 def _kind(root: Path, name: str) -> str:
     """The ending of a file's name; scanners write DICOM without one."""
     ending = ending_of(name)
-    return ".dcm" if not ending and dicom.INSTALLED and _begins_as_dicom(root / name) else ending
+    unsaid = not ending or ending[1:].isdigit()  # 1.2.840.113619.2.5.70 has no ending
+    return ".dcm" if unsaid and dicom.INSTALLED and _begins_as_dicom(root / name) else ending
 
 
 def _begins_as_dicom(path: Path) -> bool:
@@ -139,6 +144,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path) and "." not in entry.name)  # noqa: PTH110
     except OSError:  # a link that leads to itself
         return False
+
+
+def open_file(path: Path) -> Files:
+    """A single image."""
+    return Files(
+        path.parent, Table(cached("file", path, lambda place: _index_rows(path, iter([(path.name, "")]), place)))
+    )
 
 
 def open_list(path: Path) -> Files:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from otherview.data import dicom, nifti, tiff
-from otherview.data.index import Indexed
+from otherview.data.index import Indexed, Parts
 from otherview.data.source import Joined, Selected, Source, printable
 
 ENDINGS = frozenset((
@@ -71,6 +71,8 @@ def left_out(source: Source) -> Counter[str]:
             return sum((left_out(part) for part in source.parts), Counter[str]())
         case Selected():
             return left_out(source.source)
+        case Parts():
+            return left_out(source.base)
         case Indexed():
             return Counter(source.table.left_out)
     return Counter()

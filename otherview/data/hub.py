@@ -36,6 +36,9 @@ class _Rows(Packed):
         super().__init__(place / BLOB, Table(place))
         self.parquet = parquet
 
+    def depends(self) -> list[Path]:
+        return [self.parquet]
+
     def name(self, index: int) -> str:
         return printable(f"{self.parquet.name}[{self.table.name(index)}]")
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from otherview.data.source import Source, paths_of
 from otherview.errors import WrongRequest
 from otherview.files import alone_in
 
@@ -84,6 +85,26 @@ class Indexed:
     def label(self, index: int) -> int | None:
         label = self.table.number("label", index)
         return None if label == NO_LABEL else label
+
+
+class Parts(Indexed):
+    """Parts of the images of another source: the column `image` is the index of the whole there."""
+
+    def __init__(self, base: Source, table: Table) -> None:
+        super().__init__(table)
+        self.base = base
+        self.classes = base.classes
+
+    def label(self, index: int) -> int | None:
+        return self.base.label(self.whole(index))
+
+    def whole(self, index: int) -> int:
+        """The index of what it is a part of."""
+        return self.table.number("image", index)
+
+    def depends(self) -> list[Path]:
+        """The files that it is made of."""
+        return paths_of(self.base)
 
 
 def _mapped(path: Path) -> np.ndarray:

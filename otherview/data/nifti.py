@@ -92,8 +92,10 @@ def _opened(data: bytes) -> tuple[Any, list[_Axis]]:
         raise
     except Exception as error:
         raise BrokenImage(f"no NIfTI volume that can be read ({type(error).__name__})") from None
-    if len(volume.shape) < 3 or 0 in volume.shape or volume.get_data_dtype().names:
-        raise BrokenImage(f"its shape is {volume.shape}, where a volume of numbers has three axes or more")
+    if volume.get_data_dtype().names:
+        raise BrokenImage("its values are colours, where a volume of numbers is read")
+    if len(volume.shape) < 3 or 0 in volume.shape:
+        raise BrokenImage(f"its shape is {volume.shape}, where a volume has three axes or more")
     if not np.isfinite(lie).all():
         return volume, [_Axis(axis, turned=False) for axis in AXES]
     places = lie[:, 0].astype(int).tolist()

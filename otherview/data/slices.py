@@ -14,7 +14,7 @@ from pathlib import Path
 
 from otherview.data import dicom, nifti, tiff
 from otherview.data.decode import faults_named
-from otherview.data.index import NO_LABEL, Indexed, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Parts, Table, TableWriter, cached
 from otherview.data.source import Source, names_fingerprint, paths_of
 from otherview.data.values import Values, packed
 from otherview.errors import BrokenImage, WrongRequest
@@ -23,25 +23,21 @@ HELD = 2
 """Files whose bytes a process keeps, since their slices are often read one after another."""
 
 
-class Slices(Indexed):
+class Slices(Parts):
     """A row per slice: `image`, the file's index in the source behind, and `frame`; −1 for a file that is one image."""
 
     def __init__(self, base: Source, table: Table, axis: int) -> None:
-        super().__init__(table)
-        self.base, self.axis = base, axis
-        self.classes = base.classes
+        super().__init__(base, table)
+        self.axis = axis
         self._held: OrderedDict[int, bytes] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_held": OrderedDict()}
 
-    def label(self, index: int) -> int | None:
-        return self.base.label(self.table.number("image", index))
-
     def name(self, index: int) -> str:
         """The file's name and the slice's number."""
         frame = self.table.number("frame", index)
-        return self.base.name(self.table.number("image", index)) + (f"#{frame}" if frame >= 0 else "")
+        return self.base.name(self.whole(index)) + (f"#{frame}" if frame >= 0 else "")
 
     def read(self, index: int) -> bytes:
         image, frame = (self.table.number(column, index) for column in ("image", "frame"))

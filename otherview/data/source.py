@@ -47,6 +47,13 @@ class OnDisk(Protocol):
     def path(self, index: int) -> Path: ...
 
 
+@runtime_checkable
+class OfFiles(Protocol):
+    """A source that is made of files."""
+
+    def depends(self) -> list[Path]: ...
+
+
 class Joined:
     """Several sources one after another; classes that have names are the same class where they have the same name."""
 
@@ -134,8 +141,12 @@ def path_of(source: Source, index: int) -> Path | None:
 
 
 def paths_of(source: Source) -> list[Path]:
-    """The files of a source, where its images are files."""
-    return [path for index in range(len(source)) if (path := path_of(source, index)) is not None]
+    """The files that a source is made of, as far as there are any: what is known of their content depends on them."""
+    if isinstance(source, Joined):
+        return [path for part in source.parts for path in paths_of(part)]
+    if isinstance(source, Selected):
+        return paths_of(source.source)
+    return source.depends() if isinstance(source, OfFiles) else []
 
 
 def joined(parts: Sequence[Source]) -> Source:

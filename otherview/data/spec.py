@@ -7,8 +7,8 @@ open_source("train-*.tar,shapes:5000:val")    # several, one after another
 from collections.abc import Callable
 from pathlib import Path
 
-from otherview.data.folder import open_folder, open_list, rows_of
-from otherview.data.foreign import ENDINGS, ending_of, is_litter
+from otherview.data.folder import open_file, open_folder, open_list, rows_of
+from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
 from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
@@ -115,7 +115,7 @@ def _opener(path: Path) -> Callable[[Path], Source] | None:
             return open_zip
         case ".txt" | ".csv":
             return _open_list
-    return None
+    return open_file if ending_of(path.name) in ENDINGS | ARRAYS else None
 
 
 def _open_list(path: Path) -> Source:

@@ -67,11 +67,14 @@ def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[Values, 
         return values_of(values, page), 1 if orientation is None else int(orientation.value)
 
 
-def values_of(array: np.ndarray, page: Any) -> Values:
-    """The values of a page with what its tags say of black and white, and of pixels without a value."""
+def values_of(array: np.ndarray, page: Any, *, checked: bool = True) -> Values:
+    """The values of a page with what its tags say of black and white, and of pixels without a value.
+
+    A range that does not hold the values is not believed, if that is `checked`; parts of one page are not told apart by it.
+    """
     array = _without_nodata(array, page.tags.get(NODATA))
     tags = {code: tag.value for code in (LEAST, LARGEST) if (tag := page.tags.get(code)) is not None}
-    return _with_range(array, tags, page.bitspersample)
+    return _with_range(array, tags, page.bitspersample, checked=checked)
 
 
 def _without_nodata(array: np.ndarray, tag: Any) -> np.ndarray:
@@ -87,7 +90,7 @@ def _without_nodata(array: np.ndarray, tag: Any) -> np.ndarray:
     return np.where(nothing, np.asarray(least, array.dtype), array)
 
 
-def _with_range(array: np.ndarray, tags: Mapping[int, Any], bits: Any) -> Values:
+def _with_range(array: np.ndarray, tags: Mapping[int, Any], bits: Any, *, checked: bool = True) -> Values:
     """Black and white are packed bits, or the least and largest sample that a file allows for all channels."""
     if array.dtype.kind == "u" and isinstance(bits, int) and 1 < bits < 8 * array.dtype.itemsize:
         packed = 0.0, 2.0**bits - 1
@@ -96,7 +99,7 @@ def _with_range(array: np.ndarray, tags: Mapping[int, Any], bits: Any) -> Values
         low, high = (float(np.unique(tags[code]).item()) for code in (LEAST, LARGEST))
     except (KeyError, ValueError, TypeError):  # not there, or different for every channel
         return Values(array, "TIFF")
-    fits = low < high and low <= np.nanmin(array) and np.nanmax(array) <= high
+    fits = low < high and (not checked or (low <= np.nanmin(array) and np.nanmax(array) <= high))
     return Values(array, "TIFF", (low, high) if fits else None)
 
 

@@ -8,6 +8,7 @@ Levels are those of a pyramid, 0 the finest. Any layout that tifffile can decode
 channels as pages. Memory is a few tiles.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ JPEGS = frozenset((6, 7, 34892, 33007))
 """Compressions whose colours tifffile turns into red, green and blue."""
 
 
+MOST_SEGMENT, MOST_HELD = 2**27, 2**27
+"""Bytes of one decoded tile or strip, more than which a window is no small part of; and of those that are kept."""
+
+
 class Canvas:
     """An opened file; raises BrokenImage for one whose windows cannot be read by themselves."""
 
@@ -28,10 +33,15 @@ class Canvas:
         import tifffile
 
         self.file = tifffile.TiffFile(path)
-        self.levels: list[Any] = list(self.file.series[0].levels)
-        page = self.levels[0].pages[0]
-        colours = page.photometric in (0, 1, 2, 6) and (page.photometric != 6 or int(page.compression) in JPEGS)
-        if not colours or self.levels[0].axes not in ("YX", "YXS", "SYX", "CYX") or page.bitspersample % 8:
+        self._held: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        try:
+            self.levels: list[Any] = list(self.file.series[0].levels)
+            self.page = self.levels[0].keyframe
+            apart = not _in_windows(self.levels[0], self.page)
+        except Exception:
+            self.close()
+            raise
+        if apart:
             self.close()
             raise BrokenImage("its windows cannot be read by themselves")
 
@@ -48,45 +58,63 @@ class Canvas:
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every level."""
-        return [(level.pages[0].imagelength, level.pages[0].imagewidth) for level in self.levels]
+        return [(level.keyframe.imagelength, level.keyframe.imagewidth) for level in self.levels]
 
     def window(self, level: int, *, top: int, left: int, height: int, width: int) -> Values:
         """Values [H, W] or [H, W, C]; alpha lies over white. The window must lie inside."""
-        pages = self.levels[level].pages if self.levels[level].axes == "CYX" else self.levels[level].pages[:1]
-        layers = [_cut(page, top, left, height, width) for page in pages]
+        there = self.levels[level]
+        pages = range(len(there.pages)) if there.axes == "CYX" else range(1)
+        layers = [self._cut(there, number, (top, left, height, width)) for number in pages]
         values = np.stack(layers, axis=-1) if len(layers) > 1 else layers[0]
-        page = self.levels[0].pages[0]
-        return tiff.values_of(tiff.with_alpha_laid(values, page), page)
+        return tiff.values_of(tiff.with_alpha_laid(values, self.page), self.page, checked=False)
+
+    def _cut(self, level: Any, number: int, window: tuple[int, int, int, int]) -> np.ndarray:
+        """A window of one page: [H, W] or [H, W, S]."""
+        (top, left, height, width), page = window, level.keyframe
+        samples, (rows, columns) = page.samplesperpixel, _segment_size(page)
+        across, down = -(-page.imagewidth // columns), -(-page.imagelength // rows)
+        apart = samples > 1 and page.planarconfig == 2
+        out = np.zeros((height, width, samples), page.dtype)
+        for plane in range(samples) if apart else (0,):
+            for row in range(top // rows, -(-(top + height) // rows)):
+                for column in range(left // columns, -(-(left + width) // columns)):
+                    segment = self._segment(level.pages[number], page, (plane * down + row) * across + column)
+                    if segment is None:
+                        continue  # never written: nothing is there
+                    first, start = row * rows, column * columns
+                    upper, lower = max(top, first), min(top + height, first + segment.shape[0])
+                    near, far = max(left, start), min(left + width, start + segment.shape[1])
+                    part = segment[upper - first : lower - first, near - start : far - start]
+                    into = out[upper - top : lower - top, near - left : far - left]
+                    into[..., plane : plane + 1 if apart else samples] = part
+        return out if samples > 1 else out[..., 0]
+
+    def _segment(self, page: Any, keyframe: Any, index: int) -> np.ndarray | None:
+        """One decoded tile or strip [H, W, S], which neighbouring windows ask for again; None where the file has none."""
+        count, offset = page.databytecounts[index], page.dataoffsets[index]
+        if not count:
+            return None
+        if (offset, index) not in self._held:
+            self.file.filehandle.seek(offset)
+            decoded = keyframe.decode(self.file.filehandle.read(count), index, jpegtables=keyframe.jpegtables)[0]
+            if decoded is None:
+                return None
+            self._held[offset, index] = decoded[0]
+            while sum(one.nbytes for one in self._held.values()) > MOST_HELD and len(self._held) > 1:
+                self._held.popitem(last=False)
+        self._held.move_to_end((offset, index))
+        return self._held[offset, index]
 
 
-def _cut(page: Any, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A window of one page: [H, W] or [H, W, S]."""
-    samples = page.samplesperpixel
-    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    across, down = -(-page.imagewidth // columns), -(-page.imagelength // rows)
-    apart = samples > 1 and page.planarconfig == 2
-    out = np.zeros((height, width, samples), page.dtype)
-    for plane in range(samples) if apart else (0,):
-        for row in range(top // rows, -(-(top + height) // rows)):
-            for column in range(left // columns, -(-(left + width) // columns)):
-                segment = _segment(page, (plane * down + row) * across + column)
-                if segment is None:
-                    continue  # never written: nothing is there
-                first, start = row * rows, column * columns
-                upper, lower = max(top, first), min(top + height, first + segment.shape[0])
-                near, far = max(left, start), min(left + width, start + segment.shape[1])
-                part = segment[upper - first : lower - first, near - start : far - start]
-                into = out[upper - top : lower - top, near - left : far - left]
-                into[..., plane : plane + 1 if apart else samples] = part
-    return out if samples > 1 else out[..., 0]
+def _segment_size(page: Any) -> tuple[int, int]:
+    return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
 
 
-def _segment(page: Any, index: int) -> np.ndarray | None:
-    """One decoded tile or strip [H, W, S]; None where the file has none."""
-    count = page.databytecounts[index]
-    if not count:
-        return None
-    file = page.parent.filehandle
-    file.seek(page.dataoffsets[index])
-    decoded = page.decode(file.read(count), index, jpegtables=page.jpegtables)[0]
-    return None if decoded is None else decoded[0]
+def _in_windows(series: Any, page: Any) -> bool:
+    """Whether windows are parts of it that can be read alone, and lie as a person sees them."""
+    colours = page.photometric in (0, 1, 2, 6) and (page.photometric != 6 or int(page.compression) in JPEGS)
+    rows, columns = _segment_size(page)
+    small = min(rows, page.imagelength) * columns * page.samplesperpixel * page.dtype.itemsize <= MOST_SEGMENT
+    upright = page.tags.get(tiff.ORIENTATION) is None or page.tags[tiff.ORIENTATION].value in (0, 1)
+    whole_bytes = isinstance(page.bitspersample, int) and page.bitspersample % 8 == 0
+    return bool(colours and small and upright and whole_bytes and series.axes in ("YX", "YXS", "SYX", "CYX"))

@@ -14,6 +14,7 @@ the image's values span, or where more than half of it has no value. A pyramid's
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from otherview.data import tiff
 from otherview.data.decode import decode_values, faults_named
-from otherview.data.index import NO_LABEL, Indexed, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Parts, Table, TableWriter, cached
 from otherview.data.source import Source, names_fingerprint, path_of, paths_of
 from otherview.data.tiff_windows import Canvas
 from otherview.data.values import Values, packed
@@ -60,28 +61,26 @@ class Grid(NamedTuple):
         return [*range(0, last, self.stride), last]
 
 
-class Tiles(Indexed):
+class Tiles(Parts):
     """A row per window: `image`, its index in the source behind, `top`, `left`, `height` and `width`."""
 
     def __init__(self, base: Source, table: Table, grid: Grid) -> None:
-        super().__init__(table)
-        self.base, self.grid = base, grid
-        self.classes = base.classes
+        super().__init__(base, table)
+        self.grid = grid
         self._open: OrderedDict[tuple[int, int], Canvas | Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def label(self, index: int) -> int | None:
-        return self.base.label(self.table.number("image", index))
-
     def name(self, index: int) -> str:
         """The file's name, and where the window begins."""
         top, left = (self.table.number(side, index) for side in ("top", "left"))
-        return f"{self.base.name(self.table.number('image', index))}@{top},{left}"
+        return f"{self.base.name(self.whole(index))}@{top},{left}"
 
     def read(self, index: int) -> bytes:
         image, *place = (self.table.number(column, index) for column in ("image", *PLACE))
+        if not place[2]:  # what stands for a file without windows
+            raise BrokenImage(f"{self.name(index)}: its windows could not be looked up; it cannot be read")
         try:
             with faults_named():
                 return packed(_window(self._canvas(image), self.grid.level, *place))
@@ -114,7 +113,9 @@ def _opened(base: Source, image: int) -> Canvas | Values:
             pass  # a picture: palettes, CMYK
     values = decode_values(base.read(image), 3)
     shape = values.array.shape
-    first = len(shape) == 3 and shape[0] < min(shape[1:])  # [C, H, W]
+    first = (
+        values.format == "array" and len(shape) == 3 and shape[0] < min(shape[1:]) and shape[2] not in (1, 3, 4)
+    )  # [C, H, W]
     return values._replace(array=np.moveaxis(values.array, 0, -1)) if first else values
 
 
@@ -150,10 +151,10 @@ def _index(base: Source, grid: Grid, place: Path) -> list[Path]:
     writer = TableWriter(place, "image", *PLACE, "label")
     for image in range(len(base)):
         try:
-            with faults_named():
-                windows = list(_shown(_opened(base, image), grid))
+            with faults_named(), _closed(_opened(base, image)) as canvas:
+                windows = list(_shown(canvas, grid))
         except BrokenImage:
-            windows = [(0, 0, 1, 1)]
+            windows = [(0, 0, 0, 0)]
         except WrongRequest as error:
             raise WrongRequest(f"tiles of {base.name(image)}: {error}") from error
         for window in windows:
@@ -162,8 +163,17 @@ def _index(base: Source, grid: Grid, place: Path) -> list[Path]:
     return paths_of(base)
 
 
+@contextmanager
+def _closed(canvas: Canvas | Values) -> Iterator[Canvas | Values]:
+    try:
+        yield canvas
+    finally:
+        if isinstance(canvas, Canvas):
+            canvas.close()
+
+
 def _shown(canvas: Canvas | Values, grid: Grid) -> Iterator[tuple[int, int, int, int]]:
-    """The windows that show something; closes the file."""
+    """The windows that show something, or cannot be read, so that they are named later."""
     sizes = canvas.sizes if isinstance(canvas, Canvas) else [canvas.array.shape[:2]]
     if grid.level >= len(sizes):
         raise WrongRequest(f"its levels are 0 … {len(sizes) - 1}, and level {grid.level} was asked for")
@@ -174,13 +184,14 @@ def _shown(canvas: Canvas | Values, grid: Grid) -> Iterator[tuple[int, int, int,
     coarse = _coarse_level(sizes, grid)
     scale = sizes[coarse][0] / height, sizes[coarse][1] / width
     found = [_look(canvas, coarse, sizes[coarse], scale, window) for window in windows]
-    low, high = min(one.low for one in found), max(one.high for one in found)
-    span = max(high - low, LEAST_SPAN * 255 if found[0].eight else 0)
-    yield from (
-        window for window, one in zip(windows, found, strict=True) if one.valid and one.spread > LEAST_SPREAD * span
-    )
-    if isinstance(canvas, Canvas):
-        canvas.close()
+    read = [one for one in found if one is not None]
+    if not read:
+        raise BrokenImage("none of its windows can be read")
+    low, high = min(one.low for one in read), max(one.high for one in read)
+    least = LEAST_SPREAD * max(high - low, LEAST_SPAN * 255 if read[0].eight else 0)
+    for window, one in zip(windows, found, strict=True):
+        if one is None or (one.valid and one.spread > least):
+            yield window
 
 
 def _coarse_level(sizes: list[tuple[int, int]], grid: Grid) -> int:
@@ -202,11 +213,15 @@ class _Look(NamedTuple):
 
 def _look(
     canvas: Canvas | Values, level: int, size: tuple[int, int], scale: tuple[float, float], window: tuple[int, ...]
-) -> _Look:
+) -> _Look | None:
+    """None for a window that cannot be read."""
     top, left = (min(int(start * by), most - 1) for start, by, most in zip(window[:2], scale, size, strict=True))
     rows, columns = (max(1, round(length * by)) for length, by in zip(window[2:], scale, strict=True))
     rows, columns = min(rows, size[0] - top), min(columns, size[1] - left)
-    array = _window(canvas, level, top, left, rows, columns).array
+    try:
+        array = _window(canvas, level, top, left, rows, columns).array
+    except Exception:  # of a foreign decoder; it is named when the window is read
+        return None
     flat = array.reshape(rows * columns, -1)
     eight = array.dtype.itemsize == 1
     if array.dtype.kind == "f":

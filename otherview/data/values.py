@@ -43,8 +43,9 @@ class Values(NamedTuple):
 
     @property
     def deep(self) -> bool:
-        """Whether there are more than 256 different values."""
-        return self.array.dtype.itemsize > 1 and (self.whole is None or self.whole[1] - self.whole[0] > 255)
+        """Whether there may be more than 256 different values."""
+        few = self.array.dtype.kind in "ui" and self.whole is not None and self.whole[1] - self.whole[0] <= 255
+        return self.array.dtype.itemsize > 1 and not few
 
 
 def to_levels(values: Values, preprocessing: Preprocessing) -> np.ndarray:
@@ -78,18 +79,18 @@ def _range_of(values: Values, array: np.ndarray, preprocessing: Preprocessing) -
     """What becomes black and white in this image."""
     levels = preprocessing.levels
     if isinstance(levels, str):
+        if levels == "auto" and values.said is not None:
+            return values.said
         if levels == "type" or not values.deep:
             return type_range(values)
-        return _range_in_use(values, array, preprocessing.ranges.get(values.kind, ()))
+        return _range_in_use(array, preprocessing.ranges.get(values.kind, ()))
     if len(levels) == 3:
         return percentiles(array, levels[1], levels[2])
     return type_range(values) if not values.deep and keeps_eight_bits(levels) else levels
 
 
-def _range_in_use(values: Values, array: np.ndarray, known: tuple[Range, ...]) -> Range:
-    """What the file says; else the first range of its kind that holds the image; else one around the image's own values."""
-    if values.said is not None:
-        return values.said
+def _range_in_use(array: np.ndarray, known: tuple[Range, ...]) -> Range:
+    """The first range of its kind that holds the image; else one around the image's own values."""
     if known and (not is_depth(known[0]) or known[0][1] == _most(array.dtype)):
         return known[0]
     low, high = extremes(array)
@@ -126,9 +127,11 @@ def percentiles(array: np.ndarray, low: float, high: float) -> Range:
 
 
 def sample_of(array: np.ndarray, count: int) -> np.ndarray:
-    """About so many finite values, spread evenly over the image; a single 0 where there is none."""
+    """About so many finite values from all over the image, in no rhythm of its rows; a single 0 where there is none."""
     flat = array.reshape(-1)
-    some = flat[:: max(1, flat.size // count)]
+    flat = flat.view(np.uint8) if flat.dtype == bool else flat
+    places = (np.arange(count) * 0.6180339887498949 % 1 * flat.size).astype(np.int64)
+    some = flat[places] if flat.size > count else flat
     some = some[np.isfinite(some)] if some.dtype.kind == "f" else some
     return some if some.size else np.zeros(1)
 
@@ -166,7 +169,8 @@ def _scaled(array: np.ndarray, black_white: Range, *, deep: bool) -> np.ndarray:
     if array.dtype.kind in "ui" and array.dtype.itemsize <= 2:
         return _table(array.dtype.str, *black_white, whole)[array.view(f"u{array.dtype.itemsize}")]
     low, high = black_white
-    scaled = (array.astype(np.float32) - low) * (whole / (high - low))
+    exact = array.dtype.itemsize > 4 or array.dtype.kind in "ui"  # such values have more digits than float32
+    scaled = (array.astype(np.float64 if exact else np.float32) - low) * (whole / (high - low))
     return np.clip(np.rint(np.nan_to_num(scaled, nan=0, posinf=whole, neginf=0)), 0, whole).astype(dtype)
 
 

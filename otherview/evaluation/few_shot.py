@@ -180,7 +180,9 @@ def _judge(
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
     backbone = backbone.seeing([split.source for split in splits], settings)
-    splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    splits = with_fingerprints(
+        splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
+    )
     images = sum(len(split.indices) for split in splits)
     preprocessing = backbone.preprocessing._replace(crop_pct=settings.crop_pct, interpolation="bilinear")
     # the protocol's features are the last block's, before the final norm

@@ -163,7 +163,9 @@ def finetune(settings: FinetuneSettings) -> Scores:
     card = loaded.card
     wanted = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
     card = card.seeing(settled_images([split.source for split in splits], wanted))
-    splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    splits = with_fingerprints(
+        splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
+    )
     found = {"encoder": _tuned("encoder", loaded.encoder, card, splits=splits, settings=settings)}
     if settings.control:
         control = Encoder(card.encoder, seed=card.seed)

@@ -157,7 +157,9 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
     backbone = load_backbone(settings.weights).to(compute_on(settings))
     backbone.check_block(settings.block)
     backbone = backbone.seeing([split.source for split in splits], settings)
-    splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    splits = with_fingerprints(
+        splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
+    )
     images = sum(len(split.indices) for split in splits)
     maker = FeatureMaker(
         backbone.preprocessing, FeatureSpec(block=settings.block), cache_of(settings), settings.workers

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from otherview.data.slices import Slices
-from otherview.data.source import Source, behind
+from otherview.data.index import Parts
+from otherview.data.source import Joined, Source, behind, path_of
 from otherview.data.spec import words_of
-from otherview.data.tiles import Tiles
 from otherview.errors import WrongRequest
 
 SHOWN = 3
@@ -26,11 +25,11 @@ def groups_of(source: Source, spec: str, *, by: str) -> list[str]:
 
     Raises WrongRequest where there are no such groups.
     """
-    if by not in ("folder", "file"):
-        return _column(spec, by, images=len(source))
-    names = [_file_of(source, index) for index in range(len(source))]
     if by == "file":
-        return names
+        return [_file_of(source, index) for index in range(len(source))]
+    if by != "folder":
+        return _column(source, spec, by)
+    names = [_name_of(source, index) for index in range(len(source))]
     folders = [PurePosixPath(name).parent for name in names]
     least = 2 if source.classes is not None else 1  # the first level names the class
     if shallow := next((name for name, folder in zip(names, folders, strict=True) if len(folder.parts) < least), None):
@@ -39,31 +38,54 @@ def groups_of(source: Source, spec: str, *, by: str) -> list[str]:
     return [folder.name for folder in folders]
 
 
-def _file_of(source: Source, index: int) -> str:
-    """The name of the file that holds an image."""
+def _whole_of(source: Source, index: int) -> tuple[Source, int]:
+    """The source of the file that holds an image, and the file's index there."""
     there, inner = behind(source, index)
-    if isinstance(there, Tiles | Slices):
-        return _file_of(there.base, there.table.number("image", inner))
+    while isinstance(there, Parts):
+        there, inner = behind(there.base, there.whole(inner))
+    return there, inner
+
+
+def _name_of(source: Source, index: int) -> str:
+    there, inner = _whole_of(source, index)
     return there.name(inner)
 
 
-def _column(spec: str, column: str, *, images: int) -> list[str]:
+def _file_of(source: Source, index: int) -> str:
+    """What tells the file from all others."""
+    there, inner = _whole_of(source, index)
+    path = path_of(there, inner)
+    return there.name(inner) if path is None else str(path.absolute())
+
+
+def _column(source: Source, spec: str, column: str) -> list[str]:
     """A column of the csv files that a SPEC names, row by row, as data/folder.py reads them."""
-    found: list[str] = []
-    for word in words_of(spec):
-        path = Path(word).expanduser()
-        if path.suffix.lower() != ".csv" or not path.is_file():
-            raise WrongRequest(f"--group-by {column}: give folder, file, or a column of a *.csv; {word} is none")
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.reader(file)
-            header = [name.strip() for name in next(rows, [])]
-            if column not in header:
-                raise WrongRequest(f"--group-by {column}: {path} has the columns {', '.join(header)}")
-            place = header.index(column)
-            found += [row[place].strip() if place < len(row) else "" for row in rows if row]
-    if len(found) != images or not all(found):
+    words = words_of(spec)
+    parts = source.parts if isinstance(source, Joined) and len(source.parts) == len(words) else [source]
+    if len(parts) != len(words):
+        raise WrongRequest(f"--group-by {column}: give the *.csv files of {spec} one by one, joined by commas")
+    found = [value for part, word in zip(parts, words, strict=True) for value in _values(part, word, column)]
+    if len(found) != len(source) or not all(found):
         raise WrongRequest(f"--group-by {column}: not every image of {spec} has a value there")
     return found
+
+
+def _values(part: Source, word: str, column: str) -> list[str]:
+    if isinstance(part, Parts):
+        inner = word.partition(":")[2]
+        stem, at, _ = inner.rpartition("@")
+        values = _values(part.base, stem if at else inner, column)
+        return [values[part.whole(index)] for index in range(len(part))]
+    path = Path(word).expanduser()
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        raise WrongRequest(f"--group-by {column}: give folder, file, or a column of a *.csv; {word} is none")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        header = [name.strip() for name in next(rows, [])]
+        if column not in header:
+            raise WrongRequest(f"--group-by {column}: {path} has the columns {', '.join(header)}")
+        place = header.index(column)
+        return [row[place].strip() if place < len(row) else "" for row in rows if row]
 
 
 def check_apart(train: Collection[str], test: Collection[str], *, by: str) -> None:
@@ -76,27 +98,40 @@ def check_apart(train: Collection[str], test: Collection[str], *, by: str) -> No
         )
 
 
-def held_out(labels: np.ndarray, groups: Sequence[str], *, share: float, seed: int) -> np.ndarray:
+def held_out(
+    labels: np.ndarray, groups: Sequence[str] | None, *, share: float, seed: int, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Which images are judged: of every class about this share of its groups, one at least and never all; bool [N].
 
-    A group counts for the class that most of its images have. Raises WrongRequest for a class that is a single group.
+    Without groups every image is one. A group counts for the class that most of its images have. `names` are the classes'.
+    Raises WrongRequest for a class that cannot be on both sides.
     """
     if not 0 < share < 1:
         raise WrongRequest(f"--test-share {share:g} must be above 0 and below 1")
-    names, of = np.unique(np.asarray(groups), return_inverse=True)
-    counts = np.zeros((len(names), int(labels.max()) + 1), int)
-    np.add.at(counts, (of, labels), 1)
-    classes, rng = counts.argmax(axis=1), np.random.default_rng(seed)
-    chosen = np.zeros(len(names), bool)
+    of, classes = (np.arange(len(labels)), labels) if groups is None else _by_majority(labels, groups)
+    chosen, rng = np.zeros(len(classes), bool), np.random.default_rng(seed)
     for kind in np.unique(classes):
         members = np.flatnonzero(classes == kind)
-        if len(members) < 2:
-            raise WrongRequest(
-                f"a class has only the group {names[members[0]]}: it cannot be both learned and judged; give --test"
-            )
         count = min(len(members) - 1, max(1, round(share * len(members))))
         chosen[rng.permutation(members)[:count]] = True
-    return chosen[of]
+    judged = chosen[of]
+    for kind in np.unique(labels).tolist():
+        sides = judged[labels == kind]
+        if sides.all() or not sides.any():
+            raise WrongRequest(
+                f"class {names[kind] if names else kind} has too few {'images' if groups is None else 'groups'} to be both "
+                "learned and judged: give --test, or more of them"
+            )
+    return judged
+
+
+def _by_majority(labels: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The number of every image's group, and the class that most images of each group have."""
+    _, of = np.unique(np.asarray(groups), return_inverse=True)
+    pairs, counts = np.unique(np.stack([of, labels]), axis=1, return_counts=True)
+    order = np.lexsort((-counts, pairs[0]))  # a group's most frequent class first
+    firsts = np.unique(pairs[0][order], return_index=True)[1]
+    return of, pairs[1][order][firsts]
 
 
 SIDES = {
@@ -119,7 +154,7 @@ def folders_on_both_sides(source: Source) -> str:
     below: dict[str, set[str]] = {}
     deep = False
     for index in range(len(source)):
-        first, *inner = PurePosixPath(_file_of(source, index)).parent.parts or ("",)
+        first, *inner = PurePosixPath(_name_of(source, index)).parent.parts or ("",)
         if (side := SIDES.get(first.lower())) and inner and inner[-1].lower() not in GENERIC:
             below.setdefault(side, set()).add(inner[-1])
             deep = deep or len(inner) > 1

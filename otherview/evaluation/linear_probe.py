@@ -197,7 +197,9 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     compute_on(settings)
     backbone = load_backbone(settings.weights)
     backbone = backbone.seeing([split.source for split in splits], settings)
-    splits = with_fingerprints(splits, workers=settings.workers, allow_shared=settings.allow_shared)
+    splits = with_fingerprints(
+        splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
+    )
     learner, batch = _train(backbone, splits[0], settings)
     found = _judge(learner, splits[1], backbone=backbone, settings=settings)
     if isinstance(settings.weights, str | Path) and launched_rank() == 0:

@@ -6,6 +6,7 @@ train, test = with_fingerprints((train, test), workers=1, allow_shared=False)
 Images are told apart by fingerprints of their bytes, not by their names.
 """
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -127,8 +128,8 @@ def _sides(settings: LabelledSettings) -> tuple[Source, Source]:
     """Training and test images; no group is on both sides."""
     train, by = open_source(settings.train), settings.group_by
     if settings.test is None:
-        groups = groups_of(train, settings.train, by=by) if by else [str(index) for index in range(len(train))]
-        judged = held_out(labels_of(train, settings.train), groups, share=settings.test_share, seed=SPLIT_SEED)
+        groups, labels = groups_of(train, settings.train, by=by) if by else None, labels_of(train, settings.train)
+        judged = held_out(labels, groups, share=settings.test_share, seed=SPLIT_SEED, names=train.classes)
         return Selected(train, np.flatnonzero(~judged)), Selected(train, np.flatnonzero(judged))
     test = open_source(settings.test)
     if by:
@@ -162,8 +163,14 @@ def settled_images(sources: Sequence[Source], preprocessing: Preprocessing) -> P
     return preprocessing
 
 
-def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared: bool) -> tuple[Split, Split]:
-    """Both splits with their images' fingerprints; raises WrongRequest where they share some, unless that is allowed."""
+def with_fingerprints(
+    splits: tuple[Split, Split], *, workers: int, allow_shared: bool, held_out: bool = False
+) -> tuple[Split, Split]:
+    """Both splits with their images' fingerprints; raises WrongRequest where they share some, unless that is allowed.
+
+    Where the test images were `held_out` of the training images, what is there twice (blank slices, copies) is learned from, and
+    left out of the test.
+    """
     total = sum(len(split.indices) for split in splits)
     with RunProgress(total=total, title="comparing images", speak=launched_rank() == 0) as progress:
         train, test = (
@@ -173,11 +180,30 @@ def with_fingerprints(splits: tuple[Split, Split], *, workers: int, allow_shared
             )
             for split in splits
         )
-    if not allow_shared:
+    if held_out and not allow_shared:
+        test = _unseen(test, train.fingerprints)
+    elif not allow_shared:
         refuse_shared(
             train.fingerprints, test.fingerprints, name_of=lambda place: test.source.name(int(test.indices[place]))
         )
     return train, test
+
+
+def _unseen(test: Split, known: Sequence[str]) -> Split:
+    """The images that are not among those learned from, with a word of how many are."""
+    seen = set(known) - {""}
+    kept = np.array([word not in seen for word in test.fingerprints])
+    if kept.all():
+        return test
+    if not kept.any():
+        raise WrongRequest("every image that was held out is also among those learned from: give --test")
+    if launched_rank() == 0:
+        print(
+            f"{int((~kept).sum()):,} images that were held out are copies of others, and are not judged",
+            file=sys.stderr,
+        )
+    words = [word for word, there in zip(test.fingerprints, kept, strict=True) if there]
+    return replace(test, indices=test.indices[kept], labels=test.labels[torch.from_numpy(kept)], fingerprints=words)
 
 
 def labels_fingerprint(split: Split) -> str:

@@ -79,7 +79,8 @@ def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     source = open_source(settings.data)
     for line in said_of(left_out(source)) if launched_rank() == 0 else ():
         print(f"{settings.data}: {line}", file=sys.stderr)
-    config = settings.config.seeing(settled(source, settings.config.preprocessing, flag="--data"))
+    found = settled(source, settings.config.preprocessing._replace(ranges={}), flag="--data")  # of these images alone
+    config = settings.config.seeing(found)
     return with_classes(config, source, settings.data), source
 
 

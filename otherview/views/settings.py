@@ -95,6 +95,9 @@ class ViewSettings(BaseModel):
     """Of every channel, of levels in [0, 1]; `otherview doctor` measures yours."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # ranges are a dictionary
+
     @property
     def turned(self) -> bool:
         """Whether views may be turned or put upside down."""

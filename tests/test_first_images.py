@@ -107,7 +107,14 @@ def test_the_error_travels_between_processes() -> None:
     assert (str(again), again.channels) == ("its shape", 5)
 
 
-LITTER = (".DS_Store", "._00.png", "Thumbs.db", ".ipynb_checkpoints/00-checkpoint.png", "__MACOSX/cat/._00.png")
+LITTER = (
+    ".DS_Store",
+    "._00.png",
+    "Thumbs.db",
+    "@eaDir/00.png",
+    ".ipynb_checkpoints/00-checkpoint.png",
+    "__MACOSX/cat/._00.png",
+)
 
 
 def with_foreign_files(folder: Path) -> Path:

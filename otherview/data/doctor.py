@@ -26,7 +26,7 @@ from otherview.data.loader import settle_worker
 from otherview.data.picture import JpegPicture, open_picture
 from otherview.data.source import Joined, Selected, Source
 from otherview.data.spec import absolute
-from otherview.data.values import Values, extremes
+from otherview.data.values import PACKED, Values, extremes
 from otherview.errors import BrokenImage
 from otherview.files import atomically, write_atomically
 
@@ -118,7 +118,8 @@ class _Checkups(Dataset[Checkup]):
         values = Values(eight_bits(pixels), "JPEG") if jpeg or picture.values is None else picture.values
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
         mean, square, histogram = _moments(pixels)
-        kind = _kind(data, self.preprocessing.channels)
+        own = values.format in ("DICOM", "NIfTI") or data.startswith(PACKED)
+        kind = values.kind if own else _kind(data, self.preprocessing.channels)
         return Checkup("", kind, pixels.shape[:2], digest, mean, square, values.kind, extremes(values.array), histogram)
 
 

@@ -14,6 +14,7 @@ from otherview.data.ranges import with_ranges
 from otherview.data.settings import said
 from otherview.data.source import Source, first_of, name_once
 from otherview.errors import BrokenImage, WrongChannels, WrongRequest
+from otherview.launch import launched_rank
 
 LOOKED_AT = 12
 LEAST_SPREAD = 0.03
@@ -27,7 +28,7 @@ def settled(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: b
     """
     check_first(source, preprocessing, flag=flag, fixed=fixed)
     preprocessing = with_ranges(source, preprocessing)
-    if warning := hardly_used(source, preprocessing, flag=flag):
+    if launched_rank() == 0 and (warning := hardly_used(source, preprocessing, flag=flag)):
         name_once(warning, "warning")
     return preprocessing
 

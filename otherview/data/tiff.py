@@ -10,6 +10,7 @@
 """
 
 import io
+import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -38,6 +39,7 @@ ALPHA = frozenset((1, 2))
 NEEDED = "pip install 'otherview[tiff]'"
 UNREAD = f"a TIFF of this kind needs tifffile: {NEEDED}"
 INSTALLED = find_spec("tifffile") is not None
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on one file of a million
 
 
 def read_tiff(data: bytes, channels: int, *, most_values: int) -> tuple[Values, int] | None:

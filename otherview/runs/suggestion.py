@@ -178,11 +178,17 @@ def _of_kind(kind: str, stored: Stored, preprocessing: Preprocessing) -> dict[st
         "type": whole,
         "read_as": [list(one) for one in preprocessing.ranges.get(kind, ())]
         or as_they_are
-        or said(preprocessing.levels),
+        or _unstated(kind, preprocessing),
         "histogram": [round(float(share), 4) for share in stored.histogram],
         "std": round(stored.spread, 4),
         "hardly_used": stored.spread < LEAST_SPREAD,
     }
+
+
+def _unstated(kind: str, preprocessing: Preprocessing) -> str:
+    """How values are read where no range of their kind was found."""
+    by_file = preprocessing.levels == "auto" and kind in preprocessing.ranges
+    return "each file says" if by_file else said(preprocessing.levels)
 
 
 def _measured(config: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:

@@ -22,7 +22,7 @@ JPEGS = frozenset((6, 7, 34892, 33007))
 """Compressions whose colours tifffile turns into red, green and blue."""
 
 
-MOST_SEGMENT, MOST_HELD = 2**27, 2**27
+MOST_SEGMENT, MOST_HELD = 2**26, 2**24
 """Bytes of one decoded tile or strip, more than which a window is no small part of; and of those that are kept."""
 
 

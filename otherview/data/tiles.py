@@ -12,6 +12,7 @@ the image's values span, or where more than half of it has no value. A pyramid's
 """
 
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from otherview.data.tiff_windows import Canvas
 from otherview.data.values import Values, packed
 from otherview.errors import BrokenImage, WrongRequest
 
-MOST_OPEN, MOST_DECODED = 16, 2
+MOST_OPEN, MOST_DECODED = 8, 2
 """Files that a process keeps open, and images that it keeps decoded."""
 LEAST_SPREAD, LEAST_SPAN = 0.02, 0.25
 """Shares: of what an image's values span, a window's deviation; of the range of eight bits, what values span at least."""
@@ -113,9 +114,8 @@ def _opened(base: Source, image: int) -> Canvas | Values:
             pass  # a picture: palettes, CMYK
     values = decode_values(base.read(image), 3)
     shape = values.array.shape
-    first = (
-        values.format == "array" and len(shape) == 3 and shape[0] < min(shape[1:]) and shape[2] not in (1, 3, 4)
-    )  # [C, H, W]
+    # arrays may be [C, H, W]
+    first = values.format == "array" and len(shape) == 3 and shape[0] < min(shape[1:]) and shape[2] not in (1, 3, 4)
     return values._replace(array=np.moveaxis(values.array, 0, -1)) if first else values
 
 
@@ -148,17 +148,21 @@ def open_tiles(words: str, open_base: Callable[[str], Source], *, named: str) ->
 
 def _index(base: Source, grid: Grid, place: Path) -> list[Path]:
     """An image that cannot be read has one row, so that it is named and counted as any broken image."""
-    writer = TableWriter(place, "image", *PLACE, "label")
+    writer, ground = TableWriter(place, "image", *PLACE, "label"), 0
     for image in range(len(base)):
         try:
             with faults_named(), _closed(_opened(base, image)) as canvas:
-                windows = list(_shown(canvas, grid))
+                every = list(_shown(canvas, grid))
+                windows = [window for window in every if window is not None]
+                ground += len(every) - len(windows)
         except BrokenImage:
             windows = [(0, 0, 0, 0)]
         except WrongRequest as error:
             raise WrongRequest(f"tiles of {base.name(image)}: {error}") from error
         for window in windows:
             writer.add("", image=image, label=NO_LABEL, **dict(zip(PLACE, window, strict=True)))
+    if ground:
+        print(f"{len(writer):,} windows; {ground:,} that show nothing but ground are left out", file=sys.stderr)
     writer.close()
     return paths_of(base)
 
@@ -172,8 +176,8 @@ def _closed(canvas: Canvas | Values) -> Iterator[Canvas | Values]:
             canvas.close()
 
 
-def _shown(canvas: Canvas | Values, grid: Grid) -> Iterator[tuple[int, int, int, int]]:
-    """The windows that show something, or cannot be read, so that they are named later."""
+def _shown(canvas: Canvas | Values, grid: Grid) -> Iterator[tuple[int, int, int, int] | None]:
+    """The windows that show something, or cannot be read, so that they are named later; None for each of the others."""
     sizes = canvas.sizes if isinstance(canvas, Canvas) else [canvas.array.shape[:2]]
     if grid.level >= len(sizes):
         raise WrongRequest(f"its levels are 0 … {len(sizes) - 1}, and level {grid.level} was asked for")
@@ -190,8 +194,7 @@ def _shown(canvas: Canvas | Values, grid: Grid) -> Iterator[tuple[int, int, int,
     low, high = min(one.low for one in read), max(one.high for one in read)
     least = LEAST_SPREAD * max(high - low, LEAST_SPAN * 255 if read[0].eight else 0)
     for window, one in zip(windows, found, strict=True):
-        if one is None or (one.valid and one.spread > least):
-            yield window
+        yield window if one is None or (one.valid and one.spread > least) else None
 
 
 def _coarse_level(sizes: list[tuple[int, int]], grid: Grid) -> int:

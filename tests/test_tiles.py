@@ -316,12 +316,13 @@ def test_a_huge_file_fits_into_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_tiles(slide: Path, result_of: Callable[..., dict], tmp_path: Path) -> None:
+def test_a_run_on_tiles(slide: Path, result_of: Callable[..., dict], tmp_path_factory: pytest.TempPathFactory) -> None:
+    out = tmp_path_factory.mktemp("out")
     spec = f"tiles:{slide.parent}@32"
-    found = result_of("doctor", "--data", spec, "--out", tmp_path / "../found", "--workers", 2)
+    found = result_of("doctor", "--data", spec, "--out", out / "found", "--workers", 2)
     assert found["unreadable"] == 0 and "tiles:" in Path(found["good"]).read_text()
     trained = result_of(
-        "pretrain", "--recipe", "siamese_im_pico_32", "--data", spec, "--steps", 3, "--batch", 8, "--out", tmp_path / "../run",
+        "pretrain", "--recipe", "siamese_im_pico_32", "--data", spec, "--steps", 3, "--batch", 8, "--out", out / "run",
         "--training.workers", 2,
     )  # fmt: skip
     assert trained["steps"] == 3 and trained["broken_images"] == 0

@@ -217,3 +217,9 @@ def test_a_fit_carries_how_it_was_shown(result_of: Callable[..., dict], tmp_path
     )  # fmt: skip
     card = read_encoder(tmp_path / "finetune/classifier.safetensors").card
     assert (card.fit, card.preprocessing.size, tuple(card.grid)) == ("pad", (40, 48), (10, 12))
+    for kind in ("attention", "components"):  # whose patches are those of its images
+        drawn = result_of(
+            "show", kind, "--weights", tmp_path / "finetune/classifier.safetensors", "--data", "shapes:12", "--out",
+            tmp_path / f"{kind}.png",
+        )  # fmt: skip
+        assert Path(drawn["picture"]).exists()

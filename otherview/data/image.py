@@ -86,6 +86,10 @@ class Preprocessing(NamedTuple):
 RGB = Preprocessing()
 
 
+PER_LEVEL = 257
+"""Values of 16 bits for each of 256 levels."""
+
+
 def is_repeated(pixels: np.ndarray) -> bool:
     """Whether [H, W, C] is gray whose channels are one and the same memory."""
     return pixels.ndim == 3 and pixels.shape[2] > 1 and pixels.strides[2] == 0
@@ -93,9 +97,9 @@ def is_repeated(pixels: np.ndarray) -> bool:
 
 def eight_bits(pixels: np.ndarray) -> np.ndarray:
     """The nearest of 256 levels, for what knows no more of them: pictures, RandAugment, corruptions."""
-    return pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels / PER_LEVEL).astype(np.uint8)
 
 
 def level(of_256: int, dtype: np.dtype) -> int:
     """One of 256 levels in pixels of a type."""
-    return of_256 if dtype == np.uint8 else 257 * of_256
+    return of_256 if dtype == np.uint8 else PER_LEVEL * of_256

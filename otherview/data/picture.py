@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from otherview.data.decode import FORMATS, MOST_PIXELS, ORIENTATION, decode_values, faults_named, upright
-from otherview.data.image import RGB, Preprocessing, Reduced
+from otherview.data.image import PER_LEVEL, RGB, Preprocessing, Reduced
 from otherview.data.objects import nothing_placed, pixels_named, placed
 from otherview.data.settings import keeps_eight_bits
 from otherview.data.source import Source, unlabelled
@@ -59,7 +59,7 @@ class JpegPicture:
         pixels, factor = _decode_jpeg(self._data, self.name, least_scale)
         pixels = upright(pixels, self._orientation)
         if self._deep:
-            pixels = np.multiply(pixels, 257, dtype=np.uint16)
+            pixels = np.multiply(pixels, PER_LEVEL, dtype=np.uint16)
         rows, columns = (have - full / factor for have, full in zip(pixels.shape, self._size, strict=False))
         return Reduced(
             pixels,

@@ -117,13 +117,18 @@ def range_around(dtype: np.dtype, low: float, high: float) -> Range:
         return 0.0, 2.0 ** next(bits for bits in DEPTHS if high < 2**bits) - 1
     if low >= 0 and high <= 1:
         return 0.0, 1.0
+    return _increasing(low, high)
+
+
+def _increasing(low: float, high: float) -> Range:
+    """A range that can be divided by, also of values that are all alike."""
     return low, max(high, low + 1e-6 * max(1.0, abs(low)))
 
 
 def percentiles(array: np.ndarray, low: float, high: float) -> Range:
     """Of the finite values, from a sample that is spread evenly; always increasing."""
     found = np.percentile(sample_of(array, LOOKED_AT), (low, high))
-    return float(found[0]), max(float(found[1]), float(found[0]) + 1e-6 * max(1.0, abs(float(found[0]))))
+    return _increasing(float(found[0]), float(found[1]))
 
 
 def sample_of(array: np.ndarray, count: int) -> np.ndarray:

@@ -50,10 +50,9 @@ class Backbone:
         untrained = None if self.untrained is None else self.untrained.to(device)
         return replace(self, encoder=self.encoder.to(device), untrained=untrained)
 
-    def seeing(self, sources: Sequence[Source], settings: ShownSettings) -> "Backbone":
-        """The same for the images of two splits, shown as is asked for, with what their values mean; raises WrongRequest."""
-        shown = self.shown(settings)
-        return replace(shown, preprocessing=settled_images(sources, shown.preprocessing))
+    def seeing(self, sources: Sequence[Source]) -> "Backbone":
+        """The same for the images of two splits, with what their values mean; raises WrongRequest."""
+        return replace(self, preprocessing=settled_images(sources, self.preprocessing))
 
     def shown(self, settings: ShownSettings) -> "Backbone":
         """The same for images of the size and the fit that are asked for; raises WrongRequest."""

@@ -179,7 +179,7 @@ def _judge(
     """Features once for all images that any draw asks for; a fit for each draw and kind of feature."""
     wanted = np.unique(np.concatenate([draw.chosen for draw in draws]))
     splits = replace(bank, indices=bank.indices[wanted], labels=bank.labels[wanted]), queries
-    backbone = backbone.seeing([split.source for split in splits], settings)
+    backbone = backbone.seeing([split.source for split in splits])
     splits = with_fingerprints(
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )

@@ -156,7 +156,7 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         )
     backbone = load_backbone(settings.weights).to(compute_on(settings))
     backbone.check_block(settings.block)
-    backbone = backbone.seeing([split.source for split in splits], settings)
+    backbone = backbone.shown(settings).seeing([split.source for split in splits])
     splits = with_fingerprints(
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )

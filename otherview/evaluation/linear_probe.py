@@ -196,7 +196,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     splits = open_splits(settings)
     compute_on(settings)
     backbone = load_backbone(settings.weights)
-    backbone = backbone.seeing([split.source for split in splits], settings)
+    backbone = backbone.shown(settings).seeing([split.source for split in splits])
     splits = with_fingerprints(
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )

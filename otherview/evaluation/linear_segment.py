@@ -80,7 +80,7 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     wanted = (settings.train, settings.train_images), (settings.test, settings.test_images)
     backbone = backbone.shown(settings)
     one, two = (_open(spec, count, backbone.preprocessing) for spec, count in wanted)
-    backbone = backbone.seeing((one.source, two.source), settings)
+    backbone = backbone.seeing((one.source, two.source))
     splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
     found = _judge(backbone, splits, settings=settings)
     about = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from otherview.data.first_images import settled
+from otherview.data.image import Preprocessing
 from otherview.data.source import first_of, labels_of, same_numbers
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
@@ -52,7 +53,7 @@ def robustness(settings: RobustnessSettings) -> Scores:
     seen = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
     if names and settings.published is None:
         check_corruptions(seen.size, card.encoder.channels)
-    clean, answers = _answers(judged, settings, names)
+    clean, answers = _answers(judged, seen, settings, names)
     scores = {
         name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
         for name, right in clean.items()
@@ -127,20 +128,22 @@ Right = dict[str, Tensor]
 
 
 def _answers(
-    judged: Mapping[str, Classifier], settings: RobustnessSettings, names: Sequence[str]
+    judged: Mapping[str, Classifier], asked: Preprocessing, settings: RobustnessSettings, names: Sequence[str]
 ) -> tuple[Right, dict[str, Right]]:
     """Which answers are right on the images as they are, bool [N], and by classifier and corruption, bool [N, severities]."""
     split = _open(settings.test, settings, classes=judged["encoder"].classes)
-    _, clean = _right(judged, split, settings, title="clean", crop_pct=settings.crop_pct)
+    seen = settled(split.source, asked._replace(crop_pct=settings.crop_pct), flag="--test", fixed=True)
+    _, clean = _right(judged, split, seen, settings, title="clean")
     columns: dict[str, list[tuple[Tensor, Right]]] = {corruption: [] for corruption in names}
     for corruption, severity in ((one, two) for one in names for two in settings.severities):
         title = f"{corruption}/{severity}"
         if settings.published is None:
             alter = Corrupted(corruption, severity, settings.seed)
-            column = _right(judged, split, settings, title=title, crop_pct=settings.crop_pct, alter=alter)
+            column = _right(judged, split, seen, settings, title=title, alter=alter)
         else:  # cut to the size when they were made
             changed = _open(str(settings.published / title), settings, classes=judged["encoder"].classes)
-            column = _right(judged, changed, settings, title=title, crop_pct=1.0)
+            whole = settled(changed.source, asked._replace(crop_pct=1.0), flag="--test", fixed=True)
+            column = _right(judged, changed, whole, settings, title=title)
         columns[corruption].append(column)
     places = [set(kept.tolist()) for some in columns.values() for kept, _ in some]
     common = torch.tensor(sorted(set.intersection(*places)) if places else [], dtype=torch.long)
@@ -167,17 +170,13 @@ def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) ->
 def _right(
     judged: Mapping[str, Classifier],
     split: Split,
+    preprocessing: Preprocessing,
     settings: RobustnessSettings,
     *,
     title: str,
-    crop_pct: float,
     alter: Any = None,
 ) -> tuple[Tensor, Right]:
     """Which of a split's images could be read, and which answers of each classifier are right on them, altered or not."""
-    card = judged["encoder"].card
-    wanted = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
-    preprocessing = wanted._replace(crop_pct=crop_pct)
-    preprocessing = settled(split.source, preprocessing, flag="--test", fixed=True)
     with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(
             {name: classifier.encoder for name, classifier in judged.items()}, split.source, preprocessing,

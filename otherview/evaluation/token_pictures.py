@@ -54,7 +54,7 @@ def attention(settings: AttentionSettings) -> dict[str, Any]:
     """Draw what the cls token attends to; returns where the picture is."""
     source = _open(settings)
     return save_picture(
-        attention_figure(load_encoder(settings.weights), source, settings.first, settings.count), settings.out
+        attention_figure(_loaded(settings, source), source, settings.first, settings.count), settings.out
     )
 
 
@@ -63,7 +63,7 @@ def components(settings: ComponentsSettings) -> dict[str, Any]:
     """Draw principal components of patch tokens as colours; returns where the picture is."""
     source = _open(settings)
     return save_picture(
-        components_figure(load_encoder(settings.weights), source, settings.first, settings.count), settings.out
+        components_figure(_loaded(settings, source), source, settings.first, settings.count), settings.out
     )
 
 
@@ -87,6 +87,13 @@ def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
     source = open_source(settings.data)
     check_first(settings.first, source, settings.data)
     return source
+
+
+def _loaded(settings: TokenPictureSettings, source: Source) -> PretrainedEncoder:
+    """The encoder, with what the values of these images mean."""
+    loaded = load_encoder(settings.weights)
+    loaded.card = loaded.card.seeing(settled(source, loaded.card.preprocessing, flag="--data", fixed=True))
+    return loaded
 
 
 def _matches_figure(settings: MatchesSettings, source: Source) -> tuple[Figure, dict[str, Any]]:
@@ -120,7 +127,7 @@ def attention_figure(loaded: PretrainedEncoder, source: Source, first: int, coun
     """What cls attends to in `count` images from `first` on."""
     pixels = _pixels(loaded, source, first, count)
     found = cls_attention(loaded.encoder, normalise(pixels, loaded.card.mean, loaded.card.std))
-    return draw_attention(_shown(pixels), found.unflatten(2, tuple(loaded.encoder.grid)).numpy())
+    return draw_attention(_shown(pixels), found.unflatten(2, tuple(loaded.card.grid)).numpy())
 
 
 def components_figure(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Figure:
@@ -131,15 +138,17 @@ def components_figure(loaded: PretrainedEncoder, source: Source, first: int, cou
     encoders = {"trained": loaded.encoder, "untrained": Encoder(loaded.card.encoder, seed=loaded.card.seed).eval()}
     with torch.no_grad():
         colours = {
-            name: component_colours(encoder(images).patches)[: len(pixels)].unflatten(1, tuple(encoder.grid)).numpy()
+            name: component_colours(encoder(images).patches)[: len(pixels)]
+            .unflatten(1, tuple(loaded.card.grid))
+            .numpy()
             for name, encoder in encoders.items()
         }
     return draw_components(_shown(pixels), colours)
 
 
 def _pixels(loaded: PretrainedEncoder, source: Source, first: int, count: int) -> Any:
-    """uint8 [images, C, H, W] as the encoder wants them."""
-    preprocessing = settled(source, loaded.card.preprocessing, flag="--data", fixed=True)
+    """[images, C, H, W] as the encoder wants them."""
+    preprocessing = loaded.card.preprocessing
 
     def centred(index: int) -> torch.Tensor:
         return torch.from_numpy(prepared(picture_of(source, index, preprocessing), preprocessing))

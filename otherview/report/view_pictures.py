@@ -4,6 +4,7 @@ views(config=find("siamese_im_vit_b16").make(), data="photos/", out=Path("views.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,9 +37,7 @@ PASSED_OVER, NAMED = 100, 5
 def views(settings: ViewsSettings) -> dict[str, str]:
     """Draw the two views of some images; returns where the picture is."""
     grid = _check(settings)
-    return pictures.save_picture(
-        pictures.draw_views(*pairs_of(settings, open_source(settings.data)), grid), settings.out
-    )
+    return pictures.save_picture(pictures.draw_views(*pairs_of(*_seeing(settings)), grid), settings.out)
 
 
 @takes(MasksSettings)
@@ -54,7 +53,7 @@ def masks(settings: MasksSettings) -> dict[str, str]:
 def correspondence(settings: CorrespondenceSettings) -> dict[str, str]:
     """Draw the patches of one view where they fall in the other; returns where the picture is."""
     grid = _check(settings)
-    pairs = pairs_of(settings, open_source(settings.data))[1]
+    pairs = pairs_of(*_seeing(settings))[1]
     return pictures.save_picture(pictures.draw_correspondence(pairs, grid), settings.out)
 
 
@@ -88,11 +87,17 @@ def _masks(config: RunConfig, grid: PatchGrid, count: int) -> Any:
     )
 
 
+def _seeing(settings: PictureSettings) -> tuple[PictureSettings, Source]:
+    """The settings with what the images' values mean, and the images."""
+    source = open_source(settings.data)
+    config = settings.config.seeing(settled(source, settings.config.preprocessing, flag="--data"))
+    return replace(settings, config=config), source
+
+
 def pairs_of(settings: PictureSettings, source: Source) -> tuple[Sequence[Image], list[ViewPair]]:
     """The images, and their views as epoch 0 of a run would draw them."""
     check_first(settings.first, source, settings.data)
-    config = settings.config.seeing(settled(source, settings.config.preprocessing, flag="--data"))
-    made = readable(source, settings.first, settings.count, pair_maker(config, source))
+    made = readable(source, settings.first, settings.count, pair_maker(settings.config, source))
     images, pairs = zip(*made, strict=True)
     return images, list(pairs)
 

@@ -66,6 +66,7 @@ def suggest(
         "levels": levels_in_use(found, preprocessing),
         "mean": tuple(map(float, found.mean)),
         "std": tuple(max(LEAST_STD, float(value)) for value in found.std),
+        "ranges": dict(preprocessing.ranges),
     }
     flags["--views.levels"] = said(views["levels"])
     flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}

@@ -29,14 +29,15 @@ def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the mean gray level of the image, rounded."""
-    mean = int(_mean_level(pixels) + 0.5)
+    mean = int(mean_level(pixels) + 0.5)
     shift = mean * (1 - factor) + _TRUNCATE
     if shift > -0.5:
         return cv2.convertScaleAbs(pixels, alpha=factor, beta=shift)
     return cv2.addWeighted(pixels, factor, pixels, 0, shift)  # below zero an absolute value would be wrong
 
 
-def _mean_level(pixels: np.ndarray) -> float:
+def mean_level(pixels: np.ndarray) -> float:
+    """The mean gray level of an image."""
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         return float(LUMA @ cv2.mean(pixels)[:3])
     return float(pixels.mean())

@@ -6,7 +6,7 @@ Nothing is rounded, so adjacent levels of a 16-bit image stay apart.
 import cv2
 import numpy as np
 
-from otherview.views.colour import LUMA, blur, gray, saturation_matrix
+from otherview.views.colour import blur, gray, mean_level, saturation_matrix
 
 
 def brightness(levels: np.ndarray, factor: float) -> np.ndarray:
@@ -16,7 +16,7 @@ def brightness(levels: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(levels: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the mean gray level of the image."""
-    mean = float(LUMA @ cv2.mean(levels)[:3]) if levels.shape[2] == 3 else float(levels.mean())
+    mean = mean_level(levels)
     return np.clip(levels * factor + mean * (1 - factor), 0, 255)
 
 

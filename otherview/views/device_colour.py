@@ -15,8 +15,8 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from otherview.data.image import PER_LEVEL
 from otherview.views.colour import BOXES, JITTER
-from otherview.views.recolour import PER_LEVEL
 from otherview.views.settings import ColourSettings, ViewSettings
 from otherview.views.view import View, normalise
 

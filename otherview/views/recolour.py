@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from otherview.data.image import is_repeated
+from otherview.data.image import PER_LEVEL, is_repeated
 from otherview.views import colour, deep_colour
 from otherview.views.colour import ColourDraw
-
-PER_LEVEL = 257
-"""Values of 16 bits for each of 256 levels."""
 
 
 def recolour(pixels: np.ndarray, drawn: ColourDraw) -> np.ndarray:

@@ -13,7 +13,7 @@ from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build_siamese_im
 from otherview.methods.target import cosine_momentum, ema_update, frozen_copy
-from otherview.nn.encoder import Encoder
+from otherview.nn.encoder import Encoder, embedded_as_product
 from otherview.nn.heads import TokenBatchNorm, token_statistics
 from otherview.nn.positions import sincos_grid
 from otherview.nn.settings import EncoderSettings
@@ -109,6 +109,14 @@ def test_images_that_the_patch_does_not_divide() -> None:
         Encoder(SMALL)(torch.randn(1, 3, 17, 24))
     with pytest.raises(WrongRequest, match="patch_size 5"):
         Encoder(SMALL.model_copy(update={"patch_size": 5}))
+
+
+def test_patches_embedded_as_a_product_are_those_of_the_convolution() -> None:
+    """GPUs take the product."""
+    embedding = Encoder(EncoderSettings(image_size=(32, 48), patch_size=8, width=32, depth=1, heads=2)).vit.patch_embed
+    images = torch.randn(2, 3, 32, 48)
+    expected = embedding(images).flatten(1, 2)
+    torch.testing.assert_close(embedded_as_product(images, embedding.proj), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_equals_torch_s() -> None:

@@ -54,7 +54,12 @@ def step(settings: StepSettings) -> dict[str, Any]:
         check_written(settings.trace, flag="--trace")
     with RunProgress(total=ROUNDS + 1, title="rounds") as progress:
         found = bench_step(
-            config, batch=config.batch, device=device, trace=settings.trace, advance=lambda: progress.advance(1)
+            config,
+            batch=config.batch,
+            device=device,
+            alone=not settings.reference,
+            trace=settings.trace,
+            advance=lambda: progress.advance(1),
         )
     return {**found, **({"growth": _growth(settings.growth)} if settings.growth else {})}
 
@@ -70,9 +75,10 @@ def loss(settings: LossSettings) -> dict[str, Any]:
 def _to_measure(settings: StepSettings, *, on_cpu: bool) -> RunConfig:
     """The config of the model, with batch and training as they were asked for."""
     config = find(settings.recipe).make() if settings.recipe else vit_s16()
-    if on_cpu and config.method.name != "siamese_im":
+    if on_cpu and settings.reference and config.method.name != "siamese_im":
         raise WrongRequest(
-            f"--recipe {settings.recipe} has no reference to be compared with on a CPU: use a recipe of siamese_im, or a GPU"
+            f"--recipe {settings.recipe} has no reference to be compared with on a CPU: use a recipe of siamese_im, a GPU, "
+            "or --no-reference"
         )
     changes: dict[str, Any] = {
         "precision": settings.precision or ("fp32" if on_cpu else "bf16"),

@@ -52,6 +52,8 @@ class StepSettings:
     """What torch.compile compiles, as --training.compile."""
     colour_on: Literal["workers", "device"] = "workers"
     """Where colour augmentation runs, as --views.colour-on; with device, it is part of the step."""
+    reference: bool = True
+    """Also measure what ours is compared with; without it, the bench takes half as long."""
     trace: Path | None = None
     """Also write a profiler trace of our step here (*.json.gz) and show its ten costliest operations."""
     threads: int | None = None

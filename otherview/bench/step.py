@@ -79,21 +79,27 @@ def bench_step(
     *,
     batch: int,
     device: torch.device,
+    alone: bool = False,
     trace: Path | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Medians over rounds in which peak, our step and the other's take turns; the first round is a warm-up."""
+    """Medians over rounds in which peak, our step and the other's take turns; the first round is a warm-up.
+
+    `alone`: without the other. The first step's time, in which torch.compile compiles, is told apart.
+    """
     measured = Measured(config, batch, device)
-    runners = {who: _Runner(measured, who) for who in contenders(device)}
+    runners = {who: _Runner(measured, who) for who in (["ours"] if alone else contenders(device))}
     seconds: dict[str, list[float]] = {who: [] for who in runners}
     peaks: list[float] = []
     memory: dict[str, int] = {}
+    first_steps: dict[str, float] = {}
     try:
         for turn in range(ROUNDS + 1):
             peak = max(_product_flops(measured) for _ in range(PEAK_TRIES))
             for who, runner in runners.items():
                 found = runner.step()
                 memory[who] = found["peak_memory_mb"]
+                first_steps[who] = found["first_step_seconds"]
                 if turn:
                     seconds[who].append(found["seconds"])
             peaks += [peak] if turn else []
@@ -102,7 +108,8 @@ def bench_step(
     finally:
         for runner in runners.values():
             runner.end()
-    return {**_figures(measured, seconds, peaks, memory), **costliest}
+    figures = _figures(measured, seconds, peaks, memory)
+    return {**figures, "first_step_seconds": round(first_steps["ours"], 2), **costliest}
 
 
 def _figures(
@@ -164,18 +171,25 @@ def _serve(measured: Measured, who: str) -> None:
     drawn = random_batch(learner, min(batch, DRAWN if device.type != "cpu" else batch))
     step = stepper(learner, config, repeated(drawn, batch), device)
     times = 1 if device.type == "cpu" else 8
+    first_step = _seconds_of(step, 1, device)
     for line in sys.stdin:
         if line.strip():
             print(json.dumps(traced(step, Path(line.strip()), device)), flush=True)
             continue
-        began = time.perf_counter()
-        for _ in range(times):
-            step()
-        finish(device)
-        seconds = (time.perf_counter() - began) / times
+        seconds = _seconds_of(step, times, device)
         if device.type != "cpu":
             torch.accelerator.empty_cache()  # the other's turn is next, on the same device
-        print(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)}), flush=True)
+        found = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device), "first_step_seconds": first_step}
+        print(json.dumps(found), flush=True)
+
+
+def _seconds_of(step: Callable[[], None], times: int, device: torch.device) -> float:
+    """Seconds a step takes, over so many of them."""
+    began = time.perf_counter()
+    for _ in range(times):
+        step()
+    finish(device)
+    return (time.perf_counter() - began) / times
 
 
 if __name__ == "__main__":

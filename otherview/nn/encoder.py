@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from otherview.errors import WrongRequest
 from otherview.geometry import PatchGrid
@@ -128,7 +129,17 @@ class Encoder(nn.Module):
         if height % size or width % size:
             raise WrongRequest(f"images of {height}×{width} are not divisible by the encoder's patch size {size}")
         table = self.positions(PatchGrid(height // size, width // size), images.device)
-        return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
+        if images.device.type == "cpu":
+            return self.vit.patch_embed(images).flatten(1, 2) + table  # dynamic_img_size keeps rows and columns apart
+        return embedded_as_product(images, self.vit.patch_embed.proj) + table
+
+
+def embedded_as_product(images: Float[Tensor, "B C H W"], convolution: nn.Module) -> Float[Tensor, "B L D"]:
+    """The patch embedding as one matrix product; in bf16, cuDNN's convolution took a twentieth of a step at ViT-S/16."""
+    assert isinstance(convolution, nn.Conv2d)
+    rows, columns = convolution.stride
+    patches = images.unfold(2, rows, rows).unfold(3, columns, columns).permute(0, 2, 3, 1, 4, 5)
+    return F.linear(patches.flatten(3).flatten(1, 2), convolution.weight.flatten(1), convolution.bias)
 
 
 def _build_vit(settings: EncoderSettings) -> VisionTransformer:

@@ -160,6 +160,8 @@ def to_device(part: Any, device: torch.device) -> Any:
     if isinstance(part, Tensor):
         dtype = widest(device) if part.dtype == torch.float64 else part.dtype
         return part.to(device, dtype, non_blocking=device.type == "cuda")
+    if not isinstance(part, tuple):
+        return part  # a number that all images share
     return type(part)(*(to_device(inner, device) for inner in part))
 
 

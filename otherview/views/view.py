@@ -59,17 +59,10 @@ def normalise(
     pixels: Shaped[Tensor, "B C H W"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "B C H W"]:
     """Levels in 0 … 255 (uint8 or float) or 0 … 65535 (uint16) to float32 by mean and standard deviation, both for [0, 1]."""
-    known = tuple(mean), tuple(std), pixels.device
-    if known not in _constants:
-        with torch.inference_mode(False):
-            _constants[known] = [torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std)]
-    shift, scale = _constants[known]
-    white = 65535 if pixels.dtype == torch.uint16 else 255
-    return (pixels.float() / white - shift) / scale
-
-
-_constants: dict[tuple[tuple[float, ...], tuple[float, ...], torch.device], list[Tensor]] = {}
-"""Means and deviations, copied to a device once: the host waits for each copy."""
+    levels = pixels.float() / (65535 if pixels.dtype == torch.uint16 else 255)
+    for channel, shift, scale in zip(levels.unbind(1), mean, std, strict=True):  # a tensor of them would be waited for
+        channel.sub_(shift).div_(scale)
+    return levels
 
 
 def visible_indices(masked: Bool[Tensor, "B L"], *, visible: int) -> Int[Tensor, "B V"]:

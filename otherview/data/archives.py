@@ -1,12 +1,10 @@
 """Images inside large files, read where they lie by offset; nothing is ever unpacked beside them.
 
-zip     a zip archive of images; the first folder level names the class, as in a folder
-tar     shards in the WebDataset convention: KEY.jpg and KEY.cls side by side
+In a zip archive the first folder level names the class, as in a folder. Shards are data/shards.py.
 """
 
 import os
 import struct
-import tarfile
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
@@ -14,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from otherview.data.folder import LARGEST_IMAGE
 from otherview.data.foreign import ARRAYS, ENDINGS, READS, ending_of, has_litter
-from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
+from otherview.data.index import FirstLevel, Indexed, Table, TableWriter, cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
@@ -139,6 +137,7 @@ def _index_zip(file: Path, place: Path) -> list[Path]:
     except (zipfile.BadZipFile, OSError, struct.error, ValueError, OverflowError, NotImplementedError) as error:
         raise WrongRequest(f"{file} is no readable zip archive ({error}): pack it again") from error
     classes.finish(writer)
+    writer.close()
     return [file]
 
 
@@ -173,77 +172,3 @@ def _data_offset(descriptor: int, header: int) -> int:
     """Where a member's bytes begin: behind its local header, whose name and extra field have their own lengths."""
     name, extra = struct.unpack("<HH", read_at(descriptor, 30, header)[26:30])
     return header + 30 + name + extra
-
-
-LONGEST_LABEL = 18
-"""Digits of a KEY.cls."""
-Members = dict[str, tuple[int, int, str]]
-"""Offset, size and name by key."""
-
-
-def open_tar(file: Path) -> Packed:
-    """All images of a shard, in the order of its members."""
-    packed = Packed(file, Table(cached(f"tar{READS}", file, lambda place: _index_tar(file, place))))
-    if not len(packed):
-        raise WrongRequest(f"{file} holds no images: tar shards need members such as KEY.jpg and KEY.cls")
-    return packed
-
-
-def _index_tar(file: Path, place: Path) -> list[Path]:
-    try:
-        images, labels, others = _members(file)
-    except WrongRequest:
-        raise
-    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
-        raise WrongRequest(
-            f"{file} is no readable tar shard ({error}): it must be uncompressed, with KEY.cls numbers"
-        ) from error
-    writer = TableWriter(place, "offset", "size", "label")
-    writer.leave_out(others)
-    for key, (offset, size, name) in images.items():
-        writer.add(name, offset=offset, size=size, label=labels.get(key, NO_LABEL))
-    writer.close()
-    return [file]
-
-
-def _members(file: Path) -> tuple[Members, dict[str, int], Counter[str]]:
-    """The first image of every key (arrays only where the shard has no images), the labels, and what else there is."""
-    images: Members = {}
-    arrays: Members = {}
-    labels: dict[str, int] = {}
-    others = Counter[str]()
-    with tarfile.open(file, "r:") as archive:
-        reached = -1
-        while (member := archive.next()) is not None:
-            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # a million members stay no objects
-            if member.size < 0 or archive.offset <= reached or member.issparse():
-                raise tarfile.ReadError(f"a damaged or sparse member at byte {member.offset:,}")
-            reached = archive.offset
-            check_name(file, member.name)
-            key, ending = _split(member.name)
-            if not member.isfile() or has_litter(member.name):
-                continue
-            if ending in ENDINGS or ending in ARRAYS:
-                found = images if ending in ENDINGS else arrays
-                found.setdefault(key, (member.offset_data, member.size, member.name))
-            elif ending == ".cls" and (content := archive.extractfile(member)):
-                labels[key] = int(content.read(LONGEST_LABEL))
-            else:
-                others[ending] += 1
-        _check_end(file, archive.offset)
-    return images or arrays, labels, others
-
-
-def _check_end(file: Path, offset: int) -> None:
-    """tarfile takes a damaged header for the end; behind the true end there are zeros or nothing."""
-    with file.open("rb") as raw:
-        raw.seek(offset)
-        if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
-
-
-def _split(name: str) -> tuple[str, str]:
-    """WebDataset splits at the first dot of the file name."""
-    path = PurePosixPath(name)
-    stem, dot, rest = path.name.partition(".")
-    return str(path.parent / stem), (dot + rest).lower()

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from otherview.data import tiff
 from otherview.data.decode import ARRAY_START, FORMATS
-from otherview.data.folder import ROWS_OF, Files
+from otherview.data.folder import Files
 from otherview.data.image import RGB, Preprocessing, eight_bits
+from otherview.data.lists import ROWS_OF
 from otherview.data.loader import settle_worker
 from otherview.data.picture import JpegPicture, open_picture
 from otherview.data.source import Joined, Selected, Source

@@ -1,23 +1,11 @@
-"""Image files by path: a folder, a list, a csv.
+"""Image files by path: those of a folder, anywhere below it, whose first level names the class; or a single one."""
 
-    folder      images anywhere below it; the first folder level names the class
-    list.txt    one path per line, relative to the list
-    list.csv    the header `path[,label]`, paths relative to the file
-
-A `.txt` whose first line is `# rows of SPEC` holds row numbers of that source (what `doctor` writes for sources whose
-images are no files).
-"""
-
-import csv
 import os
-import re
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from otherview.data import dicom
 from otherview.data.foreign import ARRAYS, ENDINGS, MASKS, READS, count_masks, ending_of, is_litter
@@ -25,7 +13,6 @@ from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWrit
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 
-ROWS_OF = "# rows of "
 LARGEST_IMAGE = 2**30
 """Bytes of one encoded image; more is a broken archive or a bomb."""
 
@@ -71,8 +58,19 @@ def open_folder(root: Path) -> Files:
     """All images below a folder, in the order of a sorted walk."""
     files = Files(root, Table(cached(f"folder{READS}", root, lambda place: _index_folder(root, place))))
     if not len(files):
-        raise WrongRequest(f"{root} holds no images: it needs files such as *.jpg or *.png, at any depth")
+        raise WrongRequest(
+            f"{root} holds no images{_only(root, files)}: it needs files such as *.jpg or *.png, at any depth"
+        )
     return files
+
+
+def _only(root: Path, files: Files) -> str:
+    """What a folder without images holds instead."""
+    beside = Counter({kind: count for kind, count in files.table.left_out.items() if count})
+    if beside:
+        return ", only " + ", ".join(f"{count:,} *{printable(kind)}" for kind, count in beside.most_common(3))
+    litter = next((name for _, folders, names in os.walk(root) for name in [*names, *folders] if is_litter(name)), "")
+    return f", only what systems and programs leave, such as {printable(litter)}" if litter else ""
 
 
 def _index_folder(root: Path, place: Path) -> list[Path]:
@@ -80,7 +78,7 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
     for endings in (ENDINGS, ARRAYS):
         depends.clear()
         writer, classes, others = TableWriter(place, "label"), FirstLevel(), Counter[str]()
-        for names in _walk(root, depends):
+        for names in walk(root, depends):
             kinds = [_kind(root, name) for name in names]
             images = [name for name, kind in zip(names, kinds, strict=True) if kind in endings]
             others.update(kind for kind in kinds if kind not in endings)
@@ -89,6 +87,7 @@ def _index_folder(root: Path, place: Path) -> list[Path]:
                 writer.add(name, label=classes.label(name.replace(os.sep, "/")))
         writer.leave_out(others)
         classes.finish(writer)
+        writer.close()
         if len(writer):
             break
     return depends
@@ -109,7 +108,7 @@ def _begins_as_dicom(path: Path) -> bool:
         return False
 
 
-def _walk(root: Path, depends: list[Path]) -> Iterator[list[str]]:
+def walk(root: Path, depends: list[Path]) -> Iterator[list[str]]:
     """Relative paths of files, folder by folder in sorted order, without what systems leave; links are followed, each real
     folder once, so loops end.
 
@@ -148,74 +147,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def open_file(path: Path) -> Files:
     """A single image."""
-    return Files(
-        path.parent, Table(cached("file", path, lambda place: _index_rows(path, iter([(path.name, "")]), place)))
-    )
+    return Files(path.parent, Table(cached("file", path, lambda place: _index_file(path, place))))
 
 
-def open_list(path: Path) -> Files:
-    """The files that a .txt or .csv names."""
-    rows = _csv_rows if path.suffix.lower() == ".csv" else _text_rows
-    files = Files(path.parent, Table(cached("list", path, lambda place: _index_rows(path, rows(path), place))))
-    if not len(files):
-        raise WrongRequest(f"{path} names no images: it needs one path per line, relative to the file")
-    return files
-
-
-WHOLE_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0+)?")
-
-
-def _index_rows(path: Path, rows: Iterator[tuple[str, str]], place: Path) -> list[Path]:
-    """Labels that are all whole numbers are taken as they are, others are numbered in sorted order."""
-    writer, words = TableWriter(place, "label"), {}
-    try:
-        for name, label in rows:
-            writer.add(name, label=words.setdefault(label, len(words)))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise WrongRequest(f"{path} is no readable list ({error}): it must be text in UTF-8") from error
-    known = sorted(word for word in words if word)
-    matches = [WHOLE_NUMBER.fullmatch(word) for word in known]
-    if all(matches):
-        numbers = {word: max(NO_LABEL, int(match[1])) for word, match in zip(known, matches, strict=True) if match}
-    else:
-        numbers = {word: number for number, word in enumerate(known)}
-        writer.name_classes(known)
-    if len(writer):
-        writer.replace("label", np.array([numbers.get(word, NO_LABEL) for word in words])[writer.column("label")])
+def _index_file(path: Path, place: Path) -> list[Path]:
+    writer = TableWriter(place, "label")
+    writer.add(path.name, label=NO_LABEL)
     writer.close()
     return [path]
-
-
-def _text_rows(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for line in file:
-            if name := line.rstrip("\r\n"):
-                yield name, ""
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = [word.strip() for word in next(reader, [])]
-        if "path" not in header:
-            raise WrongRequest(f"{path} begins with {printable(','.join(header))!r}: its header must be path,label")
-        where = header.index("path")
-        label = header.index("label") if "label" in header else None
-        for row in reader:
-            if row:
-                known = label is not None and label < len(row)
-                yield (row[where] if where < len(row) else ""), (row[label].strip() if known else "")  # pyright: ignore
-
-
-def rows_of(path: Path) -> tuple[str, np.ndarray] | None:
-    """The SPEC and the row numbers of a list that `doctor` wrote for a source without files; None for other lists."""
-    with path.open("rb") as file:
-        first = file.readline(2**16).decode(errors="replace")
-    if not first.startswith(ROWS_OF):
-        return None
-    try:
-        return first.removeprefix(ROWS_OF).strip(), np.loadtxt(path, np.int64, skiprows=1, ndmin=1)
-    except ValueError as error:
-        raise WrongRequest(
-            f"{path} holds something else than row numbers ({error}): let doctor write it again"
-        ) from None

@@ -29,7 +29,8 @@ KNOWN = {
     **dict.fromkeys((".dcm", ".dicom", ".ima"), f"DICOM: {dicom.NEEDED}"),
     **dict.fromkeys((".nii", ".nii.gz"), f"NIfTI: {nifti.NEEDED}"),
     **dict.fromkeys((".svs", ".ndpi", ".scn", ".btf"), f"whole slide: {tiff.NEEDED}"),
-    ".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".czi": "Zeiss", ".nd2": "Nikon", ".cr2": "raw", ".nef": "raw",
+    **dict.fromkeys((".heic", ".heif"), "HEIC: save them as JPEG or PNG"),
+    ".jxl": "JPEG XL", ".czi": "Zeiss", ".nd2": "Nikon", ".cr2": "raw", ".nef": "raw",
     ".arw": "raw", ".dng": "raw", ".mp4": "video", ".mov": "video", ".avi": "video", ".psd": "Photoshop", ".svg": "drawing",
     ".pdf": "document",
 }  # fmt: skip
@@ -78,6 +79,24 @@ def left_out(source: Source) -> Counter[str]:
     return Counter()
 
 
+def told_of(source: Source) -> list[str]:
+    """What a person should know of how a source's images were found and what was left out, a line each."""
+    return [*said_of(left_out(source)), *dict.fromkeys(_notes(source))]
+
+
+def _notes(source: Source) -> list[str]:
+    match source:
+        case Joined():
+            return [note for part in source.parts for note in _notes(part)]
+        case Selected():
+            return _notes(source.source)
+        case Parts():
+            return [*_notes(source.base), *source.table.notes]
+        case Indexed():
+            return source.table.notes
+    return []
+
+
 def said_of(counts: Mapping[str, int]) -> list[str]:
     """Lines for a person; none where there is nothing to say."""
     others = Counter({ending: count for ending, count in counts.items() if ending != MASKS and count})
@@ -93,5 +112,5 @@ def said_of(counts: Mapping[str, int]) -> list[str]:
 
 
 def _said(ending: str, count: int) -> str:
-    name = f"*{printable(ending)}" if ending else "without an ending"
+    name = "without an ending" if not ending else f"*{printable(ending)}" if ending[0] == "." else printable(ending)
     return f"{count:,} {name}" + (f" ({KNOWN[ending]})" if ending in KNOWN else "")

@@ -26,7 +26,7 @@ from otherview.errors import WrongRequest
 from otherview.files import alone_in
 
 NO_LABEL = -1
-FORMAT = 5
+FORMAT = 6
 """Raised when an index changes its meaning, so that old ones are not read."""
 
 
@@ -66,6 +66,11 @@ class Table:
     def left_out(self) -> dict[str, int]:
         """What was met beside the images, by kind (data/foreign.py)."""
         return self._known("left_out.json") or {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the images were found, a line each."""
+        return self._known("notes.json") or []
 
     def _known(self, name: str) -> Any:
         path = self.folder / name
@@ -126,6 +131,7 @@ class TableWriter:
         self._names = (folder / "names.bin").open("wb")
         self._columns = {name: array("q") for name in ("name_end", *numbers)}
         self._said = time.monotonic()
+        self._notes: list[str] = []
 
     def __len__(self) -> int:
         return len(self._columns["name_end"])
@@ -156,9 +162,15 @@ class TableWriter:
         """What was met beside the images, by kind."""
         (self.folder / "left_out.json").write_text(json.dumps(counts))
 
+    def note(self, line: str) -> None:
+        """What a person should know of how the images were found."""
+        self._notes.append(line)
+
     def close(self) -> None:
         """Write the numbers."""
         self._names.close()
+        if self._notes:
+            (self.folder / "notes.json").write_text(json.dumps(self._notes))
         for name, values in self._columns.items():
             np.save(self.folder / f"{name}.npy", np.frombuffer(values, np.int64) if len(values) else np.empty(0, int))
 
@@ -250,24 +262,28 @@ def _is_good(folder: Path) -> bool:
 
 
 class FirstLevel:
-    """Numbers the first levels in the order they come, which is sorted where names are."""
+    """Classes by folder: the first level below the one folder that may be around all images names the class."""
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self.flat = False
+        self._folders: dict[str, int] = {}
 
     def label(self, name: str) -> int:
-        """The class of a name with '/' between its levels."""
-        first, below, _ = name.partition("/")
-        if not below:
-            self.flat = True
-            return NO_LABEL
-        return self.numbers.setdefault(first, len(self.numbers))
+        """What stands for the class of a name, with '/' between its levels, until the end."""
+        return self._folders.setdefault(name.rpartition("/")[0], len(self._folders))
 
-    def finish(self, writer: TableWriter) -> None:
-        """Name the classes, or take all labels back where images lie beside the folders."""
-        if self.flat:
+    def finish(self, writer: TableWriter, *, least: int = 1) -> None:
+        """Number and name the classes; there are none where images lie beside the folders, or with fewer than `least`."""
+        paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in self._folders]
+        depth = 0
+        while paths and all(len(path) > depth + 1 for path in paths) and len({path[depth] for path in paths}) == 1:
+            depth += 1
+        first = {path[depth] if len(path) > depth else "" for path in paths}
+        if "" in first or len(first) < least:
             writer.replace("label", np.full(len(writer), NO_LABEL))
-        elif self.numbers:
-            writer.name_classes(list(self.numbers))
-        writer.close()
+            return
+        names = sorted(first)
+        numbers = np.array([names.index(path[depth]) for path in paths])
+        writer.replace("label", numbers[writer.column("label")])
+        writer.name_classes(names)
+        if depth:
+            writer.note(f"the folders below {'/'.join(paths[0][:depth])} are the classes")

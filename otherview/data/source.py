@@ -188,9 +188,14 @@ def same_numbers(labels: np.ndarray, *, of: Sequence[str] | None, like: Sequence
 
 def first_of(source: Source, count: int | None) -> np.ndarray:
     """Indices of `count` images spread evenly over the source; all of them by default."""
-    if count is None or count >= len(source):
-        return np.arange(len(source))
-    return np.linspace(0, len(source) - 1, count).round().astype(np.int64)
+    return spread(len(source), count)
+
+
+def spread(many: int, count: int | None) -> np.ndarray:
+    """`count` numbers spread evenly over the first `many` from 0, the first and the last among them; all by default."""
+    if count is None or count >= many:
+        return np.arange(many)
+    return np.linspace(0, many - 1, count).round().astype(np.int64)
 
 
 _named: set[str] = set()

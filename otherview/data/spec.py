@@ -2,21 +2,30 @@
 
 open_source("photos/")                      # images anywhere below a folder
 open_source("train-*.tar,shapes:5000:val")    # several, one after another
+open_source("train.parquet:img:coarse_label")  # columns of a table
 """
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from otherview.data.folder import open_file, open_folder, open_list, rows_of
+from otherview.data.folder import open_file, open_folder
 from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
+from otherview.data.lists import labelled_by, open_list, rows_of
 from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
 KINDS = (
-    "a folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:, torchvision:, coco:, pixels:, tiles:, slices: or shapes:N"
+    "a folder, *.txt, *.csv, *.jsonl, *.zip, *.tar, *.parquet, *.arrow, hf:, torchvision:, coco:, pixels:, tiles:, slices: "
+    "or shapes:N"
 )
-SHARDS = (".parquet", ".tar")
+SHARDS = (".parquet", ".arrow", ".tar")
 """A folder that holds such files stands for them."""
+WITH_COLUMNS = re.compile(r"(.+\.(?:csv|tsv|jsonl|parquet|arrow)):([^/\\]*)", re.IGNORECASE)
+"""FILE:COLUMN and FILE:IMAGES:LABELS."""
+SAVED = "dataset_dict.json", "state.json"
+"""One of them lies in a folder that datasets' save_to_disk wrote."""
 
 
 def open_source(spec: str) -> Source:
@@ -46,19 +55,37 @@ def _absolute(word: str) -> str:
     if colon and kind in ("coco", "pixels"):
         first, _, second = rest.rpartition("@")
         return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in (first, second))
-    return word if colon and kind in ("shapes", "hf", "torchvision") else str(Path(word).expanduser().absolute())
+    if colon and kind in ("shapes", "hf", "torchvision"):
+        return word
+    name, columns = _columns_of(word)
+    return str(Path(name).expanduser().absolute()) + (f":{columns}" if columns else "")
+
+
+def _columns_of(word: str) -> tuple[str, str]:
+    """A word without the columns that it names, and those."""
+    found = None if Path(word).expanduser().exists() else WITH_COLUMNS.fullmatch(word)
+    return (found[1], found[2]) if found else (word, "")
 
 
 def _open_one(word: str) -> Source:
     kind, colon, rest = word.partition(":")
     if colon and (opened := _by_kind(kind, rest)) is not None:
         return opened
-    files = _files(word)
-    openers = {_opener(path) for path in files}
-    opener = openers.pop()
-    if opener is None or openers:
+    name, columns = _columns_of(word)
+    files = _files(name)
+    if len({path.suffix.lower() if path.is_file() else "/" for path in files}) > 1 and any(
+        _opener(path, columns) is None for path in files
+    ):
         raise WrongRequest(f"{word} is no kind of data that can be read: give {KINDS}")
-    return joined([opener(path) for path in files])
+    return joined([_opened(path, columns, word) for path in files])
+
+
+def _opened(path: Path, columns: str, word: str) -> Source:
+    if (opener := _opener(path, columns)) is None:
+        packed = path.suffix.lower() in (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+        remedy = "unpack it; a tar without compression and a zip are read as they are" if packed else f"give {KINDS}"
+        raise WrongRequest(f"{word} is no kind of data that can be read: {remedy}")
+    return opener(path)
 
 
 def _by_kind(kind: str, rest: str) -> Source | None:
@@ -88,7 +115,8 @@ def _by_kind(kind: str, rest: str) -> Source | None:
         case "hf":
             from otherview.data.hub import open_hugging_face
 
-            return open_hugging_face(name, split or "train")
+            split, _, columns = split.partition(":")
+            return open_hugging_face(name, split or "train", columns)
         case "torchvision":
             from otherview.data.hub import open_torchvision
 
@@ -96,29 +124,41 @@ def _by_kind(kind: str, rest: str) -> Source | None:
     return None
 
 
-def _opener(path: Path) -> Callable[[Path], Source] | None:
+def _opener(path: Path, columns: str) -> Callable[[Path], Source] | None:
     """What opens a path, by its kind."""
     if path.is_dir():
-        return open_folder
+        return _open_folder
     match path.suffix.lower():
-        case ".parquet":
-            from otherview.data.hub import open_parquet
+        case ".parquet" | ".arrow":
+            from otherview.data.parquet import open_rows
 
-            return open_parquet
+            return partial(open_rows, columns=columns)
         case ".tar":
-            from otherview.data.archives import open_tar
+            from otherview.data.shards import open_tar
 
             return open_tar
         case ".zip":
             from otherview.data.archives import open_zip
 
             return open_zip
-        case ".txt" | ".csv":
-            return _open_list
+        case ".txt":
+            return _open_text
+        case ".csv" | ".tsv" | ".jsonl":
+            return partial(open_list, columns=columns)
     return open_file if ending_of(path.name) in ENDINGS | ARRAYS else None
 
 
-def _open_list(path: Path) -> Source:
+def _open_folder(path: Path) -> Source:
+    """A folder of images, of a saved dataset, or with a file beside the images that labels them."""
+    if any((path / name).is_file() for name in SAVED):
+        from otherview.data.parquet import open_saved
+
+        return open_saved(path)
+    beside = labelled_by(path)
+    return open_list(beside) if beside else open_folder(path)
+
+
+def _open_text(path: Path) -> Source:
     if (selection := rows_of(path)) is None:
         return open_list(path)
     spec, rows = selection
@@ -139,7 +179,8 @@ def _files(word: str) -> list[Path]:
         return found
     if not path.exists():
         raise WrongRequest(f"{word} does not exist: give {KINDS}")
-    return _shards(path) if path.is_dir() else [path]
+    saved = any((path / name).is_file() for name in SAVED)
+    return _shards(path) if path.is_dir() and not saved else [path]
 
 
 def _shards(folder: Path) -> list[Path]:

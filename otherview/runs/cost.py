@@ -15,7 +15,7 @@ import torch
 
 from otherview.config import RunConfig, load_config
 from otherview.data.first_images import settled
-from otherview.data.foreign import left_out, said_of
+from otherview.data.foreign import told_of
 from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
 from otherview.data.spec import open_source
@@ -77,7 +77,7 @@ def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
     settings.config.check()
     source = open_source(settings.data)
-    for line in said_of(left_out(source)) if launched_rank() == 0 else ():
+    for line in told_of(source) if launched_rank() == 0 else ():
         print(f"{settings.data}: {line}", file=sys.stderr)
     found = settled(source, settings.config.preprocessing._replace(ranges={}), flag="--data")  # of these images alone
     config = settings.config.seeing(found)

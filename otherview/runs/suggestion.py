@@ -11,7 +11,7 @@ import numpy as np
 from otherview.config import RunConfig
 from otherview.data.doctor import Findings, Stored, examine, write_good_list
 from otherview.data.first_images import LEAST_SPREAD
-from otherview.data.foreign import left_out, said_of
+from otherview.data.foreign import left_out, told_of
 from otherview.data.image import Preprocessing
 from otherview.data.loader import usable_cores
 from otherview.data.ranges import with_ranges
@@ -150,7 +150,6 @@ def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> di
         )
         return {"least": low, "median": median, "largest": high}
 
-    beside = left_out(source)
     return {
         "images": found.images,
         "unreadable": len(found.unreadable),
@@ -158,8 +157,8 @@ def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> di
         "duplicates": len(found.repeats),
         "repeated": [f"{source.name(again)} = {source.name(first)}" for again, first in found.repeats.items()][:SHOWN],
         "kinds": dict(found.kinds.most_common(SHOWN)),
-        "left_out": dict(beside),
-        "beside": [*said_of(beside), *filter(None, [folders_on_both_sides(source)])],
+        "left_out": dict(left_out(source)),
+        "beside": [*told_of(source), *filter(None, [folders_on_both_sides(source)])],
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "levels": {kind: _of_kind(kind, stored, preprocessing) for kind, stored in sorted(found.stored.items())},

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from otherview.data import folder as files
-from otherview.data.annotated import CocoImages, LabelledPixels
 from otherview.data.archives import MOST_OPEN
+from otherview.data.coco import CocoImages
 from otherview.data.hub import TorchvisionImages
 from otherview.data.index import cache_folder
 from otherview.data.picture import picture_of
+from otherview.data.pixels import LabelledPixels
 from otherview.data.source import labels_of
 from otherview.data.spec import open_source
 from otherview.errors import BrokenImage, WrongRequest
@@ -237,7 +238,7 @@ def test_pixel_labels(tmp_path: Path) -> None:
     assert isinstance(source, LabelledPixels)
     assert len(source) == 2 and (source.pixel_labels(1) == np.full((4, 6), 3)).all()
     (tmp_path / "labels/b.png").unlink()
-    with pytest.raises(WrongRequest, match=r"no labels for b\.png"):
+    with pytest.raises(WrongRequest, match=r"no labels for 1 of 2 images, b\.png for one"):
         open_source(f"pixels:{tmp_path / 'images'}@{tmp_path / 'labels'}")
 
 

@@ -15,6 +15,8 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         *(f"  broken  {fault}" for fault in result["faults"]),
         *(f"  again   {pair}" for pair in result["repeated"]),
         *(f"beside  {line}" for line in result["beside"]),
+        *_classes(result["classes"]),
+        *(f"labels  {line}" for line in result["annotated"]),
         "kinds   " + ", ".join(f"{kind} {count:,}" for kind, count in result["kinds"].items()),
         f"height  {height['least']} to {height['largest']} px, median {height['median']}",
         f"width   {width['least']} to {width['largest']} px, median {width['median']}",
@@ -33,6 +35,20 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         + (f"could not be timed: {result['not_measured']}" if pace is None else f"takes about {pace:,.0f} s here"),
         f"try  {result['command']}",
     ]
+
+
+SHOWN = 8
+
+
+def _classes(counts: dict[str, int]) -> list[str]:
+    """How many images each class has; nothing where there are no labels."""
+    if not counts:
+        return []
+    named = {name: count for name, count in counts.items() if name}
+    words = [f"{name} {count:,}" for name, count in list(named.items())[:SHOWN]]
+    more = f" and {len(named) - SHOWN:,} others" if len(named) > SHOWN else ""
+    without = f"; {counts['']:,} images have no label" if "" in counts else ""
+    return [f"classes {len(named):,}: {', '.join(words)}{more}{without}"]
 
 
 BARS = " ▁▂▃▄▅▆▇█"

@@ -83,6 +83,12 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
+def stored_size(data: bytes) -> tuple[tuple[int, int], int]:
+    """Width and height as a file has them, and the EXIF orientation 1 … 8; raises BrokenImage."""
+    with faults_named(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        return opened.size, int(opened.getexif().get(ORIENTATION, 1) or 1)
+
+
 def decode_values(data: bytes, channels: int) -> Values:
     """A file's values: RGB as a person sees it, or deep or many-channelled ones as they are."""
     with faults_named():

@@ -19,11 +19,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from otherview.data import tiff
+from otherview.data.agreement import disagreement, pixel_counts
 from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.folder import Files
 from otherview.data.image import RGB, Preprocessing, eight_bits
 from otherview.data.lists import ROWS_OF
 from otherview.data.loader import settle_worker
+from otherview.data.objects import IGNORED
 from otherview.data.picture import JpegPicture, open_picture
 from otherview.data.source import Joined, Selected, Source
 from otherview.data.spec import absolute
@@ -51,6 +53,8 @@ class Checkup(NamedTuple):
     """What its values are: 'TIFF uint16'."""
     extremes: tuple[float, float] = (0.0, 0.0)
     histogram: np.ndarray = np.zeros(0)
+    labels: np.ndarray | None = None
+    """How often each class occurs among its pixels, where they have classes."""
 
 
 @dataclass
@@ -95,6 +99,8 @@ class Findings:
     widths: list[int] = field(default_factory=list)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
     std: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(IGNORED + 1, np.int64))
+    """How often each class occurs among the pixels, where they have classes."""
 
     @property
     def readable(self) -> int:
@@ -115,13 +121,18 @@ class _Checkups(Dataset[Checkup]):
             pixels = picture.decode()
         except BrokenImage as error:
             return Checkup(str(error))
+        if fault := disagreement(self.source, index, pixels.shape[:2]):
+            return Checkup(f"{self.source.name(index)}: {fault}")
         jpeg = isinstance(picture, JpegPicture)
         values = Values(eight_bits(pixels), "JPEG") if jpeg or picture.values is None else picture.values
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
         mean, square, histogram = _moments(pixels)
         own = values.format in ("DICOM", "NIfTI") or data.startswith(PACKED)
         kind = values.kind if own else _kind(data, self.preprocessing.channels)
-        return Checkup("", kind, pixels.shape[:2], digest, mean, square, values.kind, extremes(values.array), histogram)
+        return Checkup(
+            "", kind, pixels.shape[:2], digest, mean, square, values.kind, extremes(values.array), histogram,
+            pixel_counts(self.source, index),
+        )  # fmt: skip
 
 
 def _moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,6 +182,7 @@ def examine(
             digests[index] = checkup.digest
             found.stored.setdefault(checkup.stored, Stored()).add(checkup)
             sums += checkup.mean, checkup.square
+            found.labels += 0 if checkup.labels is None else checkup.labels
         found.images += len(checkups)
         advance(len(checkups))
     found.repeats = _repeats(digests, found.unreadable)

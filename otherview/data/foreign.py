@@ -91,9 +91,9 @@ def _notes(source: Source) -> list[str]:
         case Selected():
             return _notes(source.source)
         case Parts():
-            return [*_notes(source.base), *source.table.notes]
+            return [*_notes(source.base), *source.notes]
         case Indexed():
-            return source.table.notes
+            return source.notes
     return []
 
 

@@ -84,6 +84,11 @@ class Indexed:
         self.table = table
         self.classes = table.classes
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the images were found, a line each."""
+        return self.table.notes
+
     def __len__(self) -> int:
         return len(self.table)
 

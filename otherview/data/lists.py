@@ -23,8 +23,8 @@ from otherview.data.folder import Files
 from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
 from otherview.data.index import Table, TableWriter, cached
 from otherview.data.labels import Labels, hot_place
-from otherview.data.spelling import meant
 from otherview.data.source import printable
+from otherview.data.spelling import meant
 from otherview.errors import WrongRequest
 
 ROWS_OF = "# rows of "

@@ -17,8 +17,8 @@ from otherview.data.source import Selected, Source, joined
 from otherview.errors import WrongRequest
 
 KINDS = (
-    "a folder, *.txt, *.csv, *.jsonl, *.zip, *.tar, *.parquet, *.arrow, hf:, torchvision:, coco:, pixels:, tiles:, slices: "
-    "or shapes:N"
+    "a folder, *.txt, *.csv, *.jsonl, *.zip, *.tar, *.parquet, *.arrow, hf:, torchvision:, coco:, voc:, yolo:, "
+    "pixels:, tiles:, slices: or shapes:N"
 )
 SHARDS = (".parquet", ".arrow", ".tar")
 """A folder that holds such files stands for them."""
@@ -52,7 +52,7 @@ def _absolute(word: str) -> str:
         inner, at, more = rest.rpartition("@")
         numbers = bool(at) and more.replace(":", "").isdigit()
         return f"{kind}:{_absolute(inner)}@{more}" if numbers else f"{kind}:{_absolute(rest)}"
-    if colon and kind in ("coco", "pixels"):
+    if colon and kind in ("coco", "voc", "yolo", "pixels"):
         first, _, second = rest.rpartition("@")
         return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in (first, second))
     if colon and kind in ("shapes", "hf", "torchvision"):
@@ -104,12 +104,12 @@ def _by_kind(kind: str, rest: str) -> Source | None:
             from otherview.data.shapes import Shapes
 
             return Shapes.from_spec(f"shapes:{rest}")
-        case "coco":
-            from otherview.data.annotated import open_coco
+        case "coco" | "voc" | "yolo":
+            from otherview.data.coco import open_annotated
 
-            return open_coco(rest)
+            return open_annotated(kind, rest)
         case "pixels":
-            from otherview.data.annotated import open_pixels
+            from otherview.data.pixels import open_pixels
 
             return open_pixels(rest)
         case "hf":

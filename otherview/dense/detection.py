@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from otherview.data.annotated import CocoImages
+from otherview.data.agreement import check_agreement
+from otherview.data.coco import CocoImages
 from otherview.data.image import Preprocessing
 from otherview.data.objects import Category, Placing, mask_tools, placed_in, placing
 from otherview.data.source import Selected, Source
@@ -117,7 +118,8 @@ def detect(settings: DetectSettings) -> Scores:
     sources = open_source(train), open_source(test)
     splits = placing(sources[0], train), placing(sources[1], test)
     _check_categories(*splits)
-    for split in splits:
+    for split, source, spec in zip(splits, sources, (train, test), strict=True):
+        check_agreement(source, flag=spec)
         _say_faults(split)
     judged = chosen(sources[1], settings.test_images)
     if not any(splits[1].kinds(int(index)) for index in judged):

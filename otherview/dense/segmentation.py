@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from otherview.data.agreement import check_agreement
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.shapes import Shapes
@@ -135,6 +136,7 @@ def segment(settings: SegmentSettings) -> Scores:
     sources = open_source(train), open_source(test)
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
+        check_agreement(source, flag=spec)
     loaded = load_both(settings, config, sources)
     used, judged = chosen(sources[0], settings.train_images), chosen(sources[1], settings.test_images)
     images = compare_splits(settings, (sources[0], used), (sources[1], judged))

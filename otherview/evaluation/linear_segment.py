@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from otherview.data.agreement import check_agreement, check_classes
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
@@ -94,6 +95,7 @@ def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
     """Images whose labels cannot be read are named and left out."""
     source = open_source(spec)
     check_pixels(source, spec)
+    check_agreement(source, flag=spec)
     indices, labels = [], []
     for index in first_of(source, images_used(count)):
         try:
@@ -103,7 +105,9 @@ def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
             name_once(str(error))
     if not labels:
         raise WrongRequest(f"{spec} has no pixel labels that can be read")
-    return Split(source, np.asarray(indices), torch.stack(labels))
+    found = torch.stack(labels)
+    check_classes(np.bincount(found.flatten().numpy(), minlength=IGNORED + 1), flag=spec)
+    return Split(source, np.asarray(indices), found)
 
 
 def _judge(

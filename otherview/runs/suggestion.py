@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from otherview.config import RunConfig
+from otherview.data.agreement import described
 from otherview.data.doctor import Findings, Stored, examine, write_good_list
 from otherview.data.first_images import LEAST_SPREAD
 from otherview.data.foreign import left_out, told_of
 from otherview.data.image import Preprocessing
 from otherview.data.loader import usable_cores
+from otherview.data.objects import IGNORED
 from otherview.data.ranges import with_ranges
 from otherview.data.settings import Words, check_levels, keeps_eight_bits, said
 from otherview.data.source import Selected, Source
@@ -143,6 +146,27 @@ def _check_out(settings: DoctorSettings) -> None:
             raise WrongRequest(f"--out {settings.out} lies in the data or holds it ({word}): choose another folder")
 
 
+def _images_by_class(source: Source) -> dict[str, int]:
+    """How many images each class has, the most frequent first; "" counts images without a class."""
+    counts = Counter(source.label(index) for index in range(len(source)))
+    names = source.classes
+
+    def name(label: int | None) -> str:
+        return "" if label is None else str(label) if names is None else names[label]
+
+    found = {name(label): count for label, count in counts.most_common()}
+    return {} if set(found) == {""} else found
+
+
+def _pixel_shares(counts: np.ndarray) -> list[str]:
+    """A line on the classes of pixels, where they have some."""
+    if not counts.sum():
+        return []
+    shares = [f"{level} {counts[level] / counts.sum():.1%}" for level in np.flatnonzero(counts[:IGNORED])]
+    more = f" and {len(shares) - SHOWN} others" if len(shares) > SHOWN else ""
+    return [f"pixels by class: {', '.join(shares[:SHOWN])}{more}; {counts[IGNORED] / counts.sum():.1%} count nowhere"]
+
+
 def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> dict[str, Any]:
     def spread(values: list[int]) -> dict[str, int] | None:
         low, median, high = (
@@ -159,6 +183,8 @@ def _report(found: Findings, source: Source, preprocessing: Preprocessing) -> di
         "kinds": dict(found.kinds.most_common(SHOWN)),
         "left_out": dict(left_out(source)),
         "beside": [*told_of(source), *filter(None, [folders_on_both_sides(source)])],
+        "classes": _images_by_class(source),
+        "annotated": [*described(source), *_pixel_shares(found.labels)],
         "channels": len(found.mean),
         "sizes": {"height": spread(found.heights), "width": spread(found.widths)},
         "levels": {kind: _of_kind(kind, stored, preprocessing) for kind, stored in sorted(found.stored.items())},

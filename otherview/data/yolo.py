@@ -1,0 +1,100 @@
+"""YOLO's annotations in COCO's form: a text file per image, a line per object.
+
+    yolo_of(Path("labels/"), Path("images/"))
+
+A line is a class and four numbers, centre and size of a box, or a class and the corners of an outline, all as shares of
+the image.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from otherview.data.annotations import Content, outlined
+from otherview.data.decode import stored_size
+from otherview.data.folder import walk
+from otherview.data.foreign import ENDINGS, ending_of
+from otherview.errors import BrokenImage, WrongRequest
+
+NAMES = ("classes.txt", "obj.names", "_darknet.labels")
+
+
+def yolo_of(folder: Path, root: Path) -> Content:
+    """Of a folder of text files, one per image; class names from data.yaml or classes.txt near them."""
+    walked: list[Path] = []
+    images = sorted(name for names in walk(root, walked) for name in names if ending_of(name) in ENDINGS)
+    content: Content = {"images": [], "annotations": []}
+    most, without, files = -1, 0, []
+    for number, name in enumerate(images, start=1):
+        file = (folder / name).with_suffix(".txt")
+        width, height = _seen_size(root / name)
+        content["images"].append({"id": number, "file_name": name, "width": width, "height": height})
+        if not file.is_file():
+            without += 1
+            continue
+        files.append(file)
+        for one in _yolo_lines(file, (width, height)):
+            most = max(most, one["category_id"])
+            content["annotations"].append({**one, "image_id": number})
+    if not files:
+        raise WrongRequest(
+            f"{folder} has no *.txt file for any of {len(images):,} images in {root}: check the two folders"
+        )
+    named, source = _yolo_names(folder)
+    names = {number: named.get(number, str(number)) for number in range(max(most + 1, len(named)))}
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+    notes = [f"{without:,} of {len(images):,} images have no file and count as empty"] if without else []
+    notes += [] if source else [f"no data.yaml or classes.txt is near {folder}: classes are called by their numbers"]
+    return {**content, "notes": notes, "depends": [*files, *walked, *([source] if source else [])]}
+
+
+def _seen_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is seen; 0 and 0 for one that cannot be read."""
+    try:
+        stored, orientation = stored_size(path.read_bytes())
+    except (BrokenImage, OSError):
+        return 0, 0
+    return (stored[1], stored[0]) if orientation >= 5 else stored
+
+
+def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """Boxes (five numbers) and outlines (class, then corners); raises WrongRequest for a line that is neither."""
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            kind, places = int(float(words[0])), [float(word) for word in words[1:]]
+            if len(places) < 4 or (len(places) > 5 and len(places) % 2):
+                raise ValueError(f"it has {len(places)} numbers behind the class")
+        except ValueError as error:
+            raise WrongRequest(f"line {number} of {file} is no box and no outline: {error}") from error
+        if len(places) > 5:
+            corners = [share * side for share, side in zip(places, size * (len(places) // 2), strict=True)]
+            yield outlined(corners, 0, kind, box_only=False)
+        else:
+            x, y, width, height = places[:4]
+            box = [(x - width / 2) * size[0], (y - height / 2) * size[1], width * size[0], height * size[1]]
+            yield {"category_id": kind, "bbox": box, "segmentation": [], "image_id": 0}
+
+
+def _yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
+    """Names by number, and the file that has them: in the folder or one of the three above it."""
+    for place in (folder, *folder.absolute().parents[:3]):
+        for file in (*sorted(place.glob("*.yaml")), *(place / name for name in NAMES)):
+            if not file.is_file():
+                continue
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+            if file.suffix != ".yaml":
+                return dict(enumerate(filter(None, map(str.strip, text.splitlines())))), file
+            try:
+                found = yaml.safe_load(text)
+            except yaml.YAMLError:
+                continue
+            names = found.get("names") if isinstance(found, dict) else None
+            if isinstance(names, list | dict):
+                pairs = names.items() if isinstance(names, dict) else enumerate(names)
+                return {int(number): str(name) for number, name in pairs}, file
+    return {}, None

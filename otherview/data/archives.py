@@ -117,7 +117,10 @@ def open_zip(file: Path) -> Zipped:
 
 
 def _index_zip(file: Path, place: Path) -> list[Path]:
-    writer, classes = TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"), FirstLevel()
+    writer, classes = (
+        TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"),
+        FirstLevel(around=file.stem),
+    )
     try:
         with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
             members, others = _images(file, archive)

@@ -267,28 +267,25 @@ def _is_good(folder: Path) -> bool:
 
 
 class FirstLevel:
-    """Classes by folder: the first level below the one folder that may be around all images names the class."""
+    """Classes by folder: the first level names the class; in `photos.zip` that below `photos/`, where all lies in there."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: str = "") -> None:
+        self._around = around
         self._folders: dict[str, int] = {}
 
     def label(self, name: str) -> int:
         """What stands for the class of a name, with '/' between its levels, until the end."""
         return self._folders.setdefault(name.rpartition("/")[0], len(self._folders))
 
-    def finish(self, writer: TableWriter, *, least: int = 1) -> None:
-        """Number and name the classes; there are none where images lie beside the folders, or with fewer than `least`."""
+    def finish(self, writer: TableWriter) -> None:
+        """Number and name the classes; there are none where images lie beside the folders."""
         paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in self._folders]
-        depth = 0
-        while paths and all(len(path) > depth + 1 for path in paths) and len({path[depth] for path in paths}) == 1:
-            depth += 1
+        depth = int(all(len(path) > 1 and path[0] == self._around for path in paths))
         first = {path[depth] if len(path) > depth else "" for path in paths}
-        if "" in first or len(first) < least:
+        if not first or "" in first:
             writer.replace("label", np.full(len(writer), NO_LABEL))
             return
         names = sorted(first)
         numbers = np.array([names.index(path[depth]) for path in paths])
         writer.replace("label", numbers[writer.column("label")])
         writer.name_classes(names)
-        if depth:
-            writer.note(f"the folders below {'/'.join(paths[0][:depth])} are the classes")

@@ -55,7 +55,7 @@ def _index(path: Path, columns: str, place: Path) -> list[Path]:
         rows = _rows(path, columns)
         names, numbers = list[str](), list[int]()
         for name, label in rows.rows:
-            if not is_litter(name.replace("\\", "/").rpartition("/")[2]):
+            if not _is_litter(name):
                 names.append(name)
                 numbers.append(labels.add(label))
     except (UnicodeError, csv.Error, ValueError, IndexError, AttributeError) as error:
@@ -70,6 +70,13 @@ def _index(path: Path, columns: str, place: Path) -> list[Path]:
     labels.finish(writer)
     writer.close()
     return [path, *found.depends]
+
+
+def _is_litter(name: str) -> bool:
+    """By every folder of a name below the list, by the file alone of an absolute one."""
+    parts = name.replace("\\", "/").split("/")
+    parts = parts[-1:] if parts[0] in ("", "..") or parts[0].endswith(":") else parts
+    return any(is_litter(part) for part in parts if part not in ("", ".", ".."))
 
 
 def _opened(path: Path) -> TextIO:

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from otherview.data.folder import open_file, open_folder
-from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
+from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter, told_of
 from otherview.data.lists import labelled_by, open_list, rows_of
-from otherview.data.source import Selected, Source, joined
+from otherview.data.source import Selected, Source, joined, name_once
 from otherview.errors import WrongRequest
+from otherview.launch import launched_rank
 
 KINDS = (
     "a folder, *.txt, *.csv, *.jsonl, *.zip, *.tar, *.parquet, *.arrow, hf:, torchvision:, coco:, voc:, yolo:, "
@@ -24,6 +25,8 @@ SHARDS = (".parquet", ".arrow", ".tar")
 """A folder that holds such files stands for them."""
 WITH_COLUMNS = re.compile(r"(.+\.(?:csv|tsv|jsonl|parquet|arrow)):([^/\\]*)", re.IGNORECASE)
 """FILE:COLUMN and FILE:IMAGES:LABELS."""
+RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+"""Of shards, as shells and WebDataset write it: train-{000..127}.tar."""
 SAVED = "dataset_dict.json", "state.json"
 """One of them lies in a folder that datasets' save_to_disk wrote."""
 
@@ -34,6 +37,14 @@ def open_source(spec: str) -> Source:
     if not all(words):
         raise WrongRequest(f"an empty name in {spec!r}: give {KINDS}, joined by commas")
     return joined([_open_one(word) for word in words])
+
+
+def open_aloud(spec: str) -> Source:
+    """The source that a SPEC names; what was left out and how it was read is said on standard error, once a process."""
+    source = open_source(spec)
+    for line in told_of(source) if launched_rank() == 0 else ():
+        name_once(line, spec)
+    return source
 
 
 def words_of(spec: str) -> list[str]:
@@ -171,6 +182,12 @@ def _open_text(path: Path) -> Source:
 def _files(word: str) -> list[Path]:
     """The files a word stands for: itself, what a pattern matches, or the shards of a folder of shards."""
     path = Path(word).expanduser()
+    if (numbers := RANGE.search(word)) is not None and not path.exists():
+        first, last, digits = int(numbers[1]), int(numbers[2]), len(numbers[1])
+        names = [
+            word[: numbers.start()] + f"{number:0{digits}}" + word[numbers.end() :] for number in range(first, last + 1)
+        ]
+        return [file for name in names for file in _files(name)]
     if any(sign in path.name for sign in "*?[") and not path.exists():
         found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
         found = [file for file in found if not is_litter(file.name)]

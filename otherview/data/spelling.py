@@ -117,6 +117,8 @@ def _slashed(name: str) -> str:
 def _forms(name: str) -> Iterator[str]:
     """A name with slashes, with its escapes undone, and as a Western Windows wrote it."""
     slashed = _slashed(name).removeprefix("./")
+    if ".." in slashed.split("/"):  # which is for the caller to allow or to refuse
+        return
     yield slashed
     if "%" in slashed:
         yield unquote(slashed)

@@ -35,7 +35,7 @@ def turned(annotation: dict[str, Any], size: tuple[int, int], orientation: int, 
     return found
 
 
-def _place(x: float, y: float, size: tuple[int, int], orientation: int) -> tuple[float, float]:
+def _place(x: int | float, y: int | float, size: tuple[int, int], orientation: int) -> tuple[int | float, int | float]:
     """Where a place of the stored pixels lies on the upright image, for the orientations 5 … 8, which swap sides."""
     height, width = size
     return {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]

@@ -22,7 +22,7 @@ from otherview.data.coco import CocoImages
 from otherview.data.image import Preprocessing
 from otherview.data.objects import Category, Placing, mask_tools, placed_in, placing
 from otherview.data.source import Selected, Source
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.dense.box_ap import ap_scores
 from otherview.dense.detector import Detector
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
@@ -115,7 +115,7 @@ def detect(settings: DetectSettings) -> Scores:
     check_request(settings, config)
 
     mask_tools()
-    sources = open_source(train), open_source(test)
+    sources = open_aloud(train), open_aloud(test)
     splits = placing(sources[0], train), placing(sources[1], test)
     _check_categories(*splits)
     for split, source, spec in zip(splits, sources, (train, test), strict=True):

@@ -21,7 +21,7 @@ from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.shapes import Shapes
 from otherview.data.source import Selected, Source, name_once
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.dense.detection import draw_anew
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
 from otherview.dense.inference import predictions
@@ -133,7 +133,7 @@ def segment(settings: SegmentSettings) -> Scores:
             f"--batch {config.batch} leaves one image per process and micro-batch: batch norm needs two or more"
         )
 
-    sources = open_source(train), open_source(test)
+    sources = open_aloud(train), open_aloud(test)
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
         check_agreement(source, flag=spec)

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.source import Selected, Source, first_of
-from otherview.data.spec import absolute, open_source
+from otherview.data.spec import absolute, open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import FeatureSpec, extract_all
 from otherview.evaluation.settings import EmbedSettings
@@ -197,7 +197,7 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
     if settings.out.suffix not in ENDINGS:
         raise WrongRequest(f"--out {settings.out} must end in {', '.join(ENDINGS)}")
     check_weights(settings.weights)
-    source = open_source(settings.data)
+    source = open_aloud(settings.data)
     check_written(settings.out, flag="--out")
     if launched_ranks() > 1:
         raise WrongRequest("otherview embed is one process: start it without torchrun or srun")

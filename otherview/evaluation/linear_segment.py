@@ -18,7 +18,7 @@ from otherview.data.agreement import check_agreement, check_classes
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.distributed import computed_by_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
@@ -93,7 +93,7 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
 
 def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
     """Images whose labels cannot be read are named and left out."""
-    source = open_source(spec)
+    source = open_aloud(spec)
     check_pixels(source, spec)
     check_agreement(source, flag=spec)
     indices, labels = [], []

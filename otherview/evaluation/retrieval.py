@@ -22,7 +22,7 @@ from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.loader import Sample, SampleMaker, settle_worker
 from otherview.data.source import Source, first_of, name_once
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec, tokens_of
@@ -150,7 +150,7 @@ def retrieval(settings: RetrievalSettings) -> Scores:
 
 def _judge(backbone: Backbone, settings: RetrievalSettings) -> dict[str, list[Score]]:
     """The score of every module on the same views."""
-    source, grid = open_source(settings.test), backbone.grid
+    source, grid = open_aloud(settings.test), backbone.grid
     preprocessing = settled(source, backbone.preprocessing, flag="--test", fixed=True)
     indices = first_of(source, images_used(settings.test_images))
     with RunProgress(total=len(indices), title="views", speak=launched_rank() == 0) as progress:

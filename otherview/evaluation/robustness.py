@@ -11,7 +11,7 @@ from torch import Tensor
 from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.source import first_of, labels_of, same_numbers
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.corruptions import (
     ALEXNET,
@@ -159,7 +159,7 @@ def _answers(
 
 def _open(spec: str, settings: RobustnessSettings, *, classes: Sequence[str]) -> Split:
     """Labelled images, their classes in the numbers of a classifier's."""
-    source = open_source(spec)
+    source = open_aloud(spec)
     labels = labels_of(source, spec)
     names = source.classes or [str(kind) for kind in range(int(labels.max()) + 1)]
     indices = first_of(source, images_used(settings.test_images, few=SHORTENED_IMAGES))

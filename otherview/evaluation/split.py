@@ -21,7 +21,7 @@ from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
 from otherview.data.loader import settle_worker
 from otherview.data.source import Relabelled, Selected, Source, first_of, labels_of, same_numbers
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.distributed import gather_objects, rank, ranks
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.grouping import check_apart, groups_of, held_out
@@ -126,12 +126,12 @@ def open_splits(settings: LabelledSettings) -> tuple[Split, Split]:
 
 def _sides(settings: LabelledSettings) -> tuple[Source, Source]:
     """Training and test images; no group is on both sides."""
-    train, by = open_source(settings.train), settings.group_by
+    train, by = open_aloud(settings.train), settings.group_by
     if settings.test is None:
         groups, labels = groups_of(train, settings.train, by=by) if by else None, labels_of(train, settings.train)
         judged = held_out(labels, groups, share=settings.test_share, seed=SPLIT_SEED, names=train.classes)
         return Selected(train, np.flatnonzero(~judged)), Selected(train, np.flatnonzero(judged))
-    test = open_source(settings.test)
+    test = open_aloud(settings.test)
     if by:
         check_apart(groups_of(train, settings.train, by=by), groups_of(test, settings.test, by=by), by=by)
     return train, test

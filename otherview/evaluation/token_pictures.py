@@ -16,7 +16,7 @@ from torch import Tensor
 from otherview.data.first_images import settled
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import load_backbone
 from otherview.evaluation.embedding import read_embedding
@@ -84,7 +84,7 @@ def _open(settings: TokenPictureSettings | NeighboursSettings) -> Source:
     check_drawn(settings.out, settings.count)
     if isinstance(settings, TokenPictureSettings):
         check_weights(settings.weights)
-    source = open_source(settings.data)
+    source = open_aloud(settings.data)
     check_first(settings.first, source, settings.data)
     return source
 

@@ -6,7 +6,6 @@ within_budget(config, source, …)        # the pace is measured once, the steps
 
 import re
 import statistics
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -15,13 +14,12 @@ import torch
 
 from otherview.config import RunConfig, load_config
 from otherview.data.first_images import settled
-from otherview.data.foreign import told_of
 from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
 from otherview.data.source import Source
-from otherview.data.spec import open_source
+from otherview.data.spec import open_aloud
 from otherview.distributed import agree, from_first, gather_objects, rank, ranks
 from otherview.errors import WrongRequest
-from otherview.launch import launched_rank, launched_ranks
+from otherview.launch import launched_ranks
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner, with_classes
 from otherview.runs.settings import PretrainSettings
@@ -76,9 +74,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
 def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
     """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
     settings.config.check()
-    source = open_source(settings.data)
-    for line in told_of(source) if launched_rank() == 0 else ():
-        print(f"{settings.data}: {line}", file=sys.stderr)
+    source = open_aloud(settings.data)
     found = settled(source, settings.config.preprocessing._replace(ranges={}), flag="--data")  # of these images alone
     config = settings.config.seeing(found)
     return with_classes(config, source, settings.data), source

@@ -1,0 +1,346 @@
+"""What people who do this job reported of this and of other programs: input, and what is right. A report is five lines here.
+
+Where a name stands before a colon, somebody reported it in public: project#number.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from otherview.data.foreign import told_of
+from otherview.data.objects import pixels_named, placed
+from otherview.data.picture import picture_of
+from otherview.data.spec import open_source
+from otherview.errors import WrongRequest
+from tests import inputs as made
+from tests.inputs import LITTER, coco, encoded, held, images, levels, listed, masks, nfd, put, rows, saved, tar, zipped
+
+ABC = ("a.jpg", "b.jpg", "c.jpg")
+TWO = {"cat/a.jpg": encoded(1), "dog/b.jpg": encoded(2)}
+CAT_DOG = {"cat": 1, "dog": 1}
+
+
+class Right(NamedTuple):
+    """What is right: how many images, of which classes, and what is said."""
+
+    images: int
+    classes: Mapping[str, int] = {}
+    told: str = ""
+
+
+def _litter(folder: Path) -> Path:
+    for name in (
+        *LITTER,
+        "cat/._a.jpg",
+        ".ipynb_checkpoints/a-checkpoint.jpg",
+        "__MACOSX/cat/._a.jpg",
+        "@eaDir/a.jpg/x.jpg",
+    ):
+        put(folder / name, encoded(9))
+    for name, data in TWO.items():
+        put(folder / name, data)
+    return folder
+
+
+def _brace(folder: Path) -> str:
+    for number in range(3):
+        tar(folder / f"s-{number:03}.tar", {"a.jpg": encoded(number)})
+    return f"{folder}/s-{{000..002}}.tar"
+
+
+LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
+    "vision#109: .DS_Store in a folder of classes": (_litter, Right(2, CAT_DOG)),
+    "udacity dog project#217: __MACOSX in a zip": (
+        lambda p: zipped(p / "a.zip", {**TWO, "__MACOSX/cat/._a.jpg": b"", "cat/.DS_Store": b""}), Right(2, CAT_DOG)),
+    "vision#2831: .ipynb_checkpoints in a tar": (
+        lambda p: tar(p / "a.tar", {**TWO, ".ipynb_checkpoints/a-checkpoint.jpg": encoded(3)}), Right(2, CAT_DOG)),
+    "deeplearning4j#8080: companions in a list": (lambda p: listed(p, "l.txt", "a.jpg\n._a.jpg\nb.jpg\n"), Right(2)),
+    "Synology's @eaDir in a zip": (
+        lambda p: zipped(p / "a.zip", {**TWO, "@eaDir/a.jpg/SYNO.jpg": encoded(3)}), Right(2, CAT_DOG)),
+    "Thumbs.db and desktop.ini in a tar": (
+        lambda p: tar(p / "a.tar", {**TWO, "cat/Thumbs.db": b"", "desktop.ini": b""}), Right(2, CAT_DOG)),
+    "a zip of a folder, with that folder in front": (
+        lambda p: zipped(p / "photos.zip", {f"photos/{name}": data for name, data in TWO.items()}),
+        Right(2, CAT_DOG)),
+    "tar of a folder with ./ in front": (
+        lambda p: tar(p / "a.tar", {f"./{name}": data for name, data in TWO.items()}), Right(2, CAT_DOG)),
+    "mmpretrain: path and number": (lambda p: listed(p, "l.txt", "a.jpg 0\nb.jpg 1\nc.jpg 1\n"), Right(3, {"0": 1, "1": 2})),
+    "SlowFast#750: path and word, by tabs": (
+        lambda p: listed(p, "l.txt", "a.jpg\tcat\nb.jpg\tgolden dog\nc.jpg\tcat\n"), Right(3, {"cat": 2, "golden dog": 1})),
+    "path and word, by commas": (lambda p: listed(p, "l.txt", "a.jpg,cat\nb.jpg, dog\n"), Right(2, CAT_DOG)),
+    "blanks in names, and behind them": (
+        lambda p: listed(p, "l.txt", "my photo.jpg  \nb 2.jpg\n", ["my photo.jpg", "b 2.jpg"]), Right(2)),
+    "a comment and empty lines": (lambda p: listed(p, "l.txt", "# mine\n\na.jpg\n\n"), Right(1)),
+    "Excel's mark and line ends": (lambda p: listed(p, "l.txt", b"\xef\xbb\xbfa.jpg\r\nb.jpg\r\n"), Right(2)),
+    "Excel's semicolons": (
+        lambda p: listed(p, "l.csv", b"\xef\xbb\xbfpath;label\r\na.jpg;cat\r\nb.jpg;dog\r\n"), Right(2, CAT_DOG)),
+    "fastai#2236: tabs": (lambda p: listed(p, "l.tsv", "path\tlabel\na.jpg\tcat\nb.jpg\tdog\n"), Right(2, CAT_DOG)),
+    "UTF-16": (lambda p: listed(p, "l.csv", "path,label\na.jpg,cat\nb.jpg,dog\n".encode("utf-16")), Right(2, CAT_DOG)),
+    "Kaggle: id without ending, diagnosis": (
+        lambda p: listed(p, "l.csv", "id_code,diagnosis\na,2\nb,0\n"),
+        Right(2, {"0": 1, "2": 1}, "the column diagnosis is the label")),
+    "ISIC: a column for each class": (
+        lambda p: listed(p, "l.csv", "image,MEL,NV,BCC\na,1.0,0.0,0.0\nb,0.0,0.0,1.0\nc,1.0,0.0,0.0\n"),
+        Right(3, {"MEL": 2, "BCC": 1}, "a 1 in 3 columns is the label")),
+    "headings in capitals, whole numbers as floats": (
+        lambda p: listed(p, "l.csv", "Image_Path,Label\na.jpg,1.0\nb.jpg,0.0\n"), Right(2, {"1": 1, "0": 1})),
+    "no headings": (lambda p: listed(p, "l.csv", "a.jpg,cat\nb.jpg,dog\n"), Right(2, CAT_DOG)),
+    "01 is not 1": (lambda p: listed(p, "l.csv", "path,label\na.jpg,01\nb.jpg,1\n"), Right(2, {"01": 1, "1": 1})),
+    "missing labels": (
+        lambda p: listed(p, "l.csv", "path,label\na.jpg,cat\nb.jpg,\nc.jpg,NaN\n"), Right(3, {"cat": 1, "": 2})),
+    "a column by its name": (
+        lambda p: str(listed(p, "l.csv", "path,label,site\na.jpg,cat,north\nb.jpg,cat,south\n")) + "::site",
+        Right(2, {"north": 1, "south": 1})),
+    "columns that are not read": (
+        lambda p: listed(p, "l.csv", "path,age,site\na.jpg,3,north\nb.jpg,4,south\n"), Right(2, {}, "columns age, site are not")),
+    "a line per image, in JSON": (
+        lambda p: listed(p, "l.jsonl", '{"file_name": "a.jpg", "label": "cat"}\n{"file_name": "b.jpg", "label": "dog"}\n'),
+        Right(2, CAT_DOG)),
+    "datasets#6442: metadata.jsonl in a folder of images": (
+        lambda p: listed(p, "metadata.jsonl", '{"file_name": "a.jpg", "label": 1}\n{"file_name": "b.jpg", "label": 0}\n').parent,
+        Right(2, {"1": 1, "0": 1})),
+    "backslashes": (
+        lambda p: listed(p, "l.csv", "path,label\ncat\\a.jpg,cat\n", ["cat/a.jpg"]), Right(1, {"cat": 1}, "written otherwise")),
+    "another computer's folders": (
+        lambda p: listed(p, "l.txt", "C:\\data\\in\\a.jpg\nC:\\data\\in\\b.jpg\n", ["in/a.jpg", "in/b.jpg"]), Right(2)),
+    "the folder is left out": (lambda p: listed(p, "l.txt", "a.jpg\nb.jpg\n", ["in/a.jpg", "in/b.jpg"]), Right(2)),
+    "the folder is said twice": (lambda p: listed(p, "l.txt", f"{p.name}/a.jpg\n{p.name}/b.jpg\n"), Right(2)),
+    "another case": (lambda p: listed(p, "l.txt", "A.JPG\nb.jpg\n"), Right(2)),
+    "another Unicode form": (lambda p: listed(p, "l.txt", "café.jpg\n", [nfd("café.jpg")]), Right(1)),
+    "escapes of a URL": (lambda p: listed(p, "l.txt", "my%20photo.jpg\n", ["my photo.jpg"]), Right(1)),
+    "a Western Windows' bytes": (lambda p: listed(p, "l.txt", "caf\xe9.jpg\n".encode("cp1252"), ["café.jpg"]), Right(1)),
+    "webdataset#237: dots in names": (
+        lambda p: tar(p / "a.tar", {"21.06.2023_1.jpg": encoded(1), "21.06.2023_1.cls": "1", "t.v2.jpg": encoded(2),
+                                    "t.v2.cls": "0"}), Right(2, {"1": 1, "0": 1}, "dots belong to the names of 2 images")),
+    "webdataset: stereo pairs": (
+        lambda p: tar(p / "a.tar", {"0.left.jpg": encoded(1), "0.right.jpg": encoded(2), "0.cls": "3"}), Right(2, {"3": 2})),
+    "webdataset: a mask beside its image": (
+        lambda p: tar(p / "a.tar", {"0.jpg": encoded(1), "0.seg.png": encoded(2), "0.cls": "3"}),
+        Right(1, {"3": 1}, r"1 \*\.seg\.png")),
+    "datasets#6880: a word in .cls": (
+        lambda p: tar(p / "a.tar", {"0.jpg": encoded(1), "0.cls": "cat\n", "1.jpg": encoded(2), "1.cls": "dog"}),
+        Right(2, CAT_DOG)),
+    "a label in .json": (
+        lambda p: tar(p / "a.tar", {"0.jpg": encoded(1), "0.json": '{"label": 1}', "1.jpg": encoded(2), "1.json": "{"}),
+        Right(2, {"1": 1, "": 1}, r"1 \*\.json")),
+    "ray#65044: members of a key that are not adjacent": (
+        lambda p: tar(p / "a.tar", {"0.jpg": encoded(1), "1.jpg": encoded(2), "0.cls": "5", "1.cls": "6"}),
+        Right(2, {"5": 1, "6": 1})),
+    "clip-retrieval#245: a range of shards": (_brace, Right(3)),
+    "uoft-cs/cifar10: the column img": (
+        lambda p: rows(p / "a.parquet", img=held(), label=[0, 1, 1, 1],
+                       metadata={"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}),
+        Right(4, {"cat": 1, "dog": 3})),
+    "cifar100: two columns of labels": (
+        lambda p: rows(p / "a.parquet", img=held(), fine_label=[0, 1, 2, 2], coarse_label=[0, 0, 0, 1],
+                       metadata={"img": {"_type": "Image"}, "fine_label": {"_type": "ClassLabel", "names": list("abc")},
+                                 "coarse_label": {"_type": "ClassLabel", "names": list("xy")}}),
+        Right(4, {"a": 1, "b": 1, "c": 2}, "the labels are fine_label, not coarse_label")),
+    "cifar100: the other column": (
+        lambda p: f"{rows(p / 'a.parquet', img=held(), fine_label=[0, 1, 2, 2], coarse_label=[0, 0, 0, 1])}:img:coarse_label",
+        Right(4, {"0": 3, "1": 1})),
+    "plain bytes and words": (
+        lambda p: rows(p / "a.parquet", image=[one["bytes"] for one in held()], label=["cat", "dog", "dog", None]),
+        Right(4, {"cat": 1, "dog": 2, "": 1})),
+    "datasets#2839: large binaries": (
+        lambda p: rows(p / "a.parquet", image=pa.array([one["bytes"] for one in held()], pa.large_binary())), Right(4)),
+    "one-hot labels": (
+        lambda p: rows(p / "a.parquet", image=held(2), label=[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), Right(2, {"1": 1, "0": 1})),
+    "several labels an image": (
+        lambda p: rows(p / "a.parquet", image=held(2), label=[[0, 2], [1]]), Right(2, {"1": 1, "": 1}, "name no single class")),
+    "labels as floats and dictionaries": (
+        lambda p: rows(p / "a.parquet", image=held(2), target=pa.array(["cat", "dog"]).dictionary_encode()), Right(2, CAT_DOG)),
+    "rows without an image": (
+        lambda p: rows(p / "a.parquet", image=[*held(2), None, {"bytes": None, "path": "gone.png"}]),
+        Right(2, {}, "2 rows of a.parquet without an image")),
+    "paths instead of bytes": (
+        lambda p: rows(images(p, ["x/a.png", "b.png"]) / "a.parquet",
+                       image=[{"bytes": None, "path": "x/a.png"}, {"bytes": None, "path": "/home/ann/b.png"}]), Right(2)),
+    "oumi#559: save_to_disk": (lambda p: saved(p / "s", pa.table({"image": held(), "label": ["a", "b", "b", "b"]})),
+                              Right(4, {"a": 1, "b": 3})),
+    "datasets#5044: an Arrow file": (
+        lambda p: saved(p / "s", pa.table({"image": held()}), stream=False) / "data-00000-of-00001.arrow", Right(4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("report", LISTS)
+def test_images_and_classes(report: str, tmp_path: Path) -> None:
+    make, right = LISTS[report]
+    source = open_source(str(make(tmp_path)))
+    labels = [source.label(index) for index in range(len(source))]
+    names = source.classes
+    found = Counter("" if label is None else names[label] if names else str(label) for label in labels)
+    assert len(source) == right.images
+    assert dict(found) == (right.classes or {"": right.images})
+    for index in range(len(source)):
+        picture_of(source, index).decode()
+    told = "\n".join(told_of(source))
+    assert re.search(right.told, told), told
+
+
+GRAY, VOC_RED, VOC_GREEN, CVAT = (0, 0, 0), (128, 0, 0), (0, 128, 0), (250, 50, 83)
+PAIRED = {"a.jpg": "a.png", "b.jpg": "b.png"}
+
+
+def _with_map(folder: Path, name: str, text: str) -> str:
+    spec = masks(folder, PAIRED, made.colours(GRAY, CVAT))
+    put(folder / name, text)
+    return spec
+
+
+PIXELS: dict[str, tuple[Callable[[Path], str], set[int]]] = {
+    "mmsegmentation#1609, transformers#27224: 0 and 255": (lambda p: masks(p, PAIRED, levels(0, 255)), {0, 1}),
+    "Endoscapes#5: 255 counts nowhere": (lambda p: masks(p, PAIRED, levels(0, 1, 255)), {0, 1, 255}),
+    "black and white of one bit": (lambda p: masks(p, PAIRED, levels(0, 255).convert("1")), {0, 1}),
+    "mmsegmentation#1572: Pascal VOC's colours": (
+        lambda p: masks(p, PAIRED, made.colours(GRAY, VOC_RED, VOC_GREEN, (224, 224, 192))), {0, 1, 2, 255}),
+    "atlantis#14: CVAT's colours and label map": (
+        lambda p: _with_map(p, "labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\ncell:250,50,83::\n"), {0, 1}),
+    "CamVid's colours in a table": (
+        lambda p: _with_map(p, "class_dict.csv", "name,r,g,b\nbackground,0,0,0\ncell,250,50,83\n"), {0, 1}),
+    "gray as colours": (lambda p: masks(p, PAIRED, made.colours((0, 0, 0), (2, 2, 2))), {0, 2}),
+    "classes of 16 bits": (lambda p: masks(p, PAIRED, levels(0, 7, 65535, dtype=np.uint16)), {0, 7, 255}),
+    "carvana: a_mask": (lambda p: masks(p, {"a.jpg": "a_mask.png", "b.jpg": "b_mask.png"}, levels(0, 1)), {0, 1}),
+    "Cityscapes: several pictures for each": (
+        lambda p: _cityscapes(p), {0, 3}),
+    "in folders of cities": (
+        lambda p: masks(p, {"x/a_rgb.png": "x/a_gt.png", "y/b_rgb.png": "y/b_gt.png"}, levels(0, 1)), {0, 1}),
+    "polygons of COCO": (lambda p: coco(p, names=ABC), {0, 1}),
+}  # fmt: skip
+
+
+def _cityscapes(folder: Path) -> str:
+    masks(
+        folder,
+        {"a_leftImg8bit.png": "a_gtFine_instanceIds.png", "b_leftImg8bit.png": "b_gtFine_instanceIds.png"},
+        levels(9, 9),
+    )
+    return masks(
+        folder,
+        {"a_leftImg8bit.png": "a_gtFine_labelIds.png", "b_leftImg8bit.png": "b_gtFine_labelIds.png"},
+        levels(0, 3),
+    )
+
+
+@pytest.mark.parametrize("report", PIXELS)
+def test_classes_of_pixels(report: str, tmp_path: Path) -> None:
+    make, right = PIXELS[report]
+    source = open_source(make(tmp_path))
+    for index in range(len(source)):
+        labels, picture = pixels_named(source, index), picture_of(source, index)
+        assert set(np.unique(labels).tolist()) == right
+        assert labels.shape == (picture.height, picture.width)
+
+
+def _strings(folder: Path) -> str:
+    spec = coco(folder, names=ABC)
+    content = json.loads((folder / "a.json").read_text())
+    for one in content["images"]:
+        one["id"] = f"img-{one['id']}"
+    for one in content["annotations"]:
+        one |= {"id": f"ann-{one['id']}", "image_id": f"img-{one['image_id']}", "category_id": "box"}
+    content["categories"] = [{"id": "box", "name": "box"}]
+    put(folder / "a.json", json.dumps(content))
+    return spec
+
+
+def _label_studio(folder: Path) -> str:
+    images(folder / "images", ABC)
+    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["box"]}
+    result = [{"type": "rectanglelabels", "original_width": 24, "original_height": 20, "value": value}]
+    tasks = [{"id": n, "data": {"image": f"/data/upload/1/1a2b3c4d-{name}"}, "annotations": [{"result": result}]}
+             for n, name in enumerate(ABC)]  # fmt: skip
+    return f"coco:{put(folder / 'a.json', json.dumps(tasks))}@{folder / 'images'}"
+
+
+def _voc(folder: Path) -> str:
+    images(folder / "JPEGImages", ABC)
+    for name in ABC:
+        put(
+            folder / "Annotations" / f"{name[0]}.xml",
+            f"<annotation><filename>{name}</filename><size><width>24</width><height>20</height><depth>3</depth></size>"
+            "<object><name>box</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>12</xmax><ymax>10</ymax></bndbox></object>"
+            "</annotation>",
+        )
+    return f"voc:{folder / 'Annotations'}@{folder / 'JPEGImages'}"
+
+
+def _yolo(folder: Path, line: str) -> str:
+    images(folder / "images", ABC)
+    for name in ABC:
+        put(folder / "labels" / f"{name[0]}.txt", f"{line}\n")
+    put(folder / "data.yaml", "names: [box, disc]\n")
+    return f"yolo:{folder / 'labels'}@{folder / 'images'}"
+
+
+BOX = (2.0, 2.0, 12.0, 10.0)
+BOXES: dict[str, tuple[Callable[[Path], str], tuple[float, ...], str]] = {
+    "label-studio#7294: backslashes": (lambda p: coco(p, names=ABC, shown=[f"images\\{name}" for name in ABC]), BOX, "otherwise"),
+    "label-studio-converter#172: escapes": (
+        lambda p: coco(p, names=["a 1.jpg", "b 1.jpg"], shown=["a%201.jpg", "b%201.jpg"]), BOX, "otherwise"),
+    "macOS's names": (lambda p: coco(p, names=[nfd("é.jpg")], shown=["é.jpg"]), BOX, "otherwise"),
+    "the folder given twice": (lambda p: coco(p, names=ABC, shown=[f"images/{name}" for name in ABC]), BOX, "otherwise"),
+    "the folder one level off": (lambda p: coco(p, names=[f"x/{name}" for name in ABC], shown=ABC), BOX, "otherwise"),
+    "another computer's folders": (lambda p: coco(p, names=ABC, shown=[f"/home/ann/{name}" for name in ABC]), BOX, "otherwise"),
+    "faster_coco_eval#58: ids that are words": (_strings, BOX, "no whole numbers"),
+    "label-studio#6608: stored sizes, upright boxes": (
+        lambda p: made.lying(p, boxes="upright"), (14, 4, 24, 10), "drawn upright"),
+    "coco-annotator#228: stored sizes and boxes": (
+        lambda p: made.lying(p, boxes="stored"), (14, 4, 24, 10), "as they are stored"),
+    "Label Studio's own JSON": (_label_studio, (2.4, 2.0, 14.4, 12.0), ""),
+    "Pascal VOC": (_voc, BOX, ""),
+    "YOLO's boxes": (lambda p: _yolo(p, "0 0.29166667 0.3 0.41666667 0.4"), BOX, ""),
+    "YOLO's outlines": (lambda p: _yolo(p, "0 0.0833333 0.1 0.5 0.1 0.5 0.5 0.0833333 0.5"), BOX, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("report", BOXES)
+def test_boxes(report: str, tmp_path: Path) -> None:
+    make, box, told = BOXES[report]
+    source = open_source(make(tmp_path))
+    for index in range(len(source)):
+        objects, picture = placed(source, index), picture_of(source, index)
+        assert objects.boxes[0] == pytest.approx(box, abs=0.01)
+        assert objects.masks.shape[1:] == (picture.height, picture.width)
+        assert source.categories[objects.classes[0]].name == "box"  # pyright: ignore[reportAttributeAccessIssue]
+    assert told in "\n".join(told_of(source))
+
+
+def _colours_without_a_map(folder: Path) -> str:
+    return masks(folder, PAIRED, made.colours(GRAY, CVAT))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder of litter alone": (lambda p: put(p / "x/._a.jpg", b"").parent, "only what systems and programs leave"),
+    "a folder of HEIC": (lambda p: put(p / "x/a.heic", b"").parent, r"only 1 \*\.heic"),
+    "colours that nothing explains": (_colours_without_a_map, "250 50 83.*labelmap.txt"),
+    "rows of paths whose files are elsewhere": (
+        lambda p: rows(p / "a.parquet", image=[{"bytes": None, "path": "x.jpg"}]), "x.jpg does not lie beside it"),
+    "no column of images": (lambda p: rows(p / "a.parquet", text=["a"]), "no column of images"),
+    "two columns of images": (
+        lambda p: rows(p / "a.parquet", left=held(1), right=held(1)), "several columns of images, left, right"),
+    "a column that is not there": (
+        lambda p: f"{rows(p / 'a.parquet', image=held(1))}:photo", "no column 'photo': there are image"),
+    "several splits": (
+        lambda p: put(p / "d/dataset_dict.json", '{"splits": ["train", "test"]}').parent, "give one, .*train"),
+    "a packed tar": (lambda p: put(p / "a.tar.gz", b""), "unpack it"),
+    "most images without a mask": (
+        lambda p: masks(p, {"a.jpg": "a.png", "b.jpg": "", "c.jpg": ""}, levels(0, 1)), "2 of 3 images"),
+    "annotations that lead outside": (lambda p: coco(p, names=ABC, shown=["../a.jpg", "b.jpg", "c.jpg"]), "outside its folder"),
+    "XML that is none": (lambda p: f"voc:{put(p / 'x/a.xml', '<a').parent}@{images(p / 'i', ABC)}", "no readable XML"),
+    "a YOLO line of words": (lambda p: _yolo(p, "cat 1 2 3"), "line 1 of .*no box and no outline"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("report", REFUSED)
+def test_what_cannot_be_meant_is_said_at_once(report: str, tmp_path: Path) -> None:
+    make, said = REFUSED[report]
+    with pytest.raises(WrongRequest, match=said):
+        open_source(str(make(tmp_path)))

@@ -45,6 +45,8 @@ class RunConfig(BaseModel):
     def check(self) -> None:
         """Raise WrongRequest where settings do not fit each other."""
         self.encoder.check()
+        if not self.encoder.class_token:
+            raise WrongRequest("encoder.class_token is off: pre-training needs the class token")
         self.method.check()
         self.views.check(channels=self.encoder.channels, grid=self.encoder.grid)
         self._check_parts()

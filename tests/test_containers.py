@@ -91,7 +91,8 @@ def test_the_same_in_five_containers(tree: dict[tuple[str, str, str], tuple[str,
         ]
         put(folder / "list.csv", "\n".join(["path,label", *lines]))
         rows(
-            folder / "a.parquet", image=pa.array([*members.values()], pa.binary()), label=pa.array([*words.values()], pa.string()),
+            folder / "a.parquet", image=pa.array([*members.values()], pa.binary()),
+            label=pa.array([*words.values()], pa.string()),
         )  # fmt: skip
         specs = [
             folder / "tree",

@@ -19,7 +19,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import read_embedding
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
-from otherview.weights.convert import read_file
+from otherview.weights.checkpoints import read_file
 from otherview.weights.export import to_onnx
 from otherview.weights.formats import to_huggingface, to_timm
 from otherview.weights.names import load_encoder
@@ -62,7 +62,7 @@ def test_round_trip_through_timm(kind: str, branch: str, tmp_path: Path) -> None
     size = found.card.encoder.image_size
     assert to_timm(found.encoder, found.card, tmp_path / "t") < 1e-5
     loaded = timm.create_model(f"local-dir:{tmp_path / 't'}", pretrained=True).eval()
-    twin = twin_in_timm(content, origin, found, branch=branch)  # pyright: ignore[reportArgumentType]
+    twin = twin_in_timm(found)
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(loaded.forward_features(images), twin.forward_features(images), rtol=1e-5, atol=1e-5)
@@ -95,7 +95,7 @@ def sized(**changes: object) -> tuple[Encoder, Card]:
 
 VARIANTS = (
     {}, {"final_norm": True, "layer_scale": 0.3}, {"positions": "learned"}, {"column_first": True},
-    {"registers": 2, "positions": "learned"},
+    {"registers": 2, "positions": "learned"}, {"class_token": False}, {"class_token": False, "positions": "learned"},
 )  # fmt: skip
 
 
@@ -106,8 +106,8 @@ def test_timm_and_transformers_agree_at_the_baked_size(changes: dict, size: tupl
     card = card.model_copy(update={"size": size, "fit": "squash"})
     assert to_timm(encoder, card, tmp_path / "t") < 1e-5
     pytest.importorskip("transformers")
-    if encoder.settings.registers:
-        with pytest.raises(WrongRequest, match="2 registers"):
+    if encoder.settings.registers or not encoder.settings.class_token:
+        with pytest.raises(WrongRequest, match=r"2 registers|without a class token"):
             to_huggingface(encoder, card, tmp_path / "h")
     else:
         assert to_huggingface(encoder, card, tmp_path / "h") < 1e-5

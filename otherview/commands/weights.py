@@ -19,8 +19,9 @@ def show_converted(result: dict[str, Any]) -> list[str]:
     if result["licence"].lower() != "apache-2.0":
         print(f"mind the licence: {result['licence']}", file=sys.stderr)
     had = result["encoder"]
+    where = f" in {result['container']}" if result["container"] else ""
     return [
-        f"loaded {result['loaded']} of {result['of']} tensors",
+        f"loaded {result['loaded']} of {result['of']} tensors{where}: {result['method']}, {result['branch']}",
         *(f"  {count} left: {reason}" for reason, count in result["left"].items()),
         f"{had['depth']} blocks, width {had['width']}, {had['heads']} heads, patch {had['patch_size']}, "
         f"{had['image_size'][0]}×{had['image_size'][1]} px, positions {had['positions']}",
@@ -45,7 +46,7 @@ COMMANDS = (
         settings=EmbedSettings, work="otherview.evaluation.embedding:embed", show=show_embedding,
     ),
     Command(
-        words="convert", what="an encoder from SiameseIM's, MAE's, MoCo-v3's or timm's files, every tensor accounted for",
+        words="convert", what="an encoder from other programs' checkpoints, every tensor accounted for",
         settings=ConvertSettings, work="otherview.weights.convert:convert", show=show_converted,
     ),
     Command(

@@ -187,6 +187,8 @@ def _neighbours_figure(settings: NeighboursSettings, source: Source) -> Figure:
 @torch.no_grad()
 def cls_attention(encoder: Encoder, images: Float[Tensor, "B C X Y"]) -> Float[Tensor, "B H L"]:
     """How much cls attends to each patch in the last block, by head; with what goes to other tokens it sums to 1."""
+    if not encoder.settings.class_token:
+        raise WrongRequest("this encoder has no class token whose attention could be shown")
     depth = encoder.settings.depth
     before = encoder(images, block=depth - 1).sequence if depth > 1 else encoder.entering(images)
     block = encoder.vit.blocks[depth - 1]

@@ -35,7 +35,8 @@ class Tokens(NamedTuple):
 
     @property
     def cls(self) -> Float[Tensor, "B D"]:
-        return self.sequence[:, 0]
+        """The mean of the patches where there is no class token."""
+        return self.sequence[:, 0] if self.prefix else self.mean
 
     @property
     def patches(self) -> Float[Tensor, "B V D"]:
@@ -48,7 +49,7 @@ class Tokens(NamedTuple):
     @property
     def without_registers(self) -> Float[Tensor, "B N D"]:
         """[cls, patches]"""
-        return self.sequence if self.prefix == 1 else torch.cat([self.sequence[:, :1], self.patches], dim=1)
+        return self.sequence if self.prefix <= 1 else torch.cat([self.sequence[:, :1], self.patches], dim=1)
 
 
 class Encoder(nn.Module):
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
     @property
     def prefix(self) -> int:
         """Tokens before the patches: cls and registers."""
-        return 1 + self.settings.registers
+        return int(self.settings.class_token) + self.settings.registers
 
     def forward(
         self, images: Float[Tensor, "B C H W"], visible: Int[Tensor, "B V"] | None = None, *, block: int | None = None
@@ -111,6 +112,8 @@ class Encoder(nn.Module):
         patches = self._embed(images)
         if visible is not None:
             patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
+        if not self.prefix:
+            return patches
         before = torch.cat([token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None], dim=1)
         if self.vit.pos_embed is not None:
             before = before + self.vit.pos_embed[:, : self.prefix]
@@ -153,6 +156,7 @@ def _build_vit(settings: EncoderSettings) -> VisionTransformer:
         num_classes=0,
         global_pool="",
         pos_embed="learn" if settings.positions == "learned" else "none",
+        class_token=settings.class_token,
         reg_tokens=settings.registers,
         init_values=settings.layer_scale,
         final_norm=settings.final_norm,

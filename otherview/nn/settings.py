@@ -20,6 +20,8 @@ class EncoderSettings(BaseModel):
     width: int = Field(default=768, ge=4)
     depth: int = Field(default=12, ge=1)
     heads: int = Field(default=12, ge=1)
+    class_token: bool = True
+    """Off for weights of I-JEPA, which have none: then the mean of the patches stands for the image."""
     registers: int = Field(default=0, ge=0)
     """Extra learned tokens beside cls."""
     layer_scale: float | None = None
@@ -51,6 +53,8 @@ class EncoderSettings(BaseModel):
                 f"encoder.image_size {height} {width} is not divisible by encoder.patch_size {size}: "
                 f"use --encoder.image-size {near}, or another patch size"
             )
+        if self.registers and not self.class_token:
+            raise WrongRequest(f"encoder.registers {self.registers} need encoder.class_token")
         if self.width % self.heads or self.width % 4:
             raise WrongRequest(
                 f"encoder.width {self.width} must be divisible by encoder.heads {self.heads} and by 4 (sin-cos positions)"

@@ -1,76 +1,25 @@
 """An encoder from elsewhere becomes one of ours: every tensor accounted for, its licence kept, nothing executed.
 
-convert("mae_pretrain_vit_base.pth", origin="mae", out=Path("mae.safetensors"))
-
-Of pickled files only tensors, plain containers, argparse.Namespace and NumPy's scalars are built, since official files hold
-those; any other name in a file is refused.
+convert("mae_pretrain_vit_base.pth", out=Path("mae.safetensors"))
 """
 
-import argparse
-import re
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from otherview.errors import WrongRequest
 from otherview.files import check_written
 from otherview.signature import takes
+from otherview.weights.checkpoints import read_checkpoint
 from otherview.weights.formats import LARGEST_DIFFERENCE, difference, probe_images
 from otherview.weights.origins import ORIGINS, Converted, converted, twin_in_timm
 from otherview.weights.pretrained import save_encoder
 from otherview.weights.settings import ConvertSettings
-
-_SCALAR = np._core.multiarray.scalar  # pyright: ignore[reportAttributeAccessIssue]
-ALLOWED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
-]
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint: *.safetensors, or what torch.save wrote; raises WrongRequest for anything else."""
-    if not path.is_file():
-        raise WrongRequest(f"{path} does not exist: give a checkpoint's file")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old kinds of pickles
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
-    except Exception as error:
-        raise WrongRequest(_reason(path, str(error))) from error
-    if not isinstance(content, dict):
-        raise WrongRequest(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
-    return content
-
-
-def _reason(path: Path, said: str) -> str:
-    """Why a file cannot be read; its pickle is taken apart without being followed."""
-    try:
-        with torch.serialization.safe_globals(ALLOWED):
-            strange = get_unsafe_globals_in_checkpoint(str(path))
-    except (
-        Exception
-    ):  # no file of torch.save, not a whole one, or one of before 2020, of which torch's own message says it
-        strange = re.findall(r"GLOBAL (\w[\w.]*)", said)
-    if strange:
-        return f"{path} asks for {strange[0]}, which is no part of weights: nothing of it was executed, do not trust the file"
-    return f"{path} cannot be read as weights: it is not whole, or no file of torch.save"
 
 
 @takes(ConvertSettings)
@@ -80,22 +29,23 @@ def convert(settings: ConvertSettings) -> dict[str, Any]:
         raise WrongRequest(f"--out {settings.out} must end in .safetensors")
     if settings.heads is not None and settings.heads < 1:
         raise WrongRequest(f"--heads {settings.heads} is no number of heads: give 1 or more")
-    if settings.source.startswith("timm:") and settings.origin != "timm":
-        raise WrongRequest(f"{settings.source} is a model of timm's: give --from timm")
+    if settings.source.startswith("timm:") and settings.origin not in ("auto", "timm"):
+        raise WrongRequest(f"{settings.source} is a model of timm's: leave --from out")
 
-    origin = ORIGINS[settings.origin]
+    origin = ORIGINS.get("timm" if settings.source.startswith("timm:") else settings.origin)
     if settings.source.startswith("timm:"):
         content, more = _timm_model(settings.source.removeprefix("timm:"))
     else:
-        content, more = read_file(Path(settings.source)), {}
+        content, more = read_checkpoint(Path(settings.source))
     check_written(settings.out, flag="--out")
     known = more.pop("heads", None)
     found = converted(
         content, origin, branch=settings.branch, heads=settings.heads or known, partial=settings.partial, **more
     )  # fmt: skip
-    worst = _difference(content, found, settings)
+    worst = _difference(found, settings)
     save_encoder(settings.out, found.encoder, found.card)
     return {
+        "method": found.card.method, "branch": found.card.branch, "container": found.container,
         "loaded": len(found.loaded), "of": len(found.loaded) + len(found.left), "left": dict(Counter(found.left.values())),
         "difference": worst, "licence": found.card.licence_of_starting_weights,
         "encoder": found.card.encoder.model_dump(mode="json"), "out": str(settings.out),
@@ -122,12 +72,12 @@ def _timm_model(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }  # fmt: skip
 
 
-def _difference(content: dict[str, Any], found: Converted, settings: ConvertSettings) -> float:
+def _difference(found: Converted, settings: ConvertSettings) -> float:
     """The largest difference of the tokens from those of timm's vision transformer with the file's own position table.
 
     Raises RuntimeError where they differ: then the file means something else than its names say.
     """
-    twin = twin_in_timm(content, ORIGINS[settings.origin], found, branch=settings.branch)
+    twin = twin_in_timm(found)
     images = probe_images(found.card, found.card.encoder.image_size)
     with torch.no_grad():
         worst = difference(twin.forward_features(images), found.encoder(images).sequence)

@@ -57,14 +57,16 @@ class _Traced(nn.Module):
         patches = vit.patch_embed(images)  # [B, rows, columns, D]
         rows, columns = patches.shape[1], patches.shape[2]
         sequence = (patches + self._positions(rows, columns)).flatten(1, 2)
-        before = torch.cat([token for token in (vit.cls_token, vit.reg_token) if token is not None], dim=1)
-        if vit.pos_embed is not None:
-            before = before + vit.pos_embed[:, :prefix]
-        sequence = torch.cat([before.expand(images.shape[0], -1, -1), sequence], dim=1)
+        if prefix:
+            before = torch.cat([token for token in (vit.cls_token, vit.reg_token) if token is not None], dim=1)
+            if vit.pos_embed is not None:
+                before = before + vit.pos_embed[:, :prefix]
+            sequence = torch.cat([before.expand(images.shape[0], -1, -1), sequence], dim=1)
         for block in vit.blocks:
             sequence = block(sequence)
         sequence = vit.norm(sequence)
-        return sequence[:, 0], sequence[:, prefix:].mean(dim=1), sequence[:, prefix:]
+        mean = sequence[:, prefix:].mean(dim=1)
+        return sequence[:, 0] if prefix else mean, mean, sequence[:, prefix:]
 
     def _positions(self, rows: int, columns: int) -> Tensor:
         """[rows, columns, D]"""

@@ -76,7 +76,7 @@ def to_timm(encoder: Encoder, card: Card, folder: Path) -> float:
     arguments: dict[str, Any] = {
         "img_size": list(size), "patch_size": had.patch_size, "in_chans": had.channels, "embed_dim": had.width,
         "depth": had.depth, "num_heads": had.heads, "num_classes": 0, "global_pool": "", "reg_tokens": had.registers,
-        "init_values": had.layer_scale, "final_norm": had.final_norm,
+        "init_values": had.layer_scale, "final_norm": had.final_norm, "class_token": had.class_token,
     }  # fmt: skip
     model = timm.create_model(TIMM_NAME, **arguments)
     model.load_state_dict({**encoder.vit.state_dict(), "pos_embed": table_of(encoder, size)})
@@ -125,10 +125,9 @@ def to_huggingface(encoder: Encoder, card: Card, folder: Path) -> float:
     """
     transformers = needed("transformers")
     had, size, processor = card.encoder, card.preprocessing.size, processor_of(card)
-    if had.registers:
-        raise WrongRequest(
-            f"an encoder with {had.registers} registers has no place in ViTModel: export it to timm or onnx"
-        )
+    if had.registers or not had.class_token:
+        without = f"with {had.registers} registers" if had.registers else "without a class token"
+        raise WrongRequest(f"an encoder {without} has no place in ViTModel: export it to timm or onnx")
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": had.width, "num_hidden_layers": had.depth,

@@ -8,7 +8,7 @@ import tyro
 
 from otherview.data.settings import ShownSettings
 
-OriginName = Literal["official-siamese-im", "mae", "moco-v3", "timm"]
+OriginName = Literal["auto", "official-siamese-im", "mae", "moco-v3", "timm"]
 
 
 @dataclass(kw_only=True)
@@ -28,20 +28,23 @@ class ExportSettings(ShownSettings):
 
 @dataclass(kw_only=True)
 class ConvertSettings:
-    """Read an encoder from an official checkpoint of SiameseIM (pre-trained or fine-tuned), MAE or MoCo-v3, or from timm.
+    """Read the vision transformer in another program's checkpoint.
+
+    Known are SiameseIM, MAE, MoCo-v3, DINO, iBOT, DINOv2, I-JEPA, solo-learn, Lightning, MMPretrain, torchvision, transformers
+    and timm; in other files the encoder is found by its patch embedding.
 
     Nothing in a file is executed: a pickle that asks for more than tensors and settings is refused.
     """
 
     source: Annotated[str, tyro.conf.Positional] = field(kw_only=False)
-    """The checkpoint's file, or timm:NAME for a pre-trained model of timm's."""
-    origin: Annotated[OriginName, tyro.conf.arg(name="from")]
-    """Whose names the file uses."""
+    """The checkpoint's file, a folder of transformers, or timm:NAME for a pre-trained model of timm's."""
+    origin: Annotated[OriginName, tyro.conf.arg(name="from")] = "auto"
+    """Whose file it is; with auto, names tell. The others also state the licence of the official weights."""
     out: Path
     """The encoder file to write: *.safetensors."""
-    branch: Literal["online", "target"] = "online"
-    """The trained encoder, or its moving average where the file has one."""
+    branch: Literal["online", "target"] | None = None
+    """The trained encoder, or its moving average; default: the moving average of DINO, iBOT and I-JEPA, else the trained one."""
     heads: int | None = None
     """Attention heads, if the file does not state them and the width is none of 192, 384, 768, 1024, 1280."""
     partial: bool = False
-    """Leave out tensors that have no place in an encoder, instead of stopping."""
+    """Leave out tensors that have no place in an encoder, instead of stopping; parts of the encoder are never left out."""

@@ -5,13 +5,17 @@
 
     knn("runs/first", train="a/", test="b/")      # the settings' fields, with their defaults; known to type checkers
 
-The command line makes its flags from the same class, so the two cannot differ.
+The command line makes its flags from the same class, so the two cannot differ. Paths may be given as strings, and SPECs
+as paths.
 """
 
+import dataclasses
 import inspect
+import os
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -24,10 +28,38 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
     def decorate(work: Callable[[S], R]) -> Callable[P, R]:
         @wraps(work)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return work(settings(*args, **kwargs))
+            given = settings(*args, **kwargs)
+            _take_paths(given)
+            return work(given)
 
         returned = inspect.signature(work).return_annotation
         call.__signature__ = inspect.signature(settings).replace(return_annotation=returned)  # pyright: ignore
         return call
 
     return decorate
+
+
+def _take_paths(given: Any) -> None:
+    """Strings where paths are meant become paths, and paths where strings are meant strings."""
+    if not dataclasses.is_dataclass(given):
+        return
+    hints = get_type_hints(type(given))
+    for field in dataclasses.fields(given):
+        value = getattr(given, field.name)
+        taken = _taken(value, _kinds(hints[field.name]))
+        if taken is not value:
+            setattr(given, field.name, taken)
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The types that a hint is made of."""
+    return {hint}.union(*(_kinds(part) for part in get_args(hint)))
+
+
+def _taken(value: Any, kinds: set[Any]) -> Any:
+    if isinstance(value, list | tuple):
+        found = [_taken(one, kinds) for one in value]
+        return type(value)(found) if any(a is not b for a, b in zip(found, value, strict=True)) else value
+    if isinstance(value, str) and Path in kinds and str not in kinds:
+        return Path(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) and str in kinds and Path not in kinds else value

@@ -96,8 +96,8 @@ def test_the_same_in_five_containers(tree: dict[tuple[str, str, str], tuple[str,
         )  # fmt: skip
         specs = [
             folder / "tree",
-            zipped(folder / "a.zip", members | beside),
-            tar(folder / "a.tar", members | beside),
+            zipped(folder / "box.zip", members | beside),
+            tar(folder / "box.tar", members | beside),
             folder / "list.csv",
             folder / "a.parquet",
         ]

@@ -22,9 +22,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otherview import geometry
-from otherview.data.loader import collate_samples
+from otherview.data.loader import KINDS
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
+from otherview.data.workers import joining
 from otherview.errors import WrongRequest
 from otherview.geometry import widest
 from otherview.losses import unigrad
@@ -120,7 +121,7 @@ FITS: dict[str, Callable[[], tuple[Learner, Any]]] = {
 def segmenter() -> tuple[Learner, Any]:
     learner = test_segmentation.learner(test_segmentation.config())
     source = open_source("shapes:2@64")
-    return learner, collate_samples([learner.views(picture_of(source, index), Random(index)) for index in range(2)])
+    return learner, joining(KINDS)([learner.views(picture_of(source, index), Random(index)) for index in range(2)])
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from otherview.data.index import cache_folder
+from otherview.data.index_cache import cache_folder
 from otherview.data.picture import picture_of
 from otherview.data.source import labels_of, same_numbers
 from otherview.data.spec import open_source

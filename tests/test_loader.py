@@ -49,7 +49,7 @@ class PartlyBroken:
 
 @pytest.fixture(autouse=True)
 def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otherview.data.loader.usable_cores", lambda: 8)
+    monkeypatch.setattr("otherview.data.workers.usable_cores", lambda: 8)
 
 
 def batches(plan: StepPlan, *, start: int = 0, workers: int = 0, broken: frozenset[int] = frozenset()) -> list[Sample]:

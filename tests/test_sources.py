@@ -15,7 +15,7 @@ from otherview.data import folder as files
 from otherview.data.archives import MOST_OPEN
 from otherview.data.coco import CocoImages
 from otherview.data.hub import TorchvisionImages
-from otherview.data.index import cache_folder
+from otherview.data.index_cache import cache_folder
 from otherview.data.picture import picture_of
 from otherview.data.pixels import LabelledPixels
 from otherview.data.source import labels_of

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from otherview.bench.reference import ReferenceViews
 from otherview.data.image import RGB, Preprocessing
-from otherview.data.loader import KEPT_UNUSED, SampleMaker, StepPlan, make_loader
+from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.picture import picture_of
 from otherview.data.ranges import with_ranges
 from otherview.data.source import Selected, Source
+from otherview.data.workers import KEPT_UNUSED
 from otherview.geometry import PatchGrid
 from otherview.launch import keep_pages
 from otherview.views.settings import ViewSettings

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from otherview.data.folder import LARGEST_IMAGE
 from otherview.data.foreign import ARRAYS, ENDINGS, READS, ending_of, has_litter
-from otherview.data.index import FirstLevel, Indexed, Table, TableWriter, cached
+from otherview.data.index import FirstLevel, Indexed, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 

@@ -18,7 +18,8 @@ import numpy as np
 from otherview.data.annotations import Content, coco_of, voc_of
 from otherview.data.decode import MOST_PIXELS, stored_size
 from otherview.data.folder import Files
-from otherview.data.index import NO_LABEL, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.objects import Category, Objects, fault, objects_of, outline_of
 from otherview.data.source import spread
 from otherview.data.turned import Turn, turned

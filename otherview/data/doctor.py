@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from otherview.data import tiff
 from otherview.data.agreement import disagreement, pixel_counts
@@ -24,12 +24,12 @@ from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.folder import Files
 from otherview.data.image import RGB, Preprocessing, eight_bits
 from otherview.data.lists import ROWS_OF
-from otherview.data.loader import settle_worker
 from otherview.data.objects import IGNORED
 from otherview.data.picture import JpegPicture, open_picture
 from otherview.data.source import Joined, Selected, Source
 from otherview.data.spec import absolute
 from otherview.data.values import PACKED, Values, extremes
+from otherview.data.workers import Batches
 from otherview.errors import BrokenImage
 from otherview.files import atomically, write_atomically
 
@@ -168,9 +168,7 @@ def examine(
     found = Findings()
     digests = np.zeros(len(source), np.int64)
     sums = np.zeros((2, preprocessing.channels))
-    loader = DataLoader(
-        _Checkups(source, preprocessing), BATCH, num_workers=workers, worker_init_fn=settle_worker, collate_fn=list
-    )
+    loader = Batches(_Checkups(source, preprocessing), workers=workers, batch_size=BATCH, collate_fn=list)
     for checkups in loader:
         for index, checkup in enumerate(checkups, found.images):
             if checkup.fault:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from otherview.data import dicom
 from otherview.data.foreign import ARRAYS, ENDINGS, MASKS, READS, count_masks, ending_of, is_litter
-from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, FirstLevel, Indexed, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.source import printable
 from otherview.errors import BrokenImage, WrongRequest
 

@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from otherview.data.index import cache_folder
+from otherview.data.index_cache import cache_folder
 from otherview.data.parquet import open_rows
 from otherview.data.source import Source, joined
 from otherview.errors import BrokenImage, WrongRequest

@@ -7,27 +7,21 @@ An index is good while everything it depends on keeps its size and time. Names a
 them take no more memory than the pages that are looked at.
 """
 
-import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from otherview.data.source import Source, paths_of
-from otherview.errors import WrongRequest
-from otherview.files import alone_in
 
 NO_LABEL = -1
-FORMAT = 6
-"""Raised when an index changes its meaning, so that old ones are not read."""
 
 
 class Table:
@@ -35,11 +29,14 @@ class Table:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._columns = {path.stem: _mapped(path) for path in folder.glob("*.npy")}
-        self._names = _mapped(folder / "names.bin")
+        self._small = {path.name: _loaded(path) for path in folder.iterdir() if _is_small(path)}
 
     def __len__(self) -> int:
-        return len(self._columns["name_end"])
+        return len(self._column("name_end"))
+
+    def _column(self, name: str) -> np.ndarray:
+        small = self._small.get(f"{name}.npy")
+        return _mapped(self.folder / f"{name}.npy") if small is None else small
 
     def __getstate__(self) -> Path:
         return self.folder  # workers map the files themselves
@@ -49,13 +46,14 @@ class Table:
 
     def name(self, index: int) -> str:
         """The name of a row; bytes that are no UTF-8 survive as surrogates, as Python's file functions expect."""
-        ends = self._columns["name_end"]
+        ends, names = self._column("name_end"), self._small.get("names.bin")
         start = int(ends[index - 1]) if index else 0
-        return os.fsdecode(self._names[start : int(ends[index])].tobytes())
+        names = _mapped(self.folder / "names.bin") if names is None else names
+        return os.fsdecode(names[start : int(ends[index])].tobytes())
 
     def number(self, column: str, index: int) -> int:
         """One number of a row."""
-        return int(self._columns[column][index])
+        return int(self._column(column)[index])
 
     @property
     def classes(self) -> list[str] | None:
@@ -117,11 +115,26 @@ class Parts(Indexed):
         return paths_of(self.base)
 
 
+SMALL = 2**16
+"""Bytes of what is loaded at once: an empty file cannot be mapped, a small one need not be."""
+MOST_MAPPED = 96
+"""A map keeps its file open, and a process may have 256 open files for thousands of shards."""
+
+
+def _is_small(path: Path) -> bool:
+    return path.suffix in (".npy", ".bin") and path.stat().st_size < SMALL
+
+
+def _loaded(path: Path) -> np.ndarray:
+    return np.fromfile(path, np.uint8) if path.suffix == ".bin" else np.load(path, allow_pickle=False)
+
+
+@lru_cache(MOST_MAPPED)
 def _mapped(path: Path) -> np.ndarray:
+    """Of this process; the one not used for longest is closed when there are too many."""
     if path.suffix == ".bin":
-        return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.empty(0, np.uint8)
-    small = path.stat().st_size < 2**16  # an empty array cannot be mapped, and a small one need not be
-    return np.asarray(np.load(path, mmap_mode=None if small else "r", allow_pickle=False))
+        return np.asarray(np.memmap(path, np.uint8, "r"))
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 REPORT_ROWS, REPORT_SECONDS = 4096, 3.0
@@ -180,92 +193,6 @@ class TableWriter:
             np.save(self.folder / f"{name}.npy", np.frombuffer(values, np.int64) if len(values) else np.empty(0, int))
 
 
-Build = Callable[[Path], Iterable[Path]]
-"""Fills a new folder and returns the paths that its content depends on; one that cannot be read must stay so."""
-UNREADABLE = (-1, -1)
-DAY = 86400.0
-KEPT_DAYS, ABANDONED_DAYS = 7, 1
-
-
-def cache_folder() -> Path:
-    """Where indexes live: OTHERVIEW_CACHE, else the user's cache folder; raises WrongRequest where it cannot be made."""
-    base = os.environ.get("OTHERVIEW_CACHE")
-    if base:
-        folder = Path(base)
-    else:
-        from platformdirs import user_cache_path
-
-        folder = user_cache_path("otherview", appauthor=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WrongRequest(
-            f"the cache {folder} cannot be made ({error.strerror}): set OTHERVIEW_CACHE to a folder that you own"
-        ) from error
-    return folder
-
-
-def cached(kind: str, path: Path, build: Build) -> Path:
-    """The cache's folder for `path`, filled by `build` unless a good one is there; one process builds, others wait."""
-    absolute = os.fsencode(path.absolute())
-    whose = hashlib.sha256(f"{FORMAT}|{kind}|".encode() + absolute).hexdigest()[:24]
-    place = cache_folder() / whose
-    if (good := _good_one(place)) is not None:
-        return good
-    try:
-        place.mkdir(exist_ok=True)
-        with alone_in(place):
-            return _good_one(place) or _built(place, build)
-    except PermissionError as error:
-        raise WrongRequest(
-            f"the cache {place.parent} cannot be written: set OTHERVIEW_CACHE to a folder that you own"
-        ) from error
-
-
-def _good_one(place: Path) -> Path | None:
-    return next((folder for folder in place.glob("index-*") if _is_good(folder)), None)
-
-
-def _built(place: Path, build: Build) -> Path:
-    """Build beside, rename; what is old goes, but not what a run of these days may still read."""
-    if (replaced := max(place.glob("index-*"), default=None)) is not None:
-        os.utime(replaced)  # its days are counted from now
-    for old in place.iterdir():
-        days = (time.time() - old.stat().st_mtime) / DAY
-        if days > (ABANDONED_DAYS if old.name.startswith("tmp-") else KEPT_DAYS) and old.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=place, prefix="tmp-"))
-    try:
-        began = time.time_ns()
-        states = [(os.path.abspath(path), *_state(path, began=began)) for path in build(temporary)]  # noqa: PTH100
-        (temporary / "depends.json").write_text(json.dumps(states))
-        target = place / f"index-{time.time_ns():x}"
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
-
-
-def _state(path: Path | str, *, began: int | None = None) -> tuple[int, int]:
-    """Size and time; what changed while it was read is never good again."""
-    try:
-        state = os.stat(path)  # noqa: PTH116 (100,000 folders)
-        if not os.access(path, os.R_OK):
-            return UNREADABLE
-    except OSError:
-        return UNREADABLE
-    changed_meanwhile = began is not None and state.st_mtime_ns >= began
-    return (-2 if changed_meanwhile else state.st_size), state.st_mtime_ns
-
-
-def _is_good(folder: Path) -> bool:
-    try:
-        depends = json.loads((folder / "depends.json").read_text())
-        return all((size, changed) == _state(path) for path, size, changed in depends)
-    except (OSError, ValueError):
-        return False
-
-
 class FirstLevel:
     """Classes by folder: the first level names the class; in `photos.zip` that below `photos/`, where all lies in there."""
 
@@ -280,7 +207,8 @@ class FirstLevel:
     def finish(self, writer: TableWriter) -> None:
         """Number and name the classes; there are none where images lie beside the folders."""
         paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in self._folders]
-        depth = int(all(len(path) > 1 and path[0] == self._around for path in paths))
+        below = {path[1] for path in paths if len(path) > 1 and path[0] == self._around}
+        depth = int(len(below) > 1 and all(len(path) > 1 and path[0] == self._around for path in paths))
         first = {path[depth] if len(path) > depth else "" for path in paths}
         if not first or "" in first:
             writer.replace("label", np.full(len(writer), NO_LABEL))

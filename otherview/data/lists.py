@@ -21,7 +21,8 @@ import numpy as np
 
 from otherview.data.folder import Files
 from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.index import Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.labels import Labels, hot_place
 from otherview.data.source import printable
 from otherview.data.spelling import meant

@@ -3,30 +3,24 @@
 A step is a list of (epoch, index) pairs, and a sample is a function of (seed, epoch, index), so a run that stopped
 after step s simply asks for steps s, s + 1, ...
 A broken image is replaced by the next readable one in the source's order, with the broken one's random draws.
-Samples wait in shared memory: at most workers × WAITING micro-batches of them.
+At most workers × WAITING micro-batches wait.
 """
 
-import gc
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.data._utils.collate import collate, default_collate_fn_map
+from torch.utils.data import Dataset, Sampler
 
 from otherview.data.image import RGB, Preprocessing, Views
 from otherview.data.picture import picture_of
 from otherview.data.source import Source
+from otherview.data.workers import Batches
 from otherview.errors import BrokenImage, WrongRequest
-from otherview.launch import STOPPING, keep_pages
 from otherview.seeding import epoch_order, sample_rng
 
 
@@ -131,64 +125,16 @@ class _PlanSampler(Sampler[list[tuple[int, int]]]):
         return (self.plan.steps - self.start) * self.plan.accumulation
 
 
-KEPT_UNUSED = 128 * 2**20
-"""Bytes that a worker keeps for its next image; one huge image is given back."""
-
-
-def settle_worker(_worker: int) -> None:
-    """A worker computes on one thread, the model has the others; and signals are the main process's business.
-
-    Terminals and cluster schedulers send a signal to every process of a job: a worker that died of it would take the
-    run down before its checkpoint is written. A worker leaves when its own parent says so, or is gone.
-    What the parent left to its garbage collector stays there: a worker that frees another library's session waits for
-    threads that only the parent has, for ever (ONNX Runtime's, after an export in the same process).
-    """
-    import cv2
-
-    gc.freeze()
-    keep_pages(KEPT_UNUSED)
-    for number in STOPPING:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    _leave_for_parent_alone()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
-def _leave_for_parent_alone() -> None:
-    """End this process at a SIGTERM of its parent, and at nobody else's; where the sender is not told, at anybody's.
-
-    Ignoring it altogether would leave a parent that ends with an error waiting for its workers for ever.
-    """
-    if not hasattr(signal, "sigwaitinfo"):
-        return
-    parent = os.getppid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-            pass
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True, name="waits for the parent's SIGTERM").start()
-
-
-def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int, pin: bool) -> DataLoader[Sample]:
+def make_loader(maker: SampleMaker, plan: StepPlan, *, start: int, workers: int, pin: bool) -> Batches[Sample]:
     """Batches from step `start` to the end of the plan in one uninterrupted stream."""
-    return DataLoader(
+    return Batches(
         maker,
+        workers=workers,
         batch_sampler=_PlanSampler(plan, start),
-        collate_fn=collate_samples,
-        num_workers=min(workers, usable_cores()),
-        worker_init_fn=settle_worker,
+        kinds=KINDS,
         pin_memory=pin,
         prefetch_factor=WAITING if workers else None,
     )
-
-
-def usable_cores() -> int:
-    """More workers than cores only take turns; the batches are the same for any number of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Ragged(NamedTuple):
@@ -211,5 +157,5 @@ def _join(batch: Sequence[Ragged], *, collate_fn_map: Any = None) -> Ragged:
     return Ragged(torch.cat([rows.values for rows in batch]), torch.stack([rows.counts for rows in batch]))
 
 
-collate_samples = partial(collate, collate_fn_map={**default_collate_fn_map, Ragged: _join})
-"""torch's own way to make a batch of samples, which knows Ragged as well."""
+KINDS = {Ragged: _join}
+"""Samples of a type of their own, and how they become a batch."""

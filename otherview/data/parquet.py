@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from otherview.data.archives import Packed, leads_outside
 from otherview.data.folder import LARGEST_IMAGE
-from otherview.data.index import Table, TableWriter, cached
+from otherview.data.index import Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.labels import Labels
 from otherview.data.source import Source, joined, printable
 from otherview.errors import WrongRequest

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from otherview.data.archives import Packed, check_name
 from otherview.data.foreign import ARRAYS, ENDINGS, READS, ending_of, has_litter
-from otherview.data.index import FirstLevel, Table, TableWriter, cached
+from otherview.data.index import FirstLevel, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.labels import Labels
 from otherview.errors import WrongRequest
 

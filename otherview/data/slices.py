@@ -14,7 +14,8 @@ from pathlib import Path
 
 from otherview.data import dicom, nifti, tiff
 from otherview.data.decode import faults_named
-from otherview.data.index import NO_LABEL, Parts, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Parts, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.source import Source, names_fingerprint, paths_of
 from otherview.data.values import Values, packed
 from otherview.errors import BrokenImage, WrongRequest

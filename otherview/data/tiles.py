@@ -23,7 +23,8 @@ import numpy as np
 
 from otherview.data import tiff
 from otherview.data.decode import decode_values, faults_named
-from otherview.data.index import NO_LABEL, Parts, Table, TableWriter, cached
+from otherview.data.index import NO_LABEL, Parts, Table, TableWriter
+from otherview.data.index_cache import cached
 from otherview.data.source import Source, names_fingerprint, path_of, paths_of
 from otherview.data.tiff_windows import Canvas
 from otherview.data.values import Values, packed

@@ -18,13 +18,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from otherview.data.image import Preprocessing
-from otherview.data.loader import collate_samples, settle_worker
+from otherview.data.loader import KINDS
 from otherview.data.objects import mask_tools, placed_in
 from otherview.data.picture import picture_of
 from otherview.data.source import Source, name_once
+from otherview.data.workers import Batches
 from otherview.dense.detector import Detector, Found
 from otherview.dense.samples import check_size, classes_of, fitted, shown_size
 from otherview.dense.samples import resized as resized_pixels
@@ -81,10 +82,8 @@ def detections(
     """Detections of all ranks and the ids of the images that could be read, on rank 0; others are named and left out."""
     mine = np.array_split(indices, ranks())[rank()]
     device = next(detector.parameters()).device
-    loader = DataLoader(
-        _Squares(source, mine, preprocessing, side), batch_size=BATCH, num_workers=workers, worker_init_fn=settle_worker,
-        collate_fn=collate_samples,
-    )  # fmt: skip
+    squares = _Squares(source, mine, preprocessing, side)
+    loader = Batches(squares, workers=workers, batch_size=BATCH, kinds=KINDS)
     detector.eval()
     found, read = list[Detection](), list[int]()
     places = iter(mine.tolist())
@@ -196,10 +195,7 @@ def predictions(
 ) -> Iterator[Prediction | None]:
     """This rank's share of the images, one by one; None for one that cannot be read, which is named."""
     mine = np.array_split(indices, ranks())[rank()]
-    loader = DataLoader(
-        _Wholes(source, mine, preprocessing, config), batch_size=None, num_workers=workers, worker_init_fn=settle_worker,
-        collate_fn=None,
-    )  # fmt: skip
+    loader = Batches(_Wholes(source, mine, preprocessing, config), workers=workers, batch_size=None)
     net.eval()
     device = next(net.parameters()).device
     for index, name, pixels, shown, truth, fault in loader:

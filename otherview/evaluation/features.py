@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from otherview.data.image import Preprocessing
-from otherview.data.loader import settle_worker
 from otherview.data.picture import open_picture
 from otherview.data.source import Source, name_once
+from otherview.data.workers import Batches
 from otherview.distributed import rank, ranks, rows_of_all
 from otherview.errors import BrokenImage
 from otherview.evaluation.split import Advance
@@ -111,12 +111,7 @@ def extract_all(
     indices = np.arange(len(source)) if indices is None else indices
     shares = np.array_split(np.arange(len(indices)), ranks())
     mine = shares[rank()]
-    loader = DataLoader(
-        _Prepared(source, indices[mine], preprocessing, alter),
-        batch_size=250,
-        num_workers=workers,
-        worker_init_fn=settle_worker,
-    )
+    loader = Batches(_Prepared(source, indices[mine], preprocessing, alter), workers=workers, batch_size=250)
     rows = {
         name: _Rows(len(mine), blank_of(module, preprocessing, spec), (kept_in or {}).get(name))
         for name, module in modules.items()

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
-from otherview.data.index import cache_folder
+from otherview.data.index_cache import cache_folder
 from otherview.distributed import computed_by_first, gather_objects, ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
-from otherview.data.loader import Sample, SampleMaker, settle_worker
+from otherview.data.loader import Sample, SampleMaker
 from otherview.data.source import Source, first_of, name_once
 from otherview.data.spec import open_aloud
+from otherview.data.workers import Batches
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec, tokens_of
@@ -52,9 +52,7 @@ def pairs(
     settings = ViewSettings(crop_share=(LEAST_SHARE, 1), online_colour=PLAIN, target_colour=PLAIN, mask=whole)
     maker = SampleMaker(source, PairViews(settings, preprocessing.size, grid), seed, preprocessing)
     keys = [[(0, int(index)) for index in part] for part in np.array_split(indices, -(-len(indices) // 100))]
-    loader: DataLoader[Sample] = DataLoader(
-        maker, batch_sampler=keys, num_workers=workers, worker_init_fn=settle_worker
-    )
+    loader: Batches[Sample] = Batches(maker, workers=workers, batch_sampler=keys)
     for sample in loader:
         for index in sample.replaced():
             name_once(source.name(index))

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from otherview.data.first_images import settled
 from otherview.data.image import Preprocessing
-from otherview.data.loader import settle_worker
 from otherview.data.source import Relabelled, Selected, Source, first_of, labels_of, same_numbers
 from otherview.data.spec import open_aloud
+from otherview.data.workers import Batches
 from otherview.distributed import gather_objects, rank, ranks
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.grouping import check_apart, groups_of, held_out
@@ -54,7 +54,7 @@ def fingerprints_of(
     """A digest of every image's bytes, undecoded; empty where they cannot be read. Ranks share the work out."""
     mine = _Digests(source, np.array_split(indices, ranks())[rank()])
     found: list[str] = []
-    for words in DataLoader(mine, batch_size=250, num_workers=workers, worker_init_fn=settle_worker):
+    for words in Batches(mine, workers=workers, batch_size=250):
         found += words
         advance(len(words) * ranks())
     return [word for part in gather_objects(found) for word in part]

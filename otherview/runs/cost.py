@@ -14,9 +14,10 @@ import torch
 
 from otherview.config import RunConfig, load_config
 from otherview.data.first_images import settled
-from otherview.data.loader import SampleMaker, StepPlan, make_loader, usable_cores
+from otherview.data.loader import SampleMaker, StepPlan, make_loader
 from otherview.data.source import Source
 from otherview.data.spec import open_aloud
+from otherview.data.workers import usable_cores
 from otherview.distributed import agree, from_first, gather_objects, rank, ranks
 from otherview.errors import WrongRequest
 from otherview.launch import launched_ranks

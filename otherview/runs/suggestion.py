@@ -15,12 +15,12 @@ from otherview.data.doctor import Findings, Stored, examine, write_good_list
 from otherview.data.first_images import LEAST_SPREAD
 from otherview.data.foreign import left_out, told_of
 from otherview.data.image import Preprocessing
-from otherview.data.loader import usable_cores
 from otherview.data.objects import IGNORED
 from otherview.data.ranges import with_ranges
 from otherview.data.settings import Words, check_levels, keeps_eight_bits, said
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source, words_of
+from otherview.data.workers import usable_cores
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.grouping import folders_on_both_sides
 from otherview.files import make_folder, write_atomically

@@ -66,7 +66,11 @@ def _reason(path: Path, said: str) -> str:
         Exception
     ):  # no file of torch.save, not a whole one, or one of before 2020, of which torch's own message says it
         strange = re.findall(r"GLOBAL (\w[\w.]*)", said)
-    if model := next((name for name in strange if name.startswith(WHOLE)), None):
+    if model := min(
+        (name for name in strange if name.startswith(WHOLE)),
+        key=lambda name: (name.startswith("torch."), name),
+        default="",
+    ):
         return (
             f"{path} holds a whole model ({model} and more), which only its own program could build: nothing of it was "
             "executed; save model.state_dict() instead"

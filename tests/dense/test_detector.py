@@ -11,10 +11,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
 from otherview.data.image import Preprocessing
-from otherview.data.loader import Ragged, collate_samples
+from otherview.data.loader import KINDS, Ragged
 from otherview.data.objects import Category
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
+from otherview.data.workers import joining
 from otherview.dense.detection import Detect
 from otherview.dense.detector import Anchors, Detector, make_proposals
 from otherview.dense.inference import in_image, pasted
@@ -50,12 +51,12 @@ def learner(config: DetectConfig) -> Detect:
 
 def batch(one: Detect, count: int):
     source = open_source("shapes:20@64")
-    return collate_samples([one.views(picture_of(source, index), Random(index)) for index in range(count)])
+    return joining(KINDS)([one.views(picture_of(source, index), Random(index)) for index in range(count)])
 
 
 def test_ragged_rows_join_and_split_again() -> None:
     parts = [torch.arange(6.0).view(3, 2), torch.zeros(0, 2), torch.ones(1, 2)]
-    joined = collate_samples([Ragged.of(part) for part in parts])
+    joined = joining(KINDS)([Ragged.of(part) for part in parts])
     assert all(torch.equal(one, two) for one, two in zip(joined.split(), parts, strict=True))
 
 

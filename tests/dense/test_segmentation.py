@@ -16,9 +16,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from otherview.data.image import Preprocessing
-from otherview.data.loader import collate_samples
+from otherview.data.loader import KINDS
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
+from otherview.data.workers import joining
 from otherview.dense.inference import Prediction, scores_of, starts
 from otherview.dense.samples import PixelViews, classes_of, numbered, shown_size
 from otherview.dense.segmentation import Segment
@@ -49,7 +50,7 @@ def learner(settings: SegmentConfig, classes: int = 9) -> Segment:
 def test_every_weight_learns_and_the_loss_is_the_mean_over_known_pixels() -> None:
     one = learner(config())
     source = open_source("shapes:8@64")
-    views = collate_samples([one.views(picture_of(source, index), Random(index)) for index in range(4)])
+    views = joining(KINDS)([one.views(picture_of(source, index), Random(index)) for index in range(4)])
     views.labels[:, :, :20] = IGNORED
     one.prepare([views], 0.5)
     step = one(views, None, 0)
@@ -66,7 +67,7 @@ def test_every_weight_learns_and_the_loss_is_the_mean_over_known_pixels() -> Non
 
 def test_a_batch_where_nothing_counts_is_no_nan() -> None:
     one = learner(config())
-    views = collate_samples([one.views(picture_of(open_source("shapes:1@64"), 0), Random(0))] * 2)
+    views = joining(KINDS)([one.views(picture_of(open_source("shapes:1@64"), 0), Random(0))] * 2)
     one.prepare([views], 0.0)
     assert math.isfinite(
         float(one(views._replace(labels=torch.full_like(views.labels, IGNORED)), None, 0).total.detach())

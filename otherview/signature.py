@@ -9,13 +9,12 @@ The command line makes its flags from the same class, so the two cannot differ. 
 as paths.
 """
 
-import dataclasses
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -26,29 +25,23 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
     """Turn a function of one settings object into a function of the settings' fields."""
 
     def decorate(work: Callable[[S], R]) -> Callable[P, R]:
+        asked, make = inspect.signature(settings), cast(Callable[..., S], settings)
+
         @wraps(work)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = settings(*args, **kwargs)
-            _take_paths(given)
-            return work(given)
+            return work(make(**_with_paths(asked.bind(*args, **kwargs).arguments, settings)))
 
         returned = inspect.signature(work).return_annotation
-        call.__signature__ = inspect.signature(settings).replace(return_annotation=returned)  # pyright: ignore
+        call.__signature__ = asked.replace(return_annotation=returned)  # pyright: ignore
         return call
 
     return decorate
 
 
-def _take_paths(given: Any) -> None:
+def _with_paths(arguments: Mapping[str, Any], settings: Callable[..., Any]) -> dict[str, Any]:
     """Strings where paths are meant become paths, and paths where strings are meant strings."""
-    if not dataclasses.is_dataclass(given):
-        return
-    hints = get_type_hints(type(given))
-    for field in dataclasses.fields(given):
-        value = getattr(given, field.name)
-        taken = _taken(value, _kinds(hints[field.name]))
-        if taken is not value:
-            setattr(given, field.name, taken)
+    hints = get_type_hints(settings)
+    return {name: _taken(value, _kinds(hints.get(name, Any))) for name, value in arguments.items()}
 
 
 def _kinds(hint: Any) -> set[Any]:

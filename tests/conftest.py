@@ -64,6 +64,7 @@ def process(tmp_path: Path) -> Run:
             [sys.executable, "-m", "otherview", *map(str, words)],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout,
             cwd=tmp_path,
             env={**os.environ, **environment},

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 from timm.models.vision_transformer import VisionTransformer
+from transformers import ViTConfig, ViTModel
 
 from otherview.__main__ import COMMANDS, find_command, parse
 from otherview.data.picture import picture_of
@@ -118,6 +119,12 @@ def newcomer(tmp_path: Path) -> Path:
     laboratory(tmp_path)
     vit = VisionTransformer(img_size=64, patch_size=16, embed_dim=192, depth=1, num_heads=3, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
+    torch.save(
+        {"teacher": {f"backbone.{name}": value for name, value in vit.state_dict().items()}},
+        tmp_path / "dino_checkpoint.pth",
+    )
+    sizes = {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 768}
+    ViTModel(ViTConfig(**sizes, image_size=64, patch_size=16)).save_pretrained(tmp_path / "vit-mae-folder")
     for kind, name in (("siamese_im", "checkpoint.pth"), ("moco_v3", "vit-b-300ep.pth.tar")):
         torch.save(official(cases(kind)[0], kind)[0], tmp_path / name)
     return tmp_path
@@ -137,6 +144,12 @@ def laboratory(folder: Path) -> None:
         for kind in range(2)
         for place, path in enumerate(sorted((folder / f"labelled/train/class{kind}").glob("*.png")))
     ]
+    table = ["path,age,diagnosis", *(row.replace(",class", ",9,kind").rpartition(",")[0] for row in rows), ""]
+    (folder / "isic.csv").write_text("\n".join(table))
+    content = [{"bytes": path.read_bytes(), "path": None} for path in sorted((folder / "photos").glob("*.png"))]
+    (folder / "cifar100").mkdir()
+    columns = {"img": content, "fine_label": [0] * len(content), "coarse_label": [1] * len(content)}
+    parquet.write_table(arrow.table(columns), folder / "cifar100/train-0.parquet")
     (folder / "scans.csv").write_text("\n".join(["path,label,patient", *rows, ""]))
 
 

@@ -18,7 +18,7 @@ class PretrainSettings(ComputeSettings):
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(kw_only=False)
     """Every setting of the run; the values in brackets are the recipe's."""
     data: str
-    """A folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:…, torchvision:…, coco:…, pixels:…, shapes:N; several with commas."""
+    """A folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:…, coco:…, tiles:…, shapes:N and more (docs/data.md), with commas."""
     out: Path
     """The run folder."""
     fresh: bool = False

@@ -17,7 +17,7 @@ import pytest
 from otherview.data.foreign import told_of
 from otherview.data.objects import pixels_named, placed
 from otherview.data.picture import picture_of
-from otherview.data.spec import open_source
+from otherview.data.spec import absolute, open_source
 from otherview.errors import WrongRequest
 from tests import inputs as made
 from tests.inputs import LITTER, coco, encoded, held, images, levels, listed, masks, nfd, put, rows, saved, tar, zipped
@@ -344,3 +344,15 @@ def test_what_cannot_be_meant_is_said_at_once(report: str, tmp_path: Path) -> No
     make, said = REFUSED[report]
     with pytest.raises(WrongRequest, match=said):
         open_source(str(make(tmp_path)))
+
+
+def test_commas_in_names(tmp_path: Path) -> None:
+    """A SPEC's parts are joined by commas: names that hold some are found, or quoted."""
+    for name in ("a,b", "c", "d,e"):
+        images(tmp_path / name, ["1.png"])
+    one, two, three = (str(tmp_path / name) for name in ("a,b", "c", "d,e"))
+    for spec in (f"{one},{two},{three}", f'"{one}", {two},"{three}"', absolute(f"{two},{one},{three}")):
+        assert len(open_source(spec)) == 3
+    assert len(open_source(f'"{one}"')) == 1
+    made = coco(tmp_path / "x,y", names=["1.png"])
+    assert len(open_source(f'"{made}",{two}')) == 2 == len(open_source(absolute(f'"{made}",{two}')))

@@ -3,8 +3,10 @@
 open_source("photos/")                      # images anywhere below a folder
 open_source("train-*.tar,shapes:5000:val")    # several, one after another
 open_source("train.parquet:img:coarse_label")  # columns of a table
+open_source('"a, b/",c/')                      # a name with a comma in quotes
 """
 
+import csv
 import re
 from collections.abc import Callable
 from functools import partial
@@ -48,13 +50,27 @@ def open_aloud(spec: str) -> Source:
 
 
 def words_of(spec: str) -> list[str]:
-    """The parts of a SPEC; a file or folder whose name holds a comma is one part."""
-    return [spec] if Path(spec).expanduser().exists() else [word.strip() for word in spec.split(",")]
+    """The parts of a SPEC; what stands in double quotes is one part, and so is a file or folder whose name holds a comma."""
+    if Path(spec).expanduser().exists():
+        return [spec]
+    try:
+        parts = [word.strip() for word in next(csv.reader([spec], skipinitialspace=True))]
+    except (csv.Error, StopIteration):
+        parts = [word.strip() for word in spec.split(",")]
+    words: list[str] = []
+    while parts:
+        longest = next(
+            (many for many in range(len(parts), 1, -1) if Path(",".join(parts[:many])).expanduser().exists()), 1
+        )
+        words.append(",".join(parts[:longest]))
+        parts = parts[longest:]
+    return words
 
 
 def absolute(spec: str) -> str:
     """The same images named from anywhere."""
-    return ",".join(_absolute(word) for word in words_of(spec))
+    words = [_absolute(word) for word in words_of(spec)]
+    return ",".join(f'"{word}"' if "," in word and len(words) > 1 else word for word in words)
 
 
 def _absolute(word: str) -> str:

@@ -68,7 +68,7 @@ def _reason(path: Path, said: str) -> str:
         strange = re.findall(r"GLOBAL (\w[\w.]*)", said)
     if model := min(
         (name for name in strange if name.startswith(WHOLE)),
-        key=lambda name: (name.startswith("torch."), name),
+        key=lambda name: (".models." not in name, name.startswith("torch."), name),
         default="",
     ):
         return (

@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Callable[[Path], Made], str]] = {
     "FSDP and checkpointing around every block": (
         of_vit(lambda s: renamed(s, after=lambda name: name.replace("blocks.0.", "_fsdp_wrapped_module.blocks.0."
                "_checkpoint_wrapped_module."))), "online"),
-    "pycls: model_ema": (of_vit(lambda s: {"model_ema": s, "epoch": 3}), "online"),
+    "pycls: model_ema": (of_vit(lambda s: {"model_ema": s, "epoch": 3}), "target"),
     "timm PR#2003: state_dict_ema beside state_dict": (
         of_vit(lambda s: {"state_dict": vit(seed=9).state_dict(), "state_dict_ema": s}), "target asked for"),
     "DINOv2 with registers": (

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from otherview.data.foreign import told_of
 from otherview.data.objects import pixels_named, placed
@@ -53,6 +54,17 @@ def _brace(folder: Path) -> str:
     for number in range(3):
         tar(folder / f"s-{number:03}.tar", {"a.jpg": encoded(number)})
     return f"{folder}/s-{{000..002}}.tar"
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "' + "x" * 99 + '">]><annotation><filename>&b;</filename></annotation>'
+ELSEWHERE = "<annotation><filename>../out.jpg</filename></annotation>"
+
+
+def _words_and_numbers(folder: Path) -> str:
+    first = tar(folder / "a.tar", {"0.jpg": encoded(0), "0.cls": "cat", "1.jpg": encoded(1), "1.cls": "dog"})
+    second = tar(folder / "b.tar", {"2.jpg": encoded(2), "2.cls": "dog", "3.jpg": encoded(3), "3.cls": "fox"})
+    third = tar(folder / "c.tar", {"4.jpg": encoded(4), "4.cls": "1"})
+    return f"{first},{second},{third},{tar(folder / 'd.tar', {'5.jpg': encoded(5)})}"
 
 
 LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
@@ -151,6 +163,26 @@ LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
         Right(4, {"cat": 1, "dog": 2, "": 1})),
     "datasets#2839: large binaries": (
         lambda p: rows(p / "a.parquet", image=pa.array([one["bytes"] for one in held()], pa.large_binary())), Right(4)),
+    "shards of words, of numbers and without labels": (
+        _words_and_numbers, Right(6, {"cat": 1, "dog": 2, "fox": 1, "1": 1, "": 1})),
+    "a column for each class, without headings": (
+        lambda p: listed(p, "l.csv", "a.jpg,0,1,0\nb.jpg,1,0,0\nc.jpg,0,0,1\n"), Right(3, {"0": 1, "1": 1, "2": 1})),
+    "a column for each class, in lines of JSON": (
+        lambda p: listed(p, "l.jsonl", '{"path": "a.jpg", "id": 7, "cat": 0, "dog": 1}\n{"path": "b.jpg", "cat": 1, "dog": 0}\n'),
+        Right(2, {}, "columns id, cat, dog are not read")),
+    "some rows of two classes": (
+        lambda p: listed(p, "l.csv", "image,cat,dog\n" + "a,1,0\n" * 60 + "b,1,1\n"),
+        Right(61, {"cat": 60, "": 1}, "1 labels name no single class")),
+    "nobody's label, and one that is no number": (
+        lambda p: rows(p / "a.parquet", image=held(3), label=[[float("nan")], [1.0], [-1.0]]),
+        Right(3, {"1": 1, "": 2}, "negative")),
+    "metadata.jsonl that names a part": (
+        lambda p: listed(p, "metadata.jsonl", '{"file_name": "a.jpg", "label": 1}\n').parent,
+        Right(1, {"1": 1}, "2 images of the folder are not named")),
+    "the same image in two spellings": (
+        lambda p: listed(p, "l.txt", "in\\a.jpg\nin/a.jpg\nin\\b.jpg\n", ["in/a.jpg", "in/b.jpg"]), Right(3, {}, "otherwise")),
+    "side files of the same name": (
+        lambda p: listed(put(p / "a.json", "{}").parent, "l.csv", "id,label\na,cat\nb,dog\n"), Right(2, CAT_DOG)),
     "one-hot labels": (
         lambda p: rows(p / "a.parquet", image=held(2), label=[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), Right(2, {"1": 1, "0": 1})),
     "several labels an image": (
@@ -159,7 +191,7 @@ LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
         lambda p: rows(p / "a.parquet", image=held(2), target=pa.array(["cat", "dog"]).dictionary_encode()), Right(2, CAT_DOG)),
     "rows without an image": (
         lambda p: rows(p / "a.parquet", image=[*held(2), None, {"bytes": None, "path": "gone.png"}]),
-        Right(2, {}, "2 rows of a.parquet without an image")),
+        Right(2, {}, "2 rows of a.parquet are left out: there are no bytes, and gone.png")),
     "paths instead of bytes": (
         lambda p: rows(images(p, ["x/a.png", "b.png"]) / "a.parquet",
                        image=[{"bytes": None, "path": "x/a.png"}, {"bytes": None, "path": "/home/ann/b.png"}]), Right(2)),
@@ -317,12 +349,25 @@ def _colours_without_a_map(folder: Path) -> str:
     return masks(folder, PAIRED, made.colours(GRAY, CVAT))
 
 
+def test_boxes_of_photos_on_their_heads(tmp_path: Path) -> None:
+    """Where boxes are as stored, all of EXIF's eight orientations count; those that keep the sides say nothing of it."""
+    spec = made.lying(tmp_path, boxes="stored")
+    content = json.loads((tmp_path / "a.json").read_text())
+    exif = Image.Exif()
+    exif[made.EXIF] = 3
+    made.drawn(1).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "images/b.jpg", exif=exif.tobytes())
+    content["images"][1] |= {"width": 24, "height": 20}
+    content["annotations"][1] |= {"bbox": [0, 0, 10, 6]}
+    put(tmp_path / "a.json", json.dumps(content))
+    assert placed(open_source(spec), 1).boxes.tolist() == [[14, 14, 24, 20]]
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder of litter alone": (lambda p: put(p / "x/._a.jpg", b"").parent, "only what systems and programs leave"),
     "a folder of HEIC": (lambda p: put(p / "x/a.heic", b"").parent, r"only 1 \*\.heic"),
     "colours that nothing explains": (_colours_without_a_map, "250 50 83.*labelmap.txt"),
     "rows of paths whose files are elsewhere": (
-        lambda p: rows(p / "a.parquet", image=[{"bytes": None, "path": "x.jpg"}]), "x.jpg does not lie beside it"),
+        lambda p: rows(p / "a.parquet", image=[{"bytes": None, "path": "x.jpg"}]), "x.jpg does not lie beside the file"),
     "no column of images": (lambda p: rows(p / "a.parquet", text=["a"]), "no column of images"),
     "two columns of images": (
         lambda p: rows(p / "a.parquet", left=held(1), right=held(1)), "several columns of images, left, right"),
@@ -335,6 +380,23 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: masks(p, {"a.jpg": "a.png", "b.jpg": "", "c.jpg": ""}, levels(0, 1)), "2 of 3 images"),
     "annotations that lead outside": (lambda p: coco(p, names=ABC, shown=["../a.jpg", "b.jpg", "c.jpg"]), "outside its folder"),
     "XML that is none": (lambda p: f"voc:{put(p / 'x/a.xml', '<a').parent}@{images(p / 'i', ABC)}", "no readable XML"),
+    "XML that declares entities": (
+        lambda p: f"voc:{put(p / 'x/a.xml', BOMB).parent}@{images(p / 'i', ABC)}", "it declares entities"),
+    "XML that names a file elsewhere": (
+        lambda p: f"voc:{put(p / 'x/z.xml', ELSEWHERE).parent}@{images(images(p, ['out.jpg']) / 'i', ABC)}",
+        "holds no image for"),
+    "YOLO with a billion classes": (lambda p: _yolo(p, "999999999 .5 .5 .5 .5"), "999999999 is not between 0 and 65535"),
+    "YOLO with a class without end": (lambda p: _yolo(p, "inf .5 .5 .5 .5"), "no box and no outline"),
+    "JSON in JSON in JSON": (lambda p: f"coco:{put(p / 'a.json', '[' * 99_999)}@{images(p / 'i', ABC)}", "no readable JSON"),
+    "lines of JSON in JSON": (lambda p: put(p / "a.jsonl", "[" * 99_999), "no readable list"),
+    "two masks for every image": (
+        lambda p: masks(p, {"a.jpg": "a_mask_1.png", "b.jpg": "b_mask_1.png"}, levels(0, 1))
+        and masks(p, {"a.jpg": "a_mask_2.png", "b.jpg": "b_mask_2.png"}, levels(0, 1)), "several pictures for every image"),
+    "masks of other numbers": (
+        lambda p: masks(p, {"s_1.jpg": "s_2.png", "s_3.jpg": "s_4.png"}, levels(0, 1)), "no labels for 2 of 2"),
+    "a range that goes backwards": (lambda p: f"{p}/s-{{9..3}}.tar", "a range of -5 names"),
+    "a SPEC without end": (lambda p: ",".join(["a.jpg"] * 99), "does not exist"),
+    "rows of rows": (lambda p: put(p / "r.txt", f"# rows of {p}/r.txt\n0\n"), "rows of another list"),
     "a YOLO line of words": (lambda p: _yolo(p, "cat 1 2 3"), "line 1 of .*no box and no outline"),
 }  # fmt: skip
 

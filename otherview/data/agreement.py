@@ -20,7 +20,7 @@ def disagreement(source: Source, index: int, size: tuple[int, int]) -> str:
     """Why annotations cannot be of an image of this size (height, width); "" where they can, or where there are none."""
     there, inner = behind(source, index)
     if isinstance(there, CocoImages):
-        had, what = there.size(inner), "annotations are"
+        had, what = there.seen_size(inner), "annotations are"
     elif isinstance(there, LabelledPixels):
         try:
             had, what = there.pixel_labels(inner).shape[:2], "picture of labels is"

@@ -8,11 +8,13 @@ Ids become whole numbers; names of files are as people mean them (data/spelling.
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from otherview.data.archives import leads_outside
 from otherview.data.spelling import meant
@@ -20,7 +22,7 @@ from otherview.errors import WrongRequest
 
 Content = dict[str, Any]
 """COCO's form; `notes` are lines for a person, and `depends` paths beside the annotations that it was made from."""
-LARGEST_XML = 2**24
+LARGEST_XML = 2**23
 """Bytes."""
 
 
@@ -62,7 +64,7 @@ def read_json(file: Path) -> Any:
     """A file's content; raises WrongRequest for what is no JSON."""
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WrongRequest(f"{file} is no readable JSON file: {error}") from error
 
 
@@ -113,8 +115,7 @@ def _from_label_studio(tasks: list[dict[str, Any]], notes: list[str]) -> Content
     others = 0
     for number, task in enumerate(tasks, start=1):
         where = str(task.get("data", {}).get("image") or task.get("image") or "")
-        name = unquote(where.rpartition("?d=")[2].rpartition("/")[2]) if where else str(task["file_upload"])
-        entry: dict[str, Any] = {"id": number, "file_name": OF_UPLOAD.sub("", name, count=1)}
+        entry: dict[str, Any] = {"id": number, "file_name": _uploaded(where or str(task["file_upload"]))}
         results = [one for some in task.get("annotations", []) for one in some.get("result", [])]
         results += [{"value": one, **one} for one in task.get("label", [])]
         for one in results:
@@ -132,6 +133,15 @@ def _from_label_studio(tasks: list[dict[str, Any]], notes: list[str]) -> Content
     if others:
         notes.append(f"{others:,} results are neither rectangles nor polygons with labels and are left out")
     return {**content, "categories": [{"id": number, "name": name} for name, number in kinds.items()]}
+
+
+def _uploaded(where: str) -> str:
+    """The name of a file: below the folder that is served, or of an upload, whose id is taken off."""
+    _, served, below = where.partition("?d=")
+    if served:
+        return unquote(below)
+    name = unquote(where.rpartition("/")[2])
+    return OF_UPLOAD.sub("", name, count=1) if "upload" in where or "/" not in where else name
 
 
 def _corners(value: dict[str, Any], size: tuple[int, int]) -> list[float]:
@@ -164,10 +174,10 @@ def voc_of(folder: Path, root: Path) -> Content:
     kinds: dict[str, int] = {}
     for number, file in enumerate(files, start=1):
         tree = _xml(file)
-        stated = (tree.findtext("filename") or "").strip()
-        name = stated if stated and (root / stated).is_file() else file.relative_to(folder).with_suffix("").as_posix()
+        name = file.relative_to(folder).with_suffix("").as_posix()
         sides = {side: _whole(tree.findtext(f"size/{side}")) for side in ("width", "height")}
-        content["images"].append({"id": number, "file_name": name, **sides})
+        stated = (tree.findtext("filename") or "").strip()
+        content["images"].append({"id": number, "file_name": name, "stated": stated, **sides})
         for one in tree.iter("object"):
             kind = kinds.setdefault((one.findtext("name") or "").strip(), len(kinds) + 1)
             try:
@@ -192,9 +202,18 @@ def _xml(file: Path) -> ElementTree.Element:
     try:
         if file.stat().st_size > LARGEST_XML:
             raise WrongRequest(f"{file} has {file.stat().st_size:,} bytes: that is no annotation of one image")
-        return ElementTree.fromstring(file.read_bytes())
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        content = file.read_bytes()
+        first = expat.ParserCreate()
+        first.EntityDeclHandler = _no_entities
+        first.Parse(content, True)
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, expat.ExpatError, OSError, ValueError, LookupError) as error:
         raise WrongRequest(f"{file} is no readable XML file: {error}") from error
+
+
+def _no_entities(*_: object) -> None:
+    """Entities may stand for gigabytes, and no annotation needs them."""
+    raise ValueError("it declares entities")
 
 
 def _whole(text: str | None) -> int:
@@ -204,13 +223,25 @@ def _whole(text: str | None) -> int:
         return 0
 
 
+def _existing(root: Path, name: str, stated: str) -> str:
+    """The image called like the annotation file, else the one that the file names; neither leads out of the root."""
+    for one in (name, stated):
+        if one and not leads_outside(one) and os.path.isfile(root / one):  # noqa: PTH113 (a name may be too long for a path)
+            return one
+    return ""
+
+
 def _found_by_stem(content: Content, folder: Path, root: Path, files: list[Path]) -> Content:
     """Names without an ending become those of the images; raises WrongRequest where none is found."""
     notes: list[str] = []
     names = meant(root, [image["file_name"] for image in content["images"]], endings=True)
-    kept = [
-        (image, name) for image, name in zip(content["images"], names.names, strict=True) if (root / name).is_file()
+    pairs = [
+        (image, _existing(root, name, image.pop("stated")))
+        for image, name in zip(content["images"], names.names, strict=True)
     ]
+    kept = [(image, name) for image, name in pairs if name]
+    if len({name for _, name in kept}) < len(kept):
+        notes.append("several annotation files are of one image")
     if not kept:
         raise WrongRequest(f"{root} holds no image for {files[0].name} or any other of {folder}: check the two folders")
     if lost := len(files) - len(kept):
@@ -218,4 +249,4 @@ def _found_by_stem(content: Content, folder: Path, root: Path, files: list[Path]
     known = {image["id"] for image, _ in kept}
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] in known]
     content["images"] = [{**image, "file_name": name} for image, name in kept]
-    return {**content, "notes": notes, "depends": [*files, *names.depends]}
+    return {**content, "notes": notes, "depends": [*files, *{file.parent for file in files}, folder, *names.depends]}

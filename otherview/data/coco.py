@@ -49,37 +49,47 @@ class CocoImages(Files):
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width as the annotations have them, upright; 0 × 0 where they do not say."""
-        stated, orientation = self._stated(index)
-        return stated if orientation == 1 else (stated[1], stated[0])
+        return self._seen(index, look=False)[0]
 
-    def _stated(self, index: int) -> tuple[tuple[int, int], int]:
-        """Height and width as the annotations have them, and the orientation that turns that size upright."""
+    def seen_size(self, index: int) -> tuple[int, int]:
+        """The same, with a look at the image's header."""
+        return self._seen(index, look=True)[0]
+
+    def _seen(self, index: int, *, look: bool) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+        """Size and annotations as the image is seen. `look`: at the image's header, even where none of some was turned."""
         stated = self.table.number("height", index), self.table.number("width", index)
-        if self._turn == "none" or stated == (0, 0):
-            return stated, 1
+        found = self._listed(index)
+        if stated == (0, 0) or (self._turn == "none" and not look):
+            return stated, found
         try:
-            stored, orientation = stored_size(self.read(index))
-        except BrokenImage:
-            return stated, 1
-        return stated, orientation if orientation >= 5 and stored == (stated[1], stated[0]) else 1
+            stored, orientation = stored_size(self.path(index))
+        except (BrokenImage, OSError):
+            return stated, found
+        swaps = orientation >= 5
+        if orientation == 1 or stored != stated[::-1] or (self._turn != "stored" and not swaps):
+            return stated, found
+        turn = self._turn if self._turn != "none" else "stored"
+        size = (stated[1], stated[0]) if swaps else stated
+        return size, [turned(one, stated, orientation, as_=turn) for one in found]
 
-    def annotations(self, index: int) -> list[dict[str, Any]]:
-        """The annotations of an image, upright."""
+    def _listed(self, index: int) -> list[dict[str, Any]]:
         start = self.table.number("annotations_end", index - 1) if index else 0
         with (self.table.folder / ANNOTATIONS).open("rb") as file:
             file.seek(start)
-            found = json.loads(file.read(self.table.number("annotations_end", index) - start))
-        stated, orientation = self._stated(index)
-        return found if orientation == 1 else [turned(one, stated, orientation, as_=self._turn) for one in found]
+            return json.loads(file.read(self.table.number("annotations_end", index) - start))
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """The annotations of an image, upright."""
+        return self._seen(index, look=True)[1]
 
     def objects(self, index: int) -> Objects:
         """What is to be learned from; where the annotations tell no size, that of the picture."""
-        size = self.size(index)
+        size, annotations = self._seen(index, look=True)
         if size == (0, 0):
-            stored, orientation = stored_size(self.read(index))
+            stored, orientation = stored_size(self.path(index))
             size = stored if orientation >= 5 else (stored[1], stored[0])
         try:
-            return objects_of(self.annotations(index), size=size, known=self._numbers)
+            return objects_of(annotations, size=size, known=self._numbers)
         except BrokenImage as error:
             raise BrokenImage(f"{self.name(index)}: {error}") from error
 
@@ -93,18 +103,19 @@ class CocoImages(Files):
 
     def kinds(self, index: int) -> list[int]:
         """The classes of an image's objects, each once."""
-        usable = (one for one in self.annotations(index) if not one.get("iscrowd"))
+        size, annotations = self._seen(index, look=False)
         return sorted({
             self._numbers[one["category_id"]]
-            for one in usable
-            if fault(one, size=self.size(index), known=self._numbers) is None
+            for one in annotations
+            if not one.get("iscrowd") and fault(one, size=size, known=self._numbers) is None
         })  # fmt: skip
 
     def faults(self) -> Iterator[str]:
         """Annotations that are left out, a line each."""
         for index in range(len(self)):
-            for one in self.annotations(index):
-                if reason := fault(one, size=self.size(index), known=self._numbers):
+            size, annotations = self._seen(index, look=False)
+            for one in annotations:
+                if reason := fault(one, size=size, known=self._numbers):
                     yield f"annotation {one.get('id')!r} of {self.name(index)} is left out: {reason}"
 
     def truth(self) -> dict[str, Any]:
@@ -112,18 +123,13 @@ class CocoImages(Files):
         content = READERS[self.kind](self.file, self.root)
         images, kept = [], []
         for index, image in enumerate(content["images"]):
-            size = self.size(index)
+            size, annotations = self._seen(index, look=True)
             if size == (0, 0):
                 raise WrongRequest(f"{self.file} lists images without height and width: masks cannot be judged without")
             images.append({**image, "height": size[0], "width": size[1]})
             kept += [
-                {
-                    "iscrowd": 0,
-                    "area": one["bbox"][2] * one["bbox"][3],
-                    **one,
-                    "segmentation": outline_of(one),
-                }
-                for one in self.annotations(index)
+                {"iscrowd": 0, "area": one["bbox"][2] * one["bbox"][3], **one, "segmentation": outline_of(one)}
+                for one in annotations
                 if fault(one, size=size, known=self._numbers) is None
             ]
         numbered = [{**one, "id": number} for number, one in enumerate(kept, start=1)]  # 0 means "unmatched" there
@@ -172,7 +178,7 @@ def _turn_of(content: Content, by_image: dict[int, list[dict[str, Any]]], root: 
     for place in spread(len(images), LOOKED_AT).tolist():
         stated = images[place].get("width") or 0, images[place].get("height") or 0
         try:
-            stored, orientation = stored_size((root / images[place]["file_name"]).read_bytes())
+            stored, orientation = stored_size(root / images[place]["file_name"])
         except (BrokenImage, OSError, ValueError):
             continue
         if orientation >= 5 and stored == stated and stored[0] != stored[1]:

@@ -8,6 +8,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -83,9 +84,11 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def stored_size(data: bytes) -> tuple[tuple[int, int], int]:
-    """Width and height as a file has them, and the EXIF orientation 1 … 8; raises BrokenImage."""
-    with faults_named(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+def stored_size(file: Path) -> tuple[tuple[int, int], int]:
+    """Width and height as a file has them, and the EXIF orientation 1 … 8, from its header; raises BrokenImage."""
+    if not file.is_file():  # a pipe would be waited for
+        raise BrokenImage(f"{file.name}: no file")
+    with faults_named(), file.open("rb") as stream, Image.open(stream, formats=FORMATS) as opened:
         return opened.size, int(opened.getexif().get(ORIENTATION, 1) or 1)
 
 

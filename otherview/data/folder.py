@@ -18,6 +18,12 @@ LARGEST_IMAGE = 2**30
 """Bytes of one encoded image; more is a broken archive or a bomb."""
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether datasets' save_to_disk wrote a folder: a dataset, or its splits."""
+    whole = all((folder / name).is_file() for name in ("state.json", "dataset_info.json"))
+    return whole or (folder / "dataset_dict.json").is_file()
+
+
 class Files(Indexed):
     """Files named by a table, below a root."""
 

@@ -214,6 +214,7 @@ class FirstLevel:
             writer.replace("label", np.full(len(writer), NO_LABEL))
             return
         names = sorted(first)
-        numbers = np.array([names.index(path[depth]) for path in paths])
+        places = {name: number for number, name in enumerate(names)}
+        numbers = np.array([places[path[depth]] for path in paths])
         writer.replace("label", numbers[writer.column("label")])
         writer.name_classes(names)

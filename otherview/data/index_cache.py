@@ -15,6 +15,7 @@ from pathlib import Path
 from otherview.data.source import name_once
 from otherview.errors import WrongRequest
 from otherview.files import alone_in
+from otherview.launch import launched_rank
 
 FORMAT = 6
 """Raised when an index changes its meaning, so that old ones are not read."""
@@ -61,16 +62,18 @@ def _temporary_cache(instead_of: Path) -> Path:
         raise WrongRequest(
             f"neither {instead_of} nor {folder} can be a cache ({error.strerror}): set OTHERVIEW_CACHE to a folder that you own"
         ) from error
-    name_once(
-        f"{instead_of} cannot be written, so indexes lie in {folder}; OTHERVIEW_CACHE names another place", "cache"
-    )
+    if launched_rank() == 0:
+        name_once(
+            f"{instead_of} cannot be written, so indexes lie in {folder}; set OTHERVIEW_CACHE for another place",
+            "cache",
+        )
     return folder
 
 
 def cached(kind: str, path: Path, build: Build) -> Path:
     """The cache's folder for `path`, filled by `build` unless a good one is there; one process builds, others wait."""
     absolute = os.fsencode(path.absolute())
-    whose = hashlib.sha256(f"{FORMAT}|{kind}|".encode() + absolute).hexdigest()[:24]
+    whose = hashlib.sha256(os.fsencode(f"{FORMAT}|{kind}|") + absolute).hexdigest()[:24]
     place = cache_folder() / whose
     if (good := _good_one(place)) is not None:
         return good
@@ -79,6 +82,8 @@ def cached(kind: str, path: Path, build: Build) -> Path:
         with alone_in(place):
             return _good_one(place) or _built(place, build)
     except PermissionError as error:
+        if os.access(place.parent, os.W_OK):
+            raise WrongRequest(f"{path} cannot be read ({error.strerror}): check its permissions") from error
         raise WrongRequest(
             f"the cache {place.parent} cannot be written: set OTHERVIEW_CACHE to a folder that you own"
         ) from error

@@ -27,6 +27,7 @@ class Labels:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
+        self.negative = 0
         self.odd = 0
         """Labels that are none of one class, for instance lists of several."""
 
@@ -59,7 +60,12 @@ class Labels:
         matches = [WHOLE_NUMBER.fullmatch(word) for word in known]
         if all(matches):
             numbers = {word: max(NO_LABEL, int(match[1])) for word, match in zip(known, matches, strict=True) if match}
-            names = names if all(number < len(names or ()) for number in numbers.values()) else None
+            if names and max(numbers.values(), default=0) >= len(names):
+                writer.note(
+                    f"a label is {max(numbers.values())}, where {len(names)} classes have names: they are called by numbers"
+                )
+                names = None
+            self.negative = sum(number < 0 for number in numbers.values())
         else:
             numbers, names = {word: number for number, word in enumerate(known)}, known
         if len(writer):
@@ -67,6 +73,10 @@ class Labels:
             writer.replace("label", found[writer.column("label")])
         if names and known:
             writer.name_classes(names)
+        if self.negative:
+            writer.note(
+                f"{self.negative:,} labels are negative numbers, which are no classes: such images have no label"
+            )
         if self.odd:
             writer.note(f"{self.odd:,} labels name no single class and count as none")
 
@@ -77,6 +87,6 @@ def hot_place(values: Sequence[Any]) -> int | None:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
         return None
-    if len(numbers) == 1 and numbers[0] == int(numbers[0]):
+    if len(numbers) == 1 and numbers[0].is_integer():
         return int(numbers[0])
     return numbers.index(1.0) if numbers.count(1.0) == 1 and numbers.count(0.0) == len(numbers) - 1 else None

@@ -19,13 +19,13 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from otherview.data.folder import Files
-from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter
+from otherview.data.folder import Files, walk
+from otherview.data.foreign import ARRAYS, ENDINGS, READS, ending_of, is_litter
 from otherview.data.index import Table, TableWriter
 from otherview.data.index_cache import cached
 from otherview.data.labels import Labels, hot_place
-from otherview.data.source import printable
-from otherview.data.spelling import meant
+from otherview.data.source import printable, spread
+from otherview.data.spelling import LOOKED_AT, meant
 from otherview.errors import WrongRequest
 
 ROWS_OF = "# rows of "
@@ -33,7 +33,7 @@ PATHS = (
     "path", "filepath", "file_path", "filename", "file_name", "image_path", "img_path", "image", "img", "file", "images",
     "image_name", "img_name", "name", "image_id", "img_id", "id", "id_code",
 )  # fmt: skip
-LABELS = ("label", "labels", "class", "class_name", "classname", "class_id", "category", "target", "y")
+LABELS = ("label", "labels", "class", "class_name", "classname", "class_id", "category", "target")
 """Headings that people give, in small letters; the first that is there is taken."""
 READABLE = "|".join(sorted((re.escape(ending) for ending in ENDINGS | ARRAYS), key=len, reverse=True))
 WITH_LABEL = re.compile(rf"(.*?(?:{READABLE}))(?:\s*[\t,;]\s*|\s+)(\S.*)", re.IGNORECASE)
@@ -42,8 +42,8 @@ SAMPLE = 50
 
 
 def open_list(path: Path, columns: str = "") -> Files:
-    """The files that a .txt, .csv or .tsv names; `columns` is PATHS or PATHS:LABELS of a table."""
-    build = f"list:{columns}"
+    """The files that a list names; `columns` is PATHS, PATHS:LABELS or :LABELS of a table."""
+    build = f"list{READS}:{columns}"
     files = Files(path.parent, Table(cached(build, path, lambda place: _index(path, columns, place))))
     if not len(files):
         raise WrongRequest(f"{path} names no images: it needs one path per line, relative to the file")
@@ -59,18 +59,27 @@ def _index(path: Path, columns: str, place: Path) -> list[Path]:
             if not _is_litter(name):
                 names.append(name)
                 numbers.append(labels.add(label))
-    except (UnicodeError, csv.Error, ValueError, IndexError, AttributeError) as error:
+    except (UnicodeError, csv.Error, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise WrongRequest(
             f"{path} is no readable list ({error}): save it as text in UTF-8, a path in every line"
         ) from error
     found = meant(path.parent, names, endings=path.suffix.lower() != ".txt")
     for name, number in zip(found.names, numbers, strict=True):
         writer.add(name, label=number)
-    for line in filter(None, (rows.said, found.said)):
+    for line in filter(None, (rows.said, found.said, _unnamed(path, found.names))):
         writer.note(f"{path.name}: {line}")
     labels.finish(writer)
     writer.close()
-    return [path, *found.depends]
+    sampled = {(path.parent / names[place]).parent for place in spread(len(names), LOOKED_AT).tolist()}
+    return [path, *found.depends, *sorted(sampled)]
+
+
+def _unnamed(path: Path, names: Sequence[str]) -> str:
+    """What a file that stands for its folder says nothing of."""
+    if path.stem != "metadata":
+        return ""
+    there = sum(ending_of(name) in ENDINGS for some in walk(path.parent, []) for name in some)
+    return f"{there - len(names):,} images of the folder are not named in it" if there > len(names) else ""
 
 
 def _is_litter(name: str) -> bool:
@@ -110,7 +119,7 @@ def labelled_by(folder: Path) -> Path | None:
         if path.is_file():
             try:
                 heading = _objects(path)[0] if path.suffix == ".jsonl" else _headings(path)
-            except (UnicodeError, csv.Error, ValueError, IndexError):
+            except (UnicodeError, csv.Error, ValueError, IndexError, RecursionError):
                 continue
             small = {str(word).lower() for word in heading}
             if "file_name" in small and small.intersection(LABELS):
@@ -135,7 +144,7 @@ def _objects(path: Path, count: int = 1) -> list[dict[str, object]]:
 
 
 def _rows_of_objects(path: Path, columns: str) -> _Rows:
-    heading = list(_objects(path)[0])
+    heading = list(dict.fromkeys(word for one in _objects(path, SAMPLE) for word in one))
     rows = [[str(one.get(word, "")) for word in heading] for one in _objects(path, SAMPLE)]
     chosen = _chosen(path, heading, rows, columns, headed=True)
 
@@ -143,8 +152,9 @@ def _rows_of_objects(path: Path, columns: str) -> _Rows:
         with _opened(path) as file:
             for line in filter(str.strip, file):
                 one = json.loads(line)
-                hot = [word for word in chosen.heading if chosen.hot and one.get(word) in (1, 1.0, "1")]
-                label = hot[0] if hot else one.get(heading[chosen.label]) if chosen.label is not None else None
+                label = one.get(heading[chosen.label]) if chosen.label is not None else None
+                if chosen.hot:
+                    label = chosen.label_of([one.get(heading[index], "") for index in chosen.hot])
                 yield str(one.get(heading[chosen.path], "")), label
 
     return _Rows(cells(), chosen.said)
@@ -196,12 +206,17 @@ class _Chosen(NamedTuple):
     heading: list[str]
     said: str
 
+    def label_of(self, cells: Sequence[object]) -> object:
+        """The name of the column with the only 1; the cells themselves, which are no label, where there is none."""
+        place = hot_place(cells)
+        return list(cells) if place is None else self.heading[self.hot[place]]
+
 
 def _chosen(path: Path, heading: list[str], rows: list[list[str]], columns: str, *, headed: bool) -> _Chosen:
     wanted_path, _, wanted_label = columns.partition(":")
     small = [word.lower() for word in heading] if headed else [""] * len(heading)
     where = _named(path, heading, wanted_path) if wanted_path else _path_column(path, small, heading, rows)
-    others = [index for index in range(len(heading)) if index != where and heading[index]]
+    others = [index for index in range(len(heading)) if index != where and (heading[index] or not headed)]
     if wanted_label:
         return _Chosen(where, _named(path, heading, wanted_label), [], heading, "")
     known = next((small.index(word) for word in LABELS if word in small and small.index(word) != where), None)
@@ -211,10 +226,15 @@ def _chosen(path: Path, heading: list[str], rows: list[list[str]], columns: str,
         return _Chosen(where, others[0], [], heading, f"the column {heading[others[0]]} is the label" if headed else "")
     hot = [row for row in rows if hot_place([row[index] if index < len(row) else "" for index in others]) is not None]
     if len(others) > 1 and len(hot) == len(rows) > 0:
-        return _Chosen(where, None, others, heading, f"a 1 in {len(others)} columns is the label")
+        names = (
+            heading
+            if headed
+            else [str(others.index(index)) if index in others else "" for index in range(len(heading))]
+        )
+        return _Chosen(where, None, others, names, f"a 1 in {len(others)} columns is the label")
     unread = ", ".join(heading[index] for index in others[:8])
     more = f"its columns {unread} are not read; {path.name}::COLUMN takes the labels from one"
-    return _Chosen(where, None, [], heading, more if others else "")
+    return _Chosen(where, None, [], heading, more if others and headed else "")
 
 
 def _named(path: Path, heading: list[str], wanted: str) -> int:
@@ -249,9 +269,10 @@ def _cells(path: Path, delimiter: str, chosen: _Chosen, *, skip: bool) -> Iterat
         if skip:
             next(rows, None)
         for row in rows:
-            place = hot_place([cell(row, index) for index in chosen.hot]) if chosen.hot else None
-            hot = chosen.heading[chosen.hot[place]] if place is not None else ""
-            yield cell(row, chosen.path).rstrip(), hot or cell(row, chosen.label)
+            label = (
+                chosen.label_of([cell(row, index) for index in chosen.hot]) if chosen.hot else cell(row, chosen.label)
+            )
+            yield cell(row, chosen.path).rstrip(), label
 
 
 def rows_of(path: Path) -> tuple[str, np.ndarray] | None:

@@ -24,14 +24,16 @@ from otherview.data.source import Source, joined, printable
 from otherview.errors import WrongRequest
 
 BLOB = "images.blob"
+LONGEST_NAME = 1024
+"""Letters of a path; images as text are none."""
 AT_ONCE = 1024
 """Rows."""
 IMAGES = ("image", "img", "images", "picture", "photo", "pixel_values", "jpg", "png")
 LABELS = ("label", "labels", "class", "class_id", "class_name", "category", "target", "fine_label", "cls", "y")
 """Names that columns have; the first that is there is taken."""
 SHOWN = 10
-SAVED = ("state.json", "dataset_info.json")
-"""Lie in a folder that save_to_disk wrote."""
+LONGEST_PATH = 120
+"""Letters of a path that are shown."""
 
 
 def open_rows(file: Path, columns: str = "") -> Packed:
@@ -45,21 +47,26 @@ def open_rows(file: Path, columns: str = "") -> Packed:
 
 def open_saved(folder: Path) -> Source:
     """A dataset that save_to_disk wrote; raises WrongRequest for a folder of several splits."""
-    if not is_saved(folder):
-        splits = json.loads((folder / "dataset_dict.json").read_text()).get("splits", [])
+    state = _json(folder / "state.json")
+    if not state:
+        splits = [str(split) for split in _json(folder / "dataset_dict.json").get("splits", ())]
         raise WrongRequest(
             f"{folder} holds the splits {', '.join(splits)}: give one, {folder / (splits or ['train'])[0]}"
         )
-    listed = json.loads((folder / SAVED[0]).read_text()).get("_data_files", [])
-    names = [str(one["filename"]) for one in listed] or sorted(path.name for path in folder.glob("*.arrow"))
+    listed = [one for one in state.get("_data_files", ()) if isinstance(one, dict)]
+    names = [str(one.get("filename")) for one in listed] or sorted(path.name for path in folder.glob("*.arrow"))
     if not names or any(leads_outside(name) for name in names):
-        raise WrongRequest(f"{folder} names no *.arrow files of its own in {SAVED[0]}: save the dataset again")
+        raise WrongRequest(f"{folder} names no *.arrow files of its own in state.json: save the dataset again")
     return joined([open_rows(folder / name) for name in names])
 
 
-def is_saved(folder: Path) -> bool:
-    """Whether save_to_disk wrote this folder."""
-    return all((folder / name).is_file() for name in SAVED)
+def _json(path: Path) -> dict[str, Any]:
+    """A small file's object; nothing of one that is no object."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class _Rows(Packed):
@@ -102,12 +109,12 @@ def _lay_out(file: Path, columns: str, place: Path) -> list[Path]:
     if lacking.rows and not len(writer):
         raise WrongRequest(f"no row of {file} holds an image: {lacking.said()}")
     if lacking.rows:
-        writer.leave_out({f"rows of {file.name} without an image": lacking.rows})
+        writer.note(f"{lacking.rows:,} rows of {file.name} are left out: {lacking.said()}")
     if chosen.said:
         writer.note(f"{file.name}: {chosen.said}")
     labels.finish(writer, names=chosen.names)
     writer.close()
-    return [file]
+    return [file, *([file.parent] if lacking.rows else [])]
 
 
 @contextmanager
@@ -167,7 +174,7 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
 
 
@@ -221,8 +228,9 @@ class _Lacking:
 
     def said(self) -> str:
         if not self.path:
-            return "the column is empty"
-        return f"there are no bytes, and {printable(self.path)} does not lie beside it; save the images into the file"
+            return "they hold no bytes and no path"
+        shown = printable(self.path if len(self.path) < LONGEST_PATH else self.path[:LONGEST_PATH] + "…")
+        return f"there are no bytes, and {shown} does not lie beside the file; save the images into the file"
 
 
 def _images(batch: Any, chosen: _Choice, folder: Path, lacking: _Lacking) -> Iterator[tuple[bytes | None, Any]]:
@@ -242,7 +250,12 @@ def _bytes_of(value: Any, folder: Path, lacking: _Lacking) -> bytes | None:
         name = path.replace("\\", "/")
         for below in (name, name.rpartition("/")[2]):
             file = folder / below
-            if not leads_outside(below) and file.is_file() and file.stat().st_size <= LARGEST_IMAGE:
+            if (
+                len(below) < LONGEST_NAME
+                and not leads_outside(below)
+                and file.is_file()
+                and file.stat().st_size <= LARGEST_IMAGE
+            ):
                 return file.read_bytes()
         lacking.path = lacking.path or path
     return None

@@ -19,6 +19,7 @@ from PIL import Image
 from otherview.data.coco import two_paths
 from otherview.data.decode import FORMATS
 from otherview.data.folder import Files, open_folder
+from otherview.data.label_maps import VOC, label_maps
 from otherview.data.objects import IGNORED
 from otherview.data.source import Selected, Source, printable, spread
 from otherview.errors import BrokenImage, WrongRequest
@@ -54,7 +55,7 @@ class LabelledPixels(Files):
         return [*self.table.notes, *self._own]
 
     def pixel_labels(self, index: int) -> np.ndarray:
-        """The class of every pixel: uint8 or uint16 [H, W]."""
+        """The class of every pixel: whole numbers [H, W]."""
         path = self.labels / self.pairs[self.table.name(index)]
         return _classes(_read(path), self.meaning, path)
 
@@ -71,7 +72,7 @@ def open_pixels(words: str) -> Source:
     if len(kept) < len(names) * (1 - MOST_MISSING):
         raise WrongRequest(
             f"{second} has no labels for {len(names) - len(kept):,} of {len(names):,} images, {printable(lost)} for one: it "
-            "needs a picture of the same name, or one whose name differs in the same way from every image's"
+            "needs a picture of the same name, or one whose name differs from every image's in the same way"
         )
     if lost:
         notes.append(
@@ -83,47 +84,81 @@ def open_pixels(words: str) -> Source:
     return source if len(kept) == len(names) else Selected(source, kept)
 
 
+class Way(NamedTuple):
+    """From an image's name to that of its picture: what to cut off at the end, or in front, and what to put there."""
+
+    cut: str = ""
+    put: str = ""
+    front: bool = False
+
+    def of(self, stem: str) -> str:
+        """The picture's name; empty where nothing can be cut off."""
+        folder, slash, name = stem.rpartition("/")
+        if self.front:
+            return folder + slash + self.put + name[len(self.cut) :] if name.startswith(self.cut) else ""
+        return folder + slash + name[: len(name) - len(self.cut)] + self.put if name.endswith(self.cut) else ""
+
+    @property
+    def rank(self) -> int:
+        """The same name first, then what names the picture that is meant."""
+        words = re.split(r"[_\-. ]+", self.put.lower())
+        known = next((place for place, word in enumerate(PREFERRED, start=1) if word in words), len(PREFERRED) + 1)
+        return 0 if self == SAME else known
+
+
+SAME = Way()
+
+
 def paired(images: Sequence[str], labels: Sequence[str], folder: Path) -> tuple[dict[str, str], str]:
     """The picture of every image that has one; raises WrongRequest where several would do."""
     by_stem = {_key(name): name for name in labels}
     stems = {name: _key(name) for name in images}
-    ways = {("", "")} | _ways(stems[images[0]], by_stem) | _ways(stems[images[-1]], by_stem)
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for cut, put in ways:
-        some = {name: by_stem[other] for name in images if (other := _renamed(stems[name], cut, put)) in by_stem}
-        found[cut, put] = some if len(set(some.values())) == len(some) else {}
+    same = {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+    if len(same) == len(images):
+        return same, ""
+    found = {SAME: same}
+    for way in _ways(stems[images[0]], by_stem) | _ways(stems[images[-1]], by_stem):
+        some = {name: by_stem[other] for name, stem in stems.items() if (other := way.of(stem)) in by_stem}
+        found[way] = some if len(set(some.values())) == len(some) else {}
     most = max(len(some) for some in found.values())
-    best = sorted((way for way, some in found.items() if len(some) == most), key=_rank)
-    if most and len(best) > 1 and _rank(best[0])[0] == _rank(best[1])[0] == len(PREFERRED) + 1:
-        others = ", ".join(printable(found[way][next(iter(found[way]))]) for way in best[:3])
+    best = sorted(
+        (way for way, some in found.items() if len(some) == most), key=lambda way: (way.rank, len(way.put), way)
+    )
+    if not most:
+        return {}, ""
+    if len(best) > 1 and best[0].rank == best[1].rank > 0 and found[best[0]] != found[best[1]]:
+        others = ", ".join(printable(next(iter(found[way].values()))) for way in best[:3])
         raise WrongRequest(
             f"{folder} has several pictures for every image ({others}): move those away that are not meant"
         )
-    way = best[0]
-    said = (
-        f"{printable(next(iter(found[way])))} belongs to {printable(next(iter(found[way].values())))}"
-        if any(way) and most
-        else ""
-    )
-    return found[way], said and f"every image has a picture of another name: {said}"
+    name, picture = next(iter(found[best[0]].items()))
+    said = f"pictures have other names than images: {printable(picture)} belongs to {printable(name)}"
+    return found[best[0]], said if best[0] != SAME else ""
 
 
 def _key(name: str) -> str:
     return os.path.splitext(name)[0].replace(os.sep, "/")  # noqa: PTH122
 
 
-def _ways(stem: str, labels: Iterable[str]) -> set[tuple[str, str]]:
-    """What to cut off the end of an image's name and put there instead, to come to a label's name."""
+def _ways(stem: str, labels: Iterable[str]) -> set[Way]:
+    """How an image's name becomes those of pictures in the same folder; numbers may be added, not changed."""
     folder, _, name = stem.rpartition("/")
     ways = set()
     for label in labels:
-        other = label.rpartition("/")[2]
-        if label.rpartition("/")[0] == folder and (same := _alike(name, other)):
+        where, _, other = label.rpartition("/")
+        if where != folder:
+            continue
+        if same := _alike(name, other):
             for split in {same, name.rfind("_", 0, same + 1), name.rfind("-", 0, same + 1)} - {-1, 0}:
-                cut, put = name[split:], other[split:]
-                if not cut.isdigit() and not put.isdigit():
-                    ways.add((cut, put))
-    return ways
+                ways.add(Way(name[split:], other[split:]))
+        if same := _alike(name[::-1], other[::-1]):
+            ways.add(Way(name[: len(name) - same], other[: len(other) - same], front=True))
+    return {way for way in ways if way != SAME and _keeps_numbers(way)}
+
+
+def _keeps_numbers(way: Way) -> bool:
+    cut, put = (re.findall(r"\d+", part) for part in (way.cut, way.put))
+    return not cut or not put or cut == put
 
 
 def _alike(one: str, other: str) -> int:
@@ -131,17 +166,6 @@ def _alike(one: str, other: str) -> int:
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
-
-
-def _renamed(stem: str, cut: str, put: str) -> str:
-    return stem[: len(stem) - len(cut)] + put if stem.endswith(cut) else ""
-
-
-def _rank(way: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
-    """The same name first, then endings that name what is meant, then the shortest change."""
-    words = re.split(r"[_\-. ]+", way[1].lower())
-    known = next((place for place, word in enumerate(PREFERRED, start=1) if word in words), len(PREFERRED) + 1)
-    return (0 if way == ("", "") else known), len(way[0]) + len(way[1]), way
 
 
 def meaning_of(pictures: Sequence[Path], beside: Sequence[Path]) -> Meaning:
@@ -162,60 +186,34 @@ def meaning_of(pictures: Sequence[Path], beside: Sequence[Path]) -> Meaning:
         return Meaning("mask" if mask else "levels", {}, "levels 0 and 255 are the classes 0 and 1" if mask else "")
     if colourful < looked:
         raise WrongRequest(f"some label pictures are gray, some in colours ({pictures[0].parent}): convert them alike")
-    known, source = _label_map(beside)
-    if known and set(seen) <= set(known):
-        return Meaning("colours", known, f"colours are classes by {source}")
-    if not known and all(level % 0x010101 == 0 for level in seen):
-        levels = {level // 0x010101 for level in seen}
+    return _of_colours(set(seen), label_maps(beside), example=pictures[0].name)
+
+
+def _of_colours(seen: set[int], maps: list[tuple[dict[int, int], str]], *, example: str) -> Meaning:
+    """By the first label map that has all of them, as gray, by Pascal VOC's palette."""
+    for known, source in maps:
+        if seen <= set(known):
+            return Meaning("colours", known, f"colours are classes by {source}")
+    if all(level % 0x010101 == 0 for level in seen):
         classes = {level * 0x010101: level for level in range(256)}
-        return Meaning("colours", {**classes, 0xFFFFFF: 1} if levels == {0, IGNORED} else classes)
-    if not known and set(seen) <= set(VOC):
+        mask = seen == {0, 0xFFFFFF}
+        return Meaning("colours", {**classes, 0xFFFFFF: 1} if mask else classes)
+    if seen <= set(VOC):
         return Meaning("colours", VOC, "colours are classes by Pascal VOC's palette")
-    strange = [level for level in seen if level not in known]
-    shown = ", ".join(f"{level >> 16} {level >> 8 & 255} {level & 255}" for level in strange[:5])
+    known, source = maps[0] if maps else ({}, "")
+    shown = ", ".join(_said(level) for level in sorted(seen - set(known))[:5])
+    if source:
+        raise WrongRequest(
+            f"label pictures such as {example} have colours that {source} does not have ({shown}): add them"
+        )
     raise WrongRequest(
-        f"label pictures such as {pictures[0].name} have colours that {source or 'no label map'} explains ({shown}): put a "
-        "labelmap.txt beside them, a line per class as `name:r,g,b`, or give pictures whose levels are classes"
-        if not source
-        else f"label pictures such as {pictures[0].name} have colours that {source} does not have ({shown}): add them there"
+        f"label pictures such as {example} have colours that nothing explains ({shown}): put a labelmap.txt beside them, a line "
+        "per class as `name:r,g,b`, or give pictures whose levels are classes"
     )
 
 
-def _voc_palette() -> dict[int, int]:
-    """Class by colour: bits of the class, spread over the three channels from the highest on; white borders count nowhere."""
-    palette = {0xE0E0C0: IGNORED}
-    for number in range(256):
-        colour, rest = [0, 0, 0], number
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                colour[channel] |= (rest >> channel & 1) << shift
-            rest >>= 3
-        palette[colour[0] << 16 | colour[1] << 8 | colour[2]] = number
-    return palette
-
-
-VOC = _voc_palette()
-MAP_LINE = re.compile(r"\s*([^#:,;\t]+?)\s*[:,;\t]\s*(\d{1,3})\s*[,;\t ]\s*(\d{1,3})\s*[,;\t ]\s*(\d{1,3})\b.*")
-IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
-
-
-def _label_map(folders: Sequence[Path]) -> tuple[dict[int, int], str]:
-    """Class by colour from the first label map there is, background or the first line being 0, and the map's name."""
-    for folder in folders:
-        for path in (folder / "labelmap.txt", folder / "label_colors.txt", *sorted(folder.glob("*.csv"))):
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path.is_file() else []
-            found = [match for line in lines if (match := MAP_LINE.fullmatch(line))]
-            if found:
-                found.sort(key=lambda match: match[1].lower() != "background")
-                numbers = iter(range(256))
-                colours = {
-                    int(match[2]) << 16 | int(match[3]) << 8 | int(match[4]): (
-                        IGNORED if match[1].lower() in IGNORED_NAMES else next(numbers)
-                    )
-                    for match in found
-                }
-                return colours, str(path)
-    return {}, ""
+def _said(colour: int) -> str:
+    return f"{colour >> 16} {colour >> 8 & 255} {colour & 255}"
 
 
 def _read(path: Path) -> np.ndarray:
@@ -243,6 +241,8 @@ def _classes(pixels: np.ndarray, meaning: Meaning, path: Path) -> np.ndarray:
             f"{path}: it is {'coloured' if pixels.ndim == 3 else 'gray'}, unlike the other label pictures"
         )
     if meaning.kind == "mask":
+        if not np.isin(pixels, (0, IGNORED)).all():
+            raise BrokenImage(f"{path}: it has other levels than 0 and 255, unlike the other label pictures")
         return (pixels > 0).astype(np.uint8)
     if meaning.kind == "levels":
         if pixels.dtype == bool:
@@ -254,6 +254,5 @@ def _classes(pixels: np.ndarray, meaning: Meaning, path: Path) -> np.ndarray:
     values, places = np.unique(_packed(pixels), return_inverse=True)
     unknown = [value for value in values.tolist() if value not in meaning.colours]
     if unknown:
-        level = unknown[0]
-        raise BrokenImage(f"{path}: its colour {level >> 16} {level >> 8 & 255} {level & 255} is no class")
+        raise BrokenImage(f"{path}: its colour {_said(unknown[0])} is no class")
     return np.array([meaning.colours[value] for value in values.tolist()], np.uint8)[places].reshape(pixels.shape[:2])

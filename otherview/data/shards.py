@@ -20,7 +20,7 @@ from otherview.data.index_cache import cached
 from otherview.data.labels import Labels
 from otherview.errors import WrongRequest
 
-LONGEST_LABEL = 4096
+LONGEST_LABEL = 2**20
 """Bytes of a KEY.cls or KEY.json."""
 BESIDE = re.compile(r"\.[a-z_]+\.\w+", re.IGNORECASE)
 """What follows the key of a picture that stands beside an image: .seg.png."""
@@ -125,7 +125,7 @@ def _label_in(content: bytes) -> object:
     """What an object says of the class, if it does."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None

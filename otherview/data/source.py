@@ -55,17 +55,16 @@ class OfFiles(Protocol):
 
 
 class Joined:
-    """Several sources one after another; classes that have names are the same class where they have the same name."""
+    """Several sources one after another; classes of one name are the same class. Beside names, a number is a name, too."""
 
     def __init__(self, parts: Sequence[Source]) -> None:
         self.parts = parts
         self.ends = np.cumsum([len(part) for part in parts])
-        names = [part.classes for part in parts]
-        named = [set(classes) for classes in names if classes is not None]
-        everyone: set[str] = set().union(*named)
-        self.classes = sorted(everyone) if len(named) == len(parts) else None
+        named = [part.classes if part.classes is not None else _numbers_as_names(part) for part in parts]
+        wanted = any(part.classes is not None for part in parts)
+        self.classes = sorted({name for classes in named for name in classes}) if wanted else None
         number = {name: label for label, name in enumerate(self.classes or ())}
-        self._labels = [None if self.classes is None else [number[name] for name in classes or ()] for classes in names]
+        self._labels = [[number[name] for name in classes] if wanted else None for classes in named]
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -90,6 +89,12 @@ class Joined:
     def name(self, index: int) -> str:
         part, inner = self.locate(index)
         return part.name(inner)
+
+
+def _numbers_as_names(source: Source) -> list[str]:
+    """Names of classes that have only numbers, to stand beside those that have names; none where there are no labels."""
+    most = max((label for index in range(len(source)) if (label := source.label(index)) is not None), default=-1)
+    return [str(number) for number in range(most + 1)]
 
 
 class Selected:

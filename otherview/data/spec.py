@@ -7,12 +7,13 @@ open_source('"a, b/",c/')                      # a name with a comma in quotes
 """
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from otherview.data.folder import open_file, open_folder
+from otherview.data.folder import is_saved, open_file, open_folder
 from otherview.data.foreign import ARRAYS, ENDINGS, ending_of, is_litter, told_of
 from otherview.data.lists import labelled_by, open_list, rows_of
 from otherview.data.source import Selected, Source, joined, name_once
@@ -25,12 +26,13 @@ KINDS = (
 )
 SHARDS = (".parquet", ".arrow", ".tar")
 """A folder that holds such files stands for them."""
-WITH_COLUMNS = re.compile(r"(.+\.(?:csv|tsv|jsonl|parquet|arrow)):([^/\\]*)", re.IGNORECASE)
+WITH_COLUMNS = re.compile(r"(.+\.(?:csv|tsv|jsonl|parquet|arrow)):([^\\]*)", re.IGNORECASE)
 """FILE:COLUMN and FILE:IMAGES:LABELS."""
+LONGEST = 300
+"""Letters of a word that is shown."""
+MOST_SHARDS = 1_000_000
 RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 """Of shards, as shells and WebDataset write it: train-{000..127}.tar."""
-SAVED = "dataset_dict.json", "state.json"
-"""One of them lies in a folder that datasets' save_to_disk wrote."""
 
 
 def open_source(spec: str) -> Source:
@@ -51,7 +53,7 @@ def open_aloud(spec: str) -> Source:
 
 def words_of(spec: str) -> list[str]:
     """The parts of a SPEC; what stands in double quotes is one part, and so is a file or folder whose name holds a comma."""
-    if Path(spec).expanduser().exists():
+    if _exists(spec):
         return [spec]
     try:
         parts = [word.strip() for word in next(csv.reader([spec], skipinitialspace=True))]
@@ -60,11 +62,16 @@ def words_of(spec: str) -> list[str]:
     words: list[str] = []
     while parts:
         longest = next(
-            (many for many in range(len(parts), 1, -1) if Path(",".join(parts[:many])).expanduser().exists()), 1
+            (many for many in range(len(parts), 1, -1) if _exists(_columns_of(",".join(parts[:many]))[0])), 1
         )
         words.append(",".join(parts[:longest]))
         parts = parts[longest:]
     return words
+
+
+def _exists(word: str) -> bool:
+    """Whether there is such a file or folder; a word may be too long for a path."""
+    return os.path.exists(os.path.expanduser(word))  # noqa: PTH110, PTH111
 
 
 def absolute(spec: str) -> str:
@@ -90,7 +97,7 @@ def _absolute(word: str) -> str:
 
 def _columns_of(word: str) -> tuple[str, str]:
     """A word without the columns that it names, and those."""
-    found = None if Path(word).expanduser().exists() else WITH_COLUMNS.fullmatch(word)
+    found = None if _exists(word) else WITH_COLUMNS.fullmatch(word)
     return (found[1], found[2]) if found else (word, "")
 
 
@@ -177,7 +184,7 @@ def _opener(path: Path, columns: str) -> Callable[[Path], Source] | None:
 
 def _open_folder(path: Path) -> Source:
     """A folder of images, of a saved dataset, or with a file beside the images that labels them."""
-    if any((path / name).is_file() for name in SAVED):
+    if is_saved(path):
         from otherview.data.parquet import open_saved
 
         return open_saved(path)
@@ -189,6 +196,8 @@ def _open_text(path: Path) -> Source:
     if (selection := rows_of(path)) is None:
         return open_list(path)
     spec, rows = selection
+    if any(word.lower().endswith(".txt") for word in words_of(spec)):
+        raise WrongRequest(f"{path} names rows of another list ({spec}): let doctor write it again")
     source = open_source(spec)
     if not len(rows) or rows.min() < 0 or rows.max() >= len(source):
         raise WrongRequest(f"{path} names rows that {spec} does not have: let doctor write it again")
@@ -198,22 +207,23 @@ def _open_text(path: Path) -> Source:
 def _files(word: str) -> list[Path]:
     """The files a word stands for: itself, what a pattern matches, or the shards of a folder of shards."""
     path = Path(word).expanduser()
-    if (numbers := RANGE.search(word)) is not None and not path.exists():
+    if (numbers := RANGE.search(word)) is not None and not _exists(word):
         first, last, digits = int(numbers[1]), int(numbers[2]), len(numbers[1])
+        if not 0 <= last - first < MOST_SHARDS:
+            raise WrongRequest(f"{word} is a range of {last - first + 1:,} names: give 1 to {MOST_SHARDS:,}")
         names = [
             word[: numbers.start()] + f"{number:0{digits}}" + word[numbers.end() :] for number in range(first, last + 1)
         ]
         return [file for name in names for file in _files(name)]
-    if any(sign in path.name for sign in "*?[") and not path.exists():
+    if any(sign in path.name for sign in "*?[") and not _exists(word):
         found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
         found = [file for file in found if not is_litter(file.name)]
         if not found:
             raise WrongRequest(f"no file matches {word}: check the pattern and the folder {path.parent}")
         return found
-    if not path.exists():
-        raise WrongRequest(f"{word} does not exist: give {KINDS}")
-    saved = any((path / name).is_file() for name in SAVED)
-    return _shards(path) if path.is_dir() and not saved else [path]
+    if not _exists(word):
+        raise WrongRequest(f"{word[:LONGEST]} does not exist: give {KINDS}")
+    return _shards(path) if path.is_dir() and not is_saved(path) else [path]
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -15,10 +15,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from otherview.data.folder import walk
+from otherview.data.foreign import ENDINGS, ending_of
 from otherview.data.source import printable, spread
 
 LOOKED_AT = 64
 """Names, spread over all, that decide whether a folder is looked through."""
+MOST_LEVELS = 12
+"""Leading folders that are left away at most."""
 MOST_FILES = 500_000
 """A folder of more files is not looked through."""
 
@@ -42,8 +45,12 @@ def meant(root: Path, names: list[str], *, endings: bool = False) -> Meant:
     look = listing.best_way([names[place] for place in places])
     found = [name if listing.has(name) else look(name) or name for name in names]
     changed = [(name, real) for name, real in zip(names, found, strict=True) if name != real]
-    if not changed or len(set(found)) < len(set(names)):  # two names for one file: somebody means something else
+    if not changed:
         return Meant(list(names), "", folders)
+    if len(set(found)) < len(
+        {_key(_slashed(name)) for name in names}
+    ):  # two names for one file: something else is meant
+        return Meant(list(names), "some names do not exist, and what is like them is not one file for each", folders)
     name, real = (printable(word) for word in changed[0])
     return Meant(found, f"{len(changed):,} of {len(names):,} names are written otherwise: {name} is {real}", folders)
 
@@ -68,7 +75,8 @@ class _Listing:
 
     def _add(self, name: str, *, endings: bool) -> None:
         self.exact.add(name)
-        for key in {_key(name), *([_key(os.path.splitext(name)[0])] if endings else [])}:  # noqa: PTH122
+        stem = [_key(os.path.splitext(name)[0])] if endings and ending_of(name) in ENDINGS else []  # noqa: PTH122
+        for key in {_key(name), *stem}:
             self.alike[key] = None if key in self.alike else name  # of two alike, neither is meant
             self.last.setdefault(key.rpartition("/")[2], []).append(name)
 
@@ -78,7 +86,7 @@ class _Listing:
 
     def best_way(self, names: Sequence[str]) -> Way:
         """How most of the names are found: with leading folders left away, or a folder put before."""
-        deepest = max((_slashed(name).count("/") for name in names), default=0)
+        deepest = min(MOST_LEVELS, max((_slashed(name).count("/") for name in names), default=0))
         ways = [self._without(count) for count in range(deepest + 1)]
         ways += [self._below(folder) for folder in self._folders_before(names)]
         return max(ways, key=lambda way: sum(self.has(name) or way(name) is not None for name in names))

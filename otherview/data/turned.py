@@ -20,7 +20,8 @@ def turned(annotation: dict[str, Any], size: tuple[int, int], orientation: int, 
     """The annotation on the upright image; `size` is (height, width) as stored. Masks by runs say themselves how they lie."""
     outline = annotation.get("segmentation")
     found = dict(annotation)
-    if isinstance(outline, dict) and list(outline.get("size", ())) == list(size):
+    turns = as_ == "stored" or size[0] != size[1]
+    if turns and isinstance(outline, dict) and list(outline.get("size", ())) == list(size):
         found["segmentation"] = _turned_mask(outline, orientation)
     if as_ == "stored":
         box = annotation.get("bbox")
@@ -36,9 +37,13 @@ def turned(annotation: dict[str, Any], size: tuple[int, int], orientation: int, 
 
 
 def _place(x: int | float, y: int | float, size: tuple[int, int], orientation: int) -> tuple[int | float, int | float]:
-    """Where a place of the stored pixels lies on the upright image, for the orientations 5 … 8, which swap sides."""
+    """Where a place of the stored pixels lies on the upright image, for the orientations 2 … 8."""
     height, width = size
-    return {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]
+    mirrored = {2: (width - x, y), 3: (width - x, height - y), 4: (x, height - y)}
+    return (
+        mirrored.get(orientation)
+        or {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]
+    )
 
 
 def _turned_polygon(part: Any, size: tuple[int, int], orientation: int) -> Any:

@@ -18,6 +18,9 @@ from otherview.data.folder import walk
 from otherview.data.foreign import ENDINGS, ending_of
 from otherview.errors import BrokenImage, WrongRequest
 
+MOST_CLASSES = 65_535
+LARGEST = 2**20
+"""Bytes of a file with names."""
 NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -42,18 +45,25 @@ def yolo_of(folder: Path, root: Path) -> Content:
         raise WrongRequest(
             f"{folder} has no *.txt file for any of {len(images):,} images in {root}: check the two folders"
         )
+    for _ in walk(folder, walked):  # files that are added below it count
+        pass
     named, source = _yolo_names(folder)
     names = {number: named.get(number, str(number)) for number in range(max(most + 1, len(named)))}
     content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
     notes = [f"{without:,} of {len(images):,} images have no file and count as empty"] if without else []
     notes += [] if source else [f"no data.yaml or classes.txt is near {folder}: classes are called by their numbers"]
-    return {**content, "notes": notes, "depends": [*files, *walked, *([source] if source else [])]}
+    return {**content, "notes": notes, "depends": [*files, *(root / name for name in images), *walked, *_near(folder)]}
+
+
+def _near(folder: Path) -> list[Path]:
+    """Where names of classes are looked for."""
+    return [folder, *folder.absolute().parents[:3]]
 
 
 def _seen_size(path: Path) -> tuple[int, int]:
     """Width and height of an image as it is seen; 0 and 0 for one that cannot be read."""
     try:
-        stored, orientation = stored_size(path.read_bytes())
+        stored, orientation = stored_size(path)
     except (BrokenImage, OSError):
         return 0, 0
     return (stored[1], stored[0]) if orientation >= 5 else stored
@@ -67,9 +77,11 @@ def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
             continue
         try:
             kind, places = int(float(words[0])), [float(word) for word in words[1:]]
+            if not 0 <= kind <= MOST_CLASSES:
+                raise ValueError(f"its class {words[0]} is not between 0 and {MOST_CLASSES}")
             if len(places) < 4 or (len(places) > 5 and len(places) % 2):
                 raise ValueError(f"it has {len(places)} numbers behind the class")
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise WrongRequest(f"line {number} of {file} is no box and no outline: {error}") from error
         if len(places) > 5:
             corners = [share * side for share, side in zip(places, size * (len(places) // 2), strict=True)]
@@ -82,19 +94,20 @@ def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
 
 def _yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
     """Names by number, and the file that has them: in the folder or one of the three above it."""
-    for place in (folder, *folder.absolute().parents[:3]):
+    for place in _near(folder):
         for file in (*sorted(place.glob("*.yaml")), *(place / name for name in NAMES)):
             if not file.is_file():
                 continue
-            text = file.read_text(encoding="utf-8-sig", errors="replace")
+            text = file.read_text(encoding="utf-8-sig", errors="replace") if file.stat().st_size < LARGEST else ""
             if file.suffix != ".yaml":
                 return dict(enumerate(filter(None, map(str.strip, text.splitlines())))), file
             try:
                 found = yaml.safe_load(text)
-            except yaml.YAMLError:
+                names = found.get("names") if isinstance(found, dict) else None
+                pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
+                numbered = {int(number): str(name) for number, name in pairs}
+            except (yaml.YAMLError, ValueError, TypeError, RecursionError):
                 continue
-            names = found.get("names") if isinstance(found, dict) else None
-            if isinstance(names, list | dict):
-                pairs = names.items() if isinstance(names, dict) else enumerate(names)
-                return {int(number): str(name) for number, name in pairs}, file
+            if numbered:
+                return numbered, file
     return {}, None

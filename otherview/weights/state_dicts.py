@@ -94,17 +94,24 @@ def weights_in(content: Mapping[str, Any], *, branch: Branch | None) -> Weights:
     tensors = {WRAPPERS.sub("", str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WrongRequest(f"the file holds no weights, only {', '.join(map(str, list(content)[:5])) or 'nothing'}")
-    return Weights(in_timm_names(tensors), content.get("args"), container, wanted)
+    taken = container.partition(".")[0]
+    held: Branch = "target" if taken in OF_TARGET else "online" if taken == "student" else wanted
+    return Weights(in_timm_names(tensors), content.get("args"), container, held)
 
 
-def _state(content: Mapping[str, Any], branch: Branch) -> tuple[str, Mapping[str, Any]]:
+DEEPEST = 4
+
+
+def _state(content: Mapping[str, Any], branch: Branch, depth: int = 0) -> tuple[str, Mapping[str, Any]]:
     """The entry that holds tensors, and its name; containers may lie in each other."""
+    if depth == DEEPEST:
+        return "", {}
     for name in CONTAINERS[branch]:
         inner = content.get(name)
         if isinstance(inner, Mapping) and inner:
             if any(isinstance(value, Tensor) for value in inner.values()):
                 return name, inner
-            below, found = _state(inner, branch)
+            below, found = _state(inner, branch, depth + 1)
             if below:
                 return f"{name}.{below}", found
     return "", content
@@ -116,6 +123,10 @@ def in_timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in tensors.items():
         for pattern, instead in RENAMED:
             name = re.sub(pattern, instead, name)
+        if name in found:
+            raise WrongRequest(
+                f"two tensors of the file are {name} in a plain vision transformer: such encoders are not supported"
+            )
         found[name] = value
     for name in list(found):
         if (match := QUERIES.fullmatch(name)) is not None:

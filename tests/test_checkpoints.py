@@ -188,6 +188,16 @@ def _empty_folder(folder: Path) -> Path:
     return folder
 
 
+def _of_other_activation(folder: Path) -> Path:
+    (folder / "config.json").write_text('{"num_attention_heads": 3, "hidden_act": "relu"}')
+    return _saved_as(folder / "model.safetensors")
+
+
+def _saved_as(path: Path) -> Path:
+    save_file(vit().state_dict(), path)
+    return path
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a whole model": (_module, r"whole model \(timm.*save model.state_dict\(\)"),
     "a ResNet": (_saved(lambda: {"conv1.weight": torch.zeros(64, 3, 7, 7)}), "no vision transformer: none of its 1 tensors"),
@@ -200,6 +210,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "two encoders that are alike": (
         _saved(lambda: renamed(vit().state_dict(), before="left.") | renamed(vit().state_dict(), before="right.")),
         "several encoders, left., right."),
+    "weights that are not finite": (
+        _saved(lambda: {name: value * float("nan") for name, value in vit().state_dict().items()}),
+        "not finite, cls_token first"),
+    "another activation": (_of_other_activation, "hidden_act relu"),
     "a folder without a config": (_empty_folder, "no folder of transformers"),
 }  # fmt: skip
 

@@ -15,12 +15,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from otherview.data.agreement import check_agreement
 from otherview.data.foreign import told_of
 from otherview.data.objects import pixels_named, placed
 from otherview.data.picture import picture_of
+from otherview.data.source import same_numbers
 from otherview.data.spec import absolute, open_source
 from otherview.errors import WrongRequest
 from tests import inputs as made
+from tests.conftest import Run
 from tests.inputs import LITTER, coco, encoded, held, images, levels, listed, masks, nfd, put, rows, saved, tar, zipped
 
 ABC = ("a.jpg", "b.jpg", "c.jpg")
@@ -80,7 +83,17 @@ LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
         lambda p: tar(p / "a.tar", {**TWO, "cat/Thumbs.db": b"", "desktop.ini": b""}), Right(2, CAT_DOG)),
     "a zip of a folder, with that folder in front": (
         lambda p: zipped(p / "photos.zip", {f"photos/{name}": data for name, data in TWO.items()}),
-        Right(2, CAT_DOG)),
+        Right(2, CAT_DOG, "folders below photos are the classes")),
+    "a folder around everything": (
+        lambda p: put(put(p / "d/x/cat/a.jpg", encoded(1)).parents[1] / "dog/b.jpg", encoded(2)).parents[2],
+        Right(2, CAT_DOG, "folders below x are the classes")),
+    "parts of the data as folders": (
+        lambda p: images(p / "d", ["train/a.jpg", "test/b.jpg"]),
+        Right(2, {"train": 1, "test": 1}, "give one of these folders")),
+    "an image beside the folders": (
+        lambda p: images(p / "d", ["cat/a.jpg", "b.jpg"]), Right(2, {}, "images lie beside the folders")),
+    "a Windows zip": (lambda p: zipped(p / "a.zip", {"cat\\a.jpg": encoded(1), "dog\\b.jpg": encoded(2)}), Right(2, CAT_DOG)),
+    "Windows' dustbin": (lambda p: zipped(p / "a.zip", {**TWO, "$RECYCLE.BIN/a.jpg": encoded(3)}), Right(2, CAT_DOG)),
     "tar of a folder with ./ in front": (
         lambda p: tar(p / "a.tar", {f"./{name}": data for name, data in TWO.items()}), Right(2, CAT_DOG)),
     "mmpretrain: path and number": (lambda p: listed(p, "l.txt", "a.jpg 0\nb.jpg 1\nc.jpg 1\n"), Right(3, {"0": 1, "1": 2})),
@@ -227,6 +240,13 @@ def _with_map(folder: Path, name: str, text: str) -> str:
     return spec
 
 
+def _blurred() -> Image.Image:
+    """A mask that was resized as photos are: a twentieth of its pixels lies between."""
+    mask = np.zeros((20, 24), np.uint8)
+    mask[:, 12:], mask[:4, 11], mask[4:8, 11], mask[8:12, 11], mask[12:16, 11] = 255, 40, 90, 150, 220
+    return Image.fromarray(mask)
+
+
 PIXELS: dict[str, tuple[Callable[[Path], str], set[int]]] = {
     "mmsegmentation#1609, transformers#27224: 0 and 255": (lambda p: masks(p, PAIRED, levels(0, 255)), {0, 1}),
     "Endoscapes#5: 255 counts nowhere": (lambda p: masks(p, PAIRED, levels(0, 1, 255)), {0, 1, 255}),
@@ -237,6 +257,7 @@ PIXELS: dict[str, tuple[Callable[[Path], str], set[int]]] = {
         lambda p: _with_map(p, "labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\ncell:250,50,83::\n"), {0, 1}),
     "CamVid's colours in a table": (
         lambda p: _with_map(p, "class_dict.csv", "name,r,g,b\nbackground,0,0,0\ncell,250,50,83\n"), {0, 1}),
+    "edges that were blurred": (lambda p: masks(p, PAIRED, _blurred()), {0, 1}),
     "gray as colours": (lambda p: masks(p, PAIRED, made.colours((0, 0, 0), (2, 2, 2))), {0, 2}),
     "classes of 16 bits": (lambda p: masks(p, PAIRED, levels(0, 7, 65535, dtype=np.uint16)), {0, 7, 255}),
     "carvana: a_mask": (lambda p: masks(p, {"a.jpg": "a_mask.png", "b.jpg": "b_mask.png"}, levels(0, 1)), {0, 1}),
@@ -362,6 +383,52 @@ def test_boxes_of_photos_on_their_heads(tmp_path: Path) -> None:
     assert placed(open_source(spec), 1).boxes.tolist() == [[14, 14, 24, 20]]
 
 
+def test_numbers_beside_names(tmp_path: Path) -> None:
+    """Folders called 1, 2, 10 and a list with the numbers 1, 2, 10 are the same classes; of words, numbers are the places."""
+    folders = open_source(str(images(tmp_path / "train", [f"{name}/a.png" for name in ("1", "2", "10")])))
+    numbers = np.array([1, 2, 10, 10])
+    assert same_numbers(numbers, of=None, like=folders.classes).tolist() == [0, 2, 1, 1]
+    assert same_numbers(np.array([0, 1, 2]), of=folders.classes, like=None).tolist() == [1, 10, 2]
+    assert same_numbers(np.array([0, 1]), of=None, like=["cat", "dog"]).tolist() == [0, 1]
+    for wrong, like in (([2], ["cat", "dog"]), ([3], ["1", "2", "10"])):
+        with pytest.raises(WrongRequest, match="class"):
+            same_numbers(np.array(wrong), of=None, like=like)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_a_detector_learns_from_other_programs_annotations(kind: str, tmp_path: Path, otherview: Run) -> None:
+    specs = []
+    for side in ("train", "test"):
+        make = _voc if kind == "voc" else (lambda folder: _yolo(folder, "0 0.3 0.3 0.4 0.4"))
+        specs.append(make(tmp_path / side))
+    done = otherview(
+        "evaluate", "detect", "--weights", "random:siamese_im_pico_32", "--train", specs[0], "--test", specs[1], "--steps", "2",
+        "--batch", "2", "--size", "64", "--windows.global-blocks", "3", "--no-control", "--allow-shared", "--device", "cpu",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0 and "box_AP" in done.stdout, done.stderr
+
+
+def test_some_masks_of_another_size_are_named(tmp_path: Path, otherview: Run) -> None:
+    spec = masks(tmp_path, {f"{n}.png": f"{n}.png" for n in range(4)}, levels(0, 1))
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "labels/2.png")
+    done = otherview(
+        "evaluate",
+        "linear-segment",
+        "--weights",
+        "random:siamese_im_pico_32",
+        "--train",
+        spec,
+        "--test",
+        spec,
+        "--allow-shared",
+    )
+    assert done.returncode == 0 and "2.png: its picture of labels is for 9×9 pixels, it has 24×20" in done.stderr, (
+        done.stderr
+    )
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder of litter alone": (lambda p: put(p / "x/._a.jpg", b"").parent, "only what systems and programs leave"),
     "a folder of HEIC": (lambda p: put(p / "x/a.heic", b"").parent, r"only 1 \*\.heic"),
@@ -394,6 +461,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         and masks(p, {"a.jpg": "a_mask_2.png", "b.jpg": "b_mask_2.png"}, levels(0, 1)), "several pictures for every image"),
     "masks of other numbers": (
         lambda p: masks(p, {"s_1.jpg": "s_2.png", "s_3.jpg": "s_4.png"}, levels(0, 1)), "no labels for 2 of 2"),
+    "palettes that differ": (lambda p: _palettes(p), "different palettes"),
+    "labels up to 2000": (lambda p: masks(p, PAIRED, levels(0, 1000, 2000, dtype=np.uint16)), "from 0 to 2000"),
+    "two categories of one id": (
+        lambda p: coco(p, names=ABC, categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]),
+        "several categories with one id"),
+    "a list of results for annotations": (
+        lambda p: f"coco:{put(p / 'a.json', '[{}]')}@{images(p / 'i', ABC)}", "it needs an object with lists"),
     "a range that goes backwards": (lambda p: f"{p}/s-{{9..3}}.tar", "a range of -5 names"),
     "a SPEC without end": (lambda p: ",".join(["a.jpg"] * 99), "does not exist"),
     "rows of rows": (lambda p: put(p / "r.txt", f"# rows of {p}/r.txt\n0\n"), "rows of another list"),
@@ -401,11 +475,21 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
+def _palettes(folder: Path) -> str:
+    spec = masks(folder, PAIRED, levels(0, 1))
+    for name, colours in (("a.png", [0, 0, 0, 255, 0, 0]), ("b.png", [255, 0, 0, 0, 0, 0])):
+        picture = levels(0, 1).convert("P")
+        picture.putpalette(colours)
+        picture.save(folder / "labels" / name)
+    return spec
+
+
 @pytest.mark.parametrize("report", REFUSED)
 def test_what_cannot_be_meant_is_said_at_once(report: str, tmp_path: Path) -> None:
     make, said = REFUSED[report]
     with pytest.raises(WrongRequest, match=said):
-        open_source(str(make(tmp_path)))
+        source = open_source(str(make(tmp_path)))
+        check_agreement(source, flag="--train")
 
 
 def test_commas_in_names(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ disagreement(source, 3, (480, 640))             # of one image, which doctor ask
 import numpy as np
 
 from otherview.data.coco import CocoImages
+from otherview.data.decode import stored_size
 from otherview.data.objects import IGNORED, PixelLabelled
 from otherview.data.picture import open_picture
 from otherview.data.pixels import LabelledPixels
-from otherview.data.source import Source, behind, first_of
+from otherview.data.source import Source, behind, first_of, path_of
 from otherview.errors import BrokenImage, WrongRequest
 
 LOOKED_AT = 12
@@ -31,6 +32,17 @@ def disagreement(source: Source, index: int, size: tuple[int, int]) -> str:
     if had in (size, (0, 0)):
         return ""
     return f"its {what} for {had[1]}×{had[0]} pixels, it has {size[1]}×{size[0]}"
+
+
+def seen_size(source: Source, index: int) -> tuple[int, int] | None:
+    """Height and width of an image as it is seen, from its file's header; None for one that is no file of its own."""
+    if (path := path_of(source, index)) is None:
+        return None
+    try:
+        stored, orientation = stored_size(path)
+    except (BrokenImage, OSError):
+        return None
+    return stored if orientation >= 5 else (stored[1], stored[0])
 
 
 def check_agreement(source: Source, *, flag: str) -> None:

@@ -22,6 +22,7 @@ from otherview.errors import WrongRequest
 
 Content = dict[str, Any]
 """COCO's form; `notes` are lines for a person, and `depends` paths beside the annotations that it was made from."""
+NEEDED = "it needs an object with lists of images, annotations and categories, each with its ids"
 LARGEST_XML = 2**23
 """Bytes."""
 
@@ -51,13 +52,15 @@ def coco_of(file: Path, root: Path) -> Content:
             ],
             "categories": [{**one, "id": kinds[one["id"]], "name": str(one["name"])} for one in categories],
         }
+        if len(kinds) < len(categories):
+            raise WrongRequest(f"{file} has several categories with one id: give each its own")
         if lost := len(annotations) - len(found["annotations"]):
             notes.append(f"{lost:,} annotations are of images that the file does not list")
         return _named(found, file, root, notes)
     except WrongRequest:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {error!r}") from error
+        raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {NEEDED}") from error
 
 
 def read_json(file: Path) -> Any:
@@ -172,8 +175,13 @@ def voc_of(folder: Path, root: Path) -> Content:
         raise WrongRequest(f"{folder} holds no *.xml files: an annotation is one XML file per image")
     content: Content = {"images": [], "annotations": []}
     kinds: dict[str, int] = {}
+    broken: list[str] = []
     for number, file in enumerate(files, start=1):
-        tree = _xml(file)
+        try:
+            tree = _xml(file)
+        except WrongRequest as error:
+            broken.append(str(error))
+            continue
         name = file.relative_to(folder).with_suffix("").as_posix()
         sides = {side: _whole(tree.findtext(f"size/{side}")) for side in ("width", "height")}
         stated = (tree.findtext("filename") or "").strip()
@@ -190,12 +198,17 @@ def voc_of(folder: Path, root: Path) -> Content:
                 "image_id": number, "category_id": kind, "bbox": [left - 1, top - 1, right - left + 1, bottom - top + 1],
                 "segmentation": [], "iscrowd": int((one.findtext("difficult") or "0").strip() == "1"),
             })  # fmt: skip
+    if len(broken) == len(files):
+        raise WrongRequest(broken[0])
     names = sorted(kinds)
     order = {kinds[name]: place for place, name in enumerate(names, start=1)}
     for one in content["annotations"]:
         one["category_id"] = order[one["category_id"]]
     content["categories"] = [{"id": place, "name": name} for place, name in enumerate(names, start=1)]
-    return _found_by_stem(content, folder, root, files)
+    found = _found_by_stem(content, folder, root, files)
+    if broken:
+        found["notes"].append(f"{len(broken):,} of {len(files):,} annotation files are left out: {broken[0]}")
+    return found
 
 
 def _xml(file: Path) -> ElementTree.Element:
@@ -244,7 +257,7 @@ def _found_by_stem(content: Content, folder: Path, root: Path, files: list[Path]
         notes.append("several annotation files are of one image")
     if not kept:
         raise WrongRequest(f"{root} holds no image for {files[0].name} or any other of {folder}: check the two folders")
-    if lost := len(files) - len(kept):
+    if lost := len(pairs) - len(kept):
         notes.append(f"{lost:,} of {len(files):,} annotation files have no image")
     known = {image["id"] for image, _ in kept}
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] in known]

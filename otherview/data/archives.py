@@ -120,7 +120,7 @@ def open_zip(file: Path) -> Zipped:
 def _index_zip(file: Path, place: Path) -> list[Path]:
     writer, classes = (
         TableWriter(place, "offset", "size", "deflated", "length", "crc", "label"),
-        FirstLevel(around=file.stem),
+        FirstLevel(),
     )
     try:
         with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
@@ -134,7 +134,7 @@ def _index_zip(file: Path, place: Path) -> list[Path]:
                     deflated=int(member.compress_type == zipfile.ZIP_DEFLATED),
                     length=member.file_size,
                     crc=member.CRC,
-                    label=classes.label(member.filename),
+                    label=classes.label(member.filename.replace("\\", "/")),
                 )
     except WrongRequest:
         raise
@@ -153,7 +153,7 @@ def _images(file: Path, archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo]
         others.clear()
         for member in members:
             check_name(file, member.filename)
-            if member.is_dir() or has_litter(member.filename):
+            if member.is_dir() or has_litter(member.filename.replace("\\", "/")):
                 continue
             if (ending := ending_of(member.filename)) in endings:
                 _check(file, member)

@@ -10,12 +10,13 @@ Every pixel has a class, too: that of the smallest object over it, counted from 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from otherview.data.annotations import Content, coco_of, voc_of
+from otherview.data.annotations import NEEDED, Content, coco_of, voc_of
 from otherview.data.decode import MOST_PIXELS, stored_size
 from otherview.data.folder import Files
 from otherview.data.index import NO_LABEL, Table, TableWriter
@@ -50,6 +51,11 @@ class CocoImages(Files):
     def size(self, index: int) -> tuple[int, int]:
         """Height and width as the annotations have them, upright; 0 × 0 where they do not say."""
         return self._seen(index, look=False)[0]
+
+    def fingerprint(self) -> str:
+        """Names what the annotations say."""
+        parts = (self.table.folder / name for name in (CATEGORIES, ANNOTATIONS))
+        return blake2b(b"".join(part.read_bytes() for part in parts), digest_size=8).hexdigest()
 
     def seen_size(self, index: int) -> tuple[int, int]:
         """The same, with a look at the image's header."""
@@ -116,7 +122,8 @@ class CocoImages(Files):
             size, annotations = self._seen(index, look=False)
             for one in annotations:
                 if reason := fault(one, size=size, known=self._numbers):
-                    yield f"annotation {one.get('id')!r} of {self.name(index)} is left out: {reason}"
+                    which = f"annotation {one['id']!r}" if "id" in one else "an annotation"
+                    yield f"{which} of {self.name(index)} is left out: {reason}"
 
     def truth(self) -> dict[str, Any]:
         """The content without the annotations that are left out; what COCO asks for and a file may lack is filled in."""
@@ -162,7 +169,7 @@ def _index(kind: str, file: Path, root: Path, place: Path) -> list[Path]:
                 )
         (place / CATEGORIES).write_text(json.dumps(_categories(content, by_image)))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {error!r}") from error
+        raise WrongRequest(f"{file} is no COCO or LVIS annotation file: {NEEDED}") from error
     turn, said = _turn_of(content, by_image, root)
     (place / TURN).write_text(json.dumps(turn))
     for line in [*content["notes"], *filter(None, [said])]:
@@ -210,7 +217,9 @@ def _stated_size(image: dict[str, Any], file: Path) -> dict[str, int]:
     """Height and width as the file has them, 0 and 0 where it has none; raises WrongRequest for what is no size."""
     size = {side: int(image.get(side) or 0) for side in ("height", "width")}
     height, width = size.values()
-    if (height, width) != (0, 0) and (min(height, width) < 1 or height * width > MOST_PIXELS):
+    if 0 in (height, width):
+        return {"height": 0, "width": 0}
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
         raise WrongRequest(
             f"{file} says that image {image.get('id')!r} has {width}×{height} pixels: that is no image's size"
         )

@@ -24,7 +24,9 @@ ARRAYS = frozenset((".npy",))
 """Arrays count only in a folder that holds no images, where they are not somebody's side files."""
 READS = f"{dicom.INSTALLED}{nifti.INSTALLED}{tiff.INSTALLED}"
 """Stands in the names of indexes, which are made again once an extra is there."""
-LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
+LITTER = frozenset((
+    "thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found",
+))  # fmt: skip
 KNOWN = {
     **dict.fromkeys((".dcm", ".dicom", ".ima"), f"DICOM: {dicom.NEEDED}"),
     **dict.fromkeys((".nii", ".nii.gz"), f"NIfTI: {nifti.NEEDED}"),

@@ -194,10 +194,9 @@ class TableWriter:
 
 
 class FirstLevel:
-    """Classes by folder: the first level names the class; in `photos.zip` that below `photos/`, where all lies in there."""
+    """Classes by folder: the first level names the class, or the first that has several folders where one is around all."""
 
-    def __init__(self, around: str = "") -> None:
-        self._around = around
+    def __init__(self) -> None:
         self._folders: dict[str, int] = {}
 
     def label(self, name: str) -> int:
@@ -207,9 +206,10 @@ class FirstLevel:
     def finish(self, writer: TableWriter) -> None:
         """Number and name the classes; there are none where images lie beside the folders."""
         paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in self._folders]
-        below = {path[1] for path in paths if len(path) > 1 and path[0] == self._around}
-        depth = int(len(below) > 1 and all(len(path) > 1 and path[0] == self._around for path in paths))
+        depth = _depth_of_classes(paths)
         first = {path[depth] if len(path) > depth else "" for path in paths}
+        if len(first) > 1 and "" in first:
+            writer.note("images lie beside the folders, so folders are no classes: move them into one")
         if not first or "" in first:
             writer.replace("label", np.full(len(writer), NO_LABEL))
             return
@@ -218,3 +218,19 @@ class FirstLevel:
         numbers = np.array([places[path[depth]] for path in paths])
         writer.replace("label", numbers[writer.column("label")])
         writer.name_classes(names)
+        if depth:
+            writer.note(f"the folders below {'/'.join(paths[0][:depth])} are the classes")
+        if len(first) > 1 and {name.lower() for name in names} <= SPLITS:
+            writer.note(f"the classes are called {', '.join(names)}: to judge, give one of these folders for each side")
+
+
+SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
+"""How people call parts of their data."""
+
+
+def _depth_of_classes(paths: Sequence[Sequence[str]]) -> int:
+    """How many folders are around all images before the first level that has several."""
+    depth = 0
+    while paths and all(len(path) > depth for path in paths) and len({path[depth] for path in paths}) == 1:
+        depth += 1
+    return depth if depth and all(len(path) > depth for path in paths) else 0

@@ -65,11 +65,12 @@ class Labels:
                     f"a label is {max(numbers.values())}, where {len(names)} classes have names: they are called by numbers"
                 )
                 names = None
-            self.negative = sum(number < 0 for number in numbers.values())
         else:
             numbers, names = {word: number for number, word in enumerate(known)}, known
         if len(writer):
             found = np.array([numbers.get(word, NO_LABEL) for word in self._places])
+            below = np.array([word.startswith("-") and bool(WHOLE_NUMBER.fullmatch(word)) for word in self._places])
+            self.negative = int(below[writer.column("label")].sum()) if all(matches) else 0
             writer.replace("label", found[writer.column("label")])
         if names and known:
             writer.name_classes(names)

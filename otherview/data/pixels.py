@@ -26,6 +26,8 @@ from otherview.errors import BrokenImage, WrongRequest
 
 LOOKED_AT = 32
 """Pictures that decide what levels and colours mean."""
+BLURRED, NOTABLE = 0.1, 0.01
+"""Shares of the pixels: between black and white at blurred edges, at most; that count nowhere, to be said."""
 MOST_MISSING = 0.1
 """Share of the images that may lack a picture and are left out."""
 PREFERRED = ("labeltrainids", "labelids", "mask", "masks", "label", "labels", "seg", "segmentation", "gt")
@@ -36,7 +38,7 @@ class Meaning(NamedTuple):
     """What the values of label pictures stand for."""
 
     kind: str
-    """levels, mask or colours"""
+    """levels, mask, edges (a mask whose levels were blurred) or colours"""
     colours: dict[int, int]
     """Class by colour, as 65536 r + 256 g + b."""
     said: str = ""
@@ -180,13 +182,42 @@ def meaning_of(pictures: Sequence[Path], beside: Sequence[Path]) -> Meaning:
             continue
         looked += 1
         colourful += pixels.ndim == 3
-        seen.update(np.unique(_packed(pixels) if pixels.ndim == 3 else pixels).tolist())
+        levels, counts = np.unique(_packed(pixels) if pixels.ndim == 3 else pixels, return_counts=True)
+        seen.update(dict(zip(levels.tolist(), counts.tolist(), strict=True)))
     if not colourful:
-        mask = set(seen) == {0, IGNORED}
-        return Meaning("mask" if mask else "levels", {}, "levels 0 and 255 are the classes 0 and 1" if mask else "")
+        return _of_levels(
+            seen, {_palette(pictures[place]) for place in spread(len(pictures), LOOKED_AT).tolist()}, pictures[0]
+        )
     if colourful < looked:
         raise WrongRequest(f"some label pictures are gray, some in colours ({pictures[0].parent}): convert them alike")
     return _of_colours(set(seen), label_maps(beside), example=pictures[0].name)
+
+
+def _of_levels(seen: Counter[int], palettes: set[bytes], example: Path) -> Meaning:
+    """Masks of black and white, also where resizing or JPEG has blurred their edges; else classes."""
+    if len(palettes) > 1:
+        raise WrongRequest(f"label pictures such as {example} have different palettes: give them one, or gray levels")
+    whole, others = sum(seen.values()), [level for level in seen if level not in (0, IGNORED)]
+    if {0, IGNORED} == set(seen):
+        return Meaning("mask", {}, "levels 0 and 255 are the classes 0 and 1")
+    blurred = (
+        len(others) > 3
+        and max(others) in range(128, IGNORED)
+        and sum(seen[level] for level in others) < whole * BLURRED
+    )
+    if blurred and seen[0] and seen[IGNORED] and not palettes - {b""}:
+        return Meaning("edges", {}, "nearly all levels are 0 and 255: from 128 on they are class 1, below class 0")
+    share = seen[IGNORED] / max(1, whole)
+    return Meaning("levels", {}, f"{share:.0%} of the pixels are 255, which counts nowhere" if share > NOTABLE else "")
+
+
+def _palette(path: Path) -> bytes:
+    """Of a picture with one; empty for others."""
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            return bytes(opened.getpalette() or ()) if opened.mode == "P" else b""
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return b""
 
 
 def _of_colours(seen: set[int], maps: list[tuple[dict[int, int], str]], *, example: str) -> Meaning:
@@ -244,13 +275,18 @@ def _classes(pixels: np.ndarray, meaning: Meaning, path: Path) -> np.ndarray:
         if not np.isin(pixels, (0, IGNORED)).all():
             raise BrokenImage(f"{path}: it has other levels than 0 and 255, unlike the other label pictures")
         return (pixels > 0).astype(np.uint8)
+    if meaning.kind == "edges":
+        return (pixels > IGNORED // 2).astype(np.uint8)
     if meaning.kind == "levels":
         if pixels.dtype == bool:
             return pixels.astype(np.uint8)
-        if pixels.min(initial=0) < 0:
-            raise BrokenImage(f"{path}: its labels reach down to {pixels.min()}")
-        wide = pixels.astype(np.uint16) if pixels.max(initial=0) < 2**16 else pixels
-        return np.where(wide == 2**16 - 1, IGNORED, wide) if wide.dtype == np.uint16 else wide
+        found = np.where(pixels == 2**16 - 1, IGNORED, pixels)
+        if found.min(initial=0) < 0 or found.max(initial=0) > IGNORED:
+            raise BrokenImage(
+                f"{path}: its labels go from {found.min()} to {found.max()}: classes are 0 … {IGNORED - 1}, and {IGNORED} counts "
+                "nowhere"
+            )
+        return found.astype(np.uint8)
     values, places = np.unique(_packed(pixels), return_inverse=True)
     unknown = [value for value in values.tolist() if value not in meaning.colours]
     if unknown:

@@ -44,7 +44,7 @@ def _index_tar(file: Path, place: Path) -> list[Path]:
             f"{file} is no readable tar shard ({error}): it must be uncompressed, with images such as KEY.jpg"
         ) from error
     writer = TableWriter(place, "offset", "size", "label")
-    labels, folders = Labels(), FirstLevel(around=file.stem)
+    labels, folders = Labels(), FirstLevel()
     kept, dotted = members.kept()
     for offset, size, name in kept:
         label = labels.add(members.label(name)) if members.labelled else folders.label(name)

@@ -172,7 +172,11 @@ def printable(name: str) -> str:
 def labels_of(source: Source, spec: str) -> np.ndarray:
     """All labels as int64; raises WrongRequest where the data has none."""
     labels = [source.label(index) for index in range(len(source))]
-    if any(label is None for label in labels):
+    if without := labels.count(None):
+        if without < len(labels):
+            raise WrongRequest(
+                f"{without:,} of {len(labels):,} images of {spec} have no label: leave them out, for instance in a list"
+            )
         raise WrongRequest(f"{spec} has no labels: this needs classes, for instance one folder per class")
     return np.asarray(labels, dtype=np.int64)
 
@@ -180,15 +184,31 @@ def labels_of(source: Source, spec: str) -> np.ndarray:
 def same_numbers(labels: np.ndarray, *, of: Sequence[str] | None, like: Sequence[str] | None) -> np.ndarray:
     """Labels of one source in the numbers of another, by the names of their classes where both have names.
 
-    Raises WrongRequest for a class that the other lacks.
+    A number beside names is the name that it is, where names are numbers, and else the place of a name. Raises WrongRequest for
+    a class that the other lacks.
     """
-    if of is None or like is None or list(of) == list(like):
+    if of == like or (of is not None and like is not None and list(of) == list(like)):
         return labels
-    number = {name: label for label, name in enumerate(like)}
+    if like is None:
+        assert of is not None
+        numbers = [int(name) for name in of] if _are_numbers(of) else list(range(len(of)))
+        return np.asarray(numbers, dtype=np.int64)[labels]
+    number = {str(name): label for label, name in enumerate(like)}
+    if of is None:
+        most = int(labels.max(initial=-1))
+        of = [str(label) for label in range(most + 1)] if _are_numbers(like) else list(like)
+        if labels.max(initial=-1) >= len(of):
+            raise WrongRequest(
+                f"the test images have the class {labels.max()}, and the training images {len(like)} classes with names"
+            )
     names = [str(of[label]) for label in labels.tolist()]
     if unknown := sorted(set(names) - set(number)):
         raise WrongRequest(f"the test images have classes that the training images lack ({', '.join(unknown[:5])})")
     return np.asarray([number[name] for name in names], dtype=np.int64)
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() and (name == "0" or name[0] != "0") for name in names)
 
 
 def first_of(source: Source, count: int | None) -> np.ndarray:

@@ -30,6 +30,8 @@ def yolo_of(folder: Path, root: Path) -> Content:
     images = sorted(name for names in walk(root, walked) for name in names if ending_of(name) in ENDINGS)
     content: Content = {"images": [], "annotations": []}
     most, without, files = -1, 0, []
+    named, source, pose = _yolo_names(folder)
+    faults: list[str] = []
     for number, name in enumerate(images, start=1):
         file = (folder / name).with_suffix(".txt")
         width, height = _seen_size(root / name)
@@ -38,7 +40,7 @@ def yolo_of(folder: Path, root: Path) -> Content:
             without += 1
             continue
         files.append(file)
-        for one in _yolo_lines(file, (width, height)):
+        for one in _yolo_lines(file, (width, height), pose=pose, faults=faults):
             most = max(most, one["category_id"])
             content["annotations"].append({**one, "image_id": number})
     if not files:
@@ -47,11 +49,13 @@ def yolo_of(folder: Path, root: Path) -> Content:
         )
     for _ in walk(folder, walked):  # files that are added below it count
         pass
-    named, source = _yolo_names(folder)
+    if faults and not content["annotations"]:
+        raise WrongRequest(faults[0])
     names = {number: named.get(number, str(number)) for number in range(max(most + 1, len(named)))}
     content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
     notes = [f"{without:,} of {len(images):,} images have no file and count as empty"] if without else []
     notes += [] if source else [f"no data.yaml or classes.txt is near {folder}: classes are called by their numbers"]
+    notes += [f"{len(faults):,} lines are left out: {faults[0]}"] if faults else []
     return {**content, "notes": notes, "depends": [*files, *(root / name for name in images), *walked, *_near(folder)]}
 
 
@@ -69,8 +73,8 @@ def _seen_size(path: Path) -> tuple[int, int]:
     return (stored[1], stored[0]) if orientation >= 5 else stored
 
 
-def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Boxes (five numbers) and outlines (class, then corners); raises WrongRequest for a line that is neither."""
+def _yolo_lines(file: Path, size: tuple[int, int], *, pose: bool, faults: list[str]) -> Iterator[dict[str, Any]]:
+    """Boxes (five numbers; of a `pose` the first five) and outlines (class, then corners); other lines go to `faults`."""
     for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         words = line.split()
         if not words:
@@ -79,10 +83,12 @@ def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
             kind, places = int(float(words[0])), [float(word) for word in words[1:]]
             if not 0 <= kind <= MOST_CLASSES:
                 raise ValueError(f"its class {words[0]} is not between 0 and {MOST_CLASSES}")
+            places = places[:4] if pose else places
             if len(places) < 4 or (len(places) > 5 and len(places) % 2):
                 raise ValueError(f"it has {len(places)} numbers behind the class")
         except (ValueError, OverflowError) as error:
-            raise WrongRequest(f"line {number} of {file} is no box and no outline: {error}") from error
+            faults.append(f"line {number} of {file} is no box and no outline: {error}")
+            continue
         if len(places) > 5:
             corners = [share * side for share, side in zip(places, size * (len(places) // 2), strict=True)]
             yield outlined(corners, 0, kind, box_only=False)
@@ -92,15 +98,15 @@ def _yolo_lines(file: Path, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
             yield {"category_id": kind, "bbox": box, "segmentation": [], "image_id": 0}
 
 
-def _yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
-    """Names by number, and the file that has them: in the folder or one of the three above it."""
+def _yolo_names(folder: Path) -> tuple[dict[int, str], Path | None, bool]:
+    """Names by number, the file that has them (in the folder or one of the three above it), and whether it is of poses."""
     for place in _near(folder):
         for file in (*sorted(place.glob("*.yaml")), *(place / name for name in NAMES)):
             if not file.is_file():
                 continue
             text = file.read_text(encoding="utf-8-sig", errors="replace") if file.stat().st_size < LARGEST else ""
             if file.suffix != ".yaml":
-                return dict(enumerate(filter(None, map(str.strip, text.splitlines())))), file
+                return dict(enumerate(filter(None, map(str.strip, text.splitlines())))), file, False
             try:
                 found = yaml.safe_load(text)
                 names = found.get("names") if isinstance(found, dict) else None
@@ -109,5 +115,5 @@ def _yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
             except (yaml.YAMLError, ValueError, TypeError, RecursionError):
                 continue
             if numbered:
-                return numbered, file
-    return {}, None
+                return numbered, file, "kpt_shape" in found
+    return {}, None, False

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.data.agreement import check_agreement, check_classes
+from otherview.data.agreement import check_agreement, check_classes, disagreement, seen_size
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
@@ -99,7 +99,10 @@ def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
     indices, labels = [], []
     for index in first_of(source, images_used(count)):
         try:
-            labels.append(prepared_labels(pixels_named(source, int(index)), preprocessing))
+            found = pixels_named(source, int(index))
+            if fault := disagreement(source, int(index), seen_size(source, int(index)) or found.shape[:2]):
+                raise BrokenImage(f"{source.name(int(index))}: {fault}")
+            labels.append(prepared_labels(found, preprocessing))
             indices.append(index)
         except BrokenImage as error:
             name_once(str(error))

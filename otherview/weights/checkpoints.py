@@ -83,16 +83,30 @@ def _reason(path: Path, said: str) -> str:
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of a file or of a folder of transformers, and what the folder says beside the weights."""
     if not path.is_dir():
-        return read_file(path), {}
+        beside = _json(path.parent / "config.json") if path.suffix in (".safetensors", ".bin") else {}
+        return read_file(path), _known(beside, {}, path) if "num_attention_heads" in beside else {}
     config, shown = (_json(path / name) for name in ("config.json", "preprocessor_config.json"))
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
     if not files or not config:
         raise WrongRequest(f"{path} is no folder of transformers: it needs config.json and model.safetensors")
     content = {name: value for file in files for name, value in read_file(file).items()}
+    return content, _known(config, shown, path)
+
+
+PLAIN, LARGEST_EPS = "gelu", 1e-5
+
+
+def _known(config: dict[str, Any], shown: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a config says that tensors do not; raises WrongRequest for what a plain vision transformer does not compute."""
+    activation, eps = config.get("hidden_act", PLAIN), config.get("layer_norm_eps", 0.0)
+    if activation != PLAIN or not isinstance(eps, float | int) or eps > LARGEST_EPS:
+        raise WrongRequest(
+            f"the config of {path} asks for hidden_act {activation} and layer_norm_eps {eps}: encoders here have gelu and 1e-6"
+        )
     known: dict[str, Any] = {"heads": config["num_attention_heads"]} if "num_attention_heads" in config else {}
     if shown.get("image_mean") and shown.get("image_std"):
         known["preprocessing"] = {"mean": shown["image_mean"], "std": shown["image_std"]}
-    return content, known
+    return known
 
 
 def _json(path: Path) -> dict[str, Any]:

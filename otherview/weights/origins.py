@@ -127,6 +127,8 @@ def converted(
     mine.setdefault("pos_embed", state.get("pos_embed", NO_TABLE))  # both branches have one and the same
     _check_left(left, state, partial=partial, prefix=origin.prefixes[branch])
     taken = dict(mine)
+    if strange := next((name for name, value in mine.items() if not value.isfinite().all()), None):
+        raise WrongRequest(f"weights of the file are not finite, {strange} first: the run that wrote it has failed")
     settings = _settings(mine, origin, heads=heads, arguments=arguments, image_size=image_size)
     mine, settings = _positions(mine, settings)
     encoder = Encoder(settings)

@@ -84,6 +84,8 @@ LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
     "a zip of a folder, with that folder in front": (
         lambda p: zipped(p / "photos.zip", {f"photos/{name}": data for name, data in TWO.items()}),
         Right(2, CAT_DOG, "folders below photos are the classes")),
+    "letters and accents apart": (
+        lambda p: images(p / "d", [f"{nfd('kätz')}/a.jpg", "dog/b.jpg"]), Right(2, {"kätz": 1, "dog": 1})),
     "a folder around everything": (
         lambda p: put(put(p / "d/x/cat/a.jpg", encoded(1)).parents[1] / "dog/b.jpg", encoded(2)).parents[2],
         Right(2, CAT_DOG, "folders below x are the classes")),
@@ -333,6 +335,14 @@ def _yolo(folder: Path, line: str) -> str:
     return f"yolo:{folder / 'labels'}@{folder / 'images'}"
 
 
+def _ultralytics(folder: Path) -> str:
+    images(folder / "set/images/val", ABC)
+    for name in ABC:
+        put(folder / "set/labels/val" / f"{name[0]}.txt", "0 0.29166667 0.3 0.41666667 0.4\n")
+    file = put(folder / "data.yaml", "path: ../set\ntrain: images/train\nval: images/val\nnames: {0: box}\n")
+    return f"yolo:{file}@val"
+
+
 BOX = (2.0, 2.0, 12.0, 10.0)
 BOXES: dict[str, tuple[Callable[[Path], str], tuple[float, ...], str]] = {
     "label-studio#7294: backslashes": (lambda p: coco(p, names=ABC, shown=[f"images\\{name}" for name in ABC]), BOX, "otherwise"),
@@ -350,6 +360,7 @@ BOXES: dict[str, tuple[Callable[[Path], str], tuple[float, ...], str]] = {
     "Label Studio's own JSON": (_label_studio, (2.4, 2.0, 14.4, 12.0), ""),
     "Pascal VOC": (_voc, BOX, ""),
     "YOLO's boxes": (lambda p: _yolo(p, "0 0.29166667 0.3 0.41666667 0.4"), BOX, ""),
+    "ultralytics: data.yaml": (lambda p: _ultralytics(p), BOX, ""),
     "YOLO's outlines": (lambda p: _yolo(p, "0 0.0833333 0.1 0.5 0.1 0.5 0.5 0.0833333 0.5"), BOX, ""),
 }  # fmt: skip
 
@@ -461,6 +472,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         and masks(p, {"a.jpg": "a_mask_2.png", "b.jpg": "b_mask_2.png"}, levels(0, 1)), "several pictures for every image"),
     "masks of other numbers": (
         lambda p: masks(p, {"s_1.jpg": "s_2.png", "s_3.jpg": "s_4.png"}, levels(0, 1)), "no labels for 2 of 2"),
+    "a clone of a hub's repository": (
+        lambda p: put(p / "r/data/train-0.parquet", b"").parents[1], "shards in .*data: give that folder"),
+    "a data.yaml that names other folders": (lambda p: f"yolo:{put(p / 'd.yaml', 'train: elsewhere')}", "does not lie beside it"),
     "palettes that differ": (lambda p: _palettes(p), "different palettes"),
     "labels up to 2000": (lambda p: masks(p, PAIRED, levels(0, 1000, 2000, dtype=np.uint16)), "from 0 to 2000"),
     "two categories of one id": (

@@ -3,6 +3,7 @@
 coco:ANNOTATIONS.json@IMAGES/       COCO, LVIS or Label Studio; crowds, run-length masks and category ids are kept
 voc:ANNOTATIONS/@IMAGES/            an XML file per image
 yolo:LABELS/@IMAGES/                a text file per image
+yolo:data.yaml@val                 the images that such a file names, and the labels beside them
 
 Every pixel has a class, too: that of the smallest object over it, counted from 1; 0 is everything else.
 """
@@ -24,11 +25,15 @@ from otherview.data.index_cache import cached
 from otherview.data.objects import Category, Objects, fault, objects_of, outline_of
 from otherview.data.source import spread
 from otherview.data.turned import Turn, turned
-from otherview.data.yolo import yolo_of
+from otherview.data.yolo import split_of, yolo_of
 from otherview.errors import BrokenImage, WrongRequest
 
 READERS: dict[str, Callable[[Path, Path], Content]] = {"coco": coco_of, "voc": voc_of, "yolo": yolo_of}
-FORMS = {"coco": "ANNOTATIONS.json@IMAGES/", "voc": "ANNOTATIONS/@IMAGES/", "yolo": "LABELS/@IMAGES/"}
+FORMS = {
+    "coco": "ANNOTATIONS.json@IMAGES/",
+    "voc": "ANNOTATIONS/@IMAGES/",
+    "yolo": "LABELS/@IMAGES/ or yolo:data.yaml@train",
+}
 CATEGORIES, ANNOTATIONS, TURN = "categories.json", "annotations.bin", "turn.json"
 LOOKED_AT = 64
 """Images whose sizes are compared with what the annotations say."""
@@ -145,6 +150,8 @@ class CocoImages(Files):
 
 def open_annotated(kind: str, words: str) -> CocoImages:
     """ANNOTATIONS@IMAGES of a kind that READERS has."""
+    if kind == "yolo" and (stated := split_of(words)):
+        words = stated
     first, second = two_paths(kind, words, FORMS[kind])
     table = Table(cached(f"{kind}:{second.absolute()}", first, lambda place: _index(kind, first, second, place)))
     if not len(table):

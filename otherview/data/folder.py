@@ -73,6 +73,9 @@ def open_folder(root: Path) -> Files:
 
 def _only(root: Path, files: Files) -> str:
     """What a folder without images holds instead."""
+    for folder, _, names in os.walk(root):
+        if any(name.endswith((".parquet", ".arrow", ".tar")) for name in names):
+            return f" of its own, but shards in {folder}: give that folder or a pattern, such as {folder}/train-*"
     beside = Counter({kind: count for kind, count in files.table.left_out.items() if count})
     if beside:
         return ", only " + ", ".join(f"{count:,} *{printable(kind)}" for kind, count in beside.most_common(3))

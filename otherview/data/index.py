@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -205,7 +206,10 @@ class FirstLevel:
 
     def finish(self, writer: TableWriter) -> None:
         """Number and name the classes; there are none where images lie beside the folders."""
-        paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in self._folders]
+        named = (
+            unicodedata.normalize("NFC", folder) for folder in self._folders
+        )  # macOS takes letters and accents apart
+        paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in named]
         depth = _depth_of_classes(paths)
         first = {path[depth] if len(path) > depth else "" for path in paths}
         if len(first) > 1 and "" in first:

@@ -10,6 +10,7 @@ with a single 1 is the place of that 1.
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ class Labels:
     def add(self, label: Any) -> int:
         """What stands for the label until the end."""
         word = self._word(label)
-        return self._places.setdefault("" if word.lower() in MISSING else word, len(self._places))
+        word = "" if word.lower() in MISSING else unicodedata.normalize("NFC", word)
+        return self._places.setdefault(word, len(self._places))
 
     def _word(self, label: Any) -> str:
         match label:

@@ -203,7 +203,11 @@ def same_numbers(labels: np.ndarray, *, of: Sequence[str] | None, like: Sequence
             )
     names = [str(of[label]) for label in labels.tolist()]
     if unknown := sorted(set(names) - set(number)):
-        raise WrongRequest(f"the test images have classes that the training images lack ({', '.join(unknown[:5])})")
+        alike = {name.casefold() for name in number}.intersection(name.casefold() for name in unknown)
+        hint = ": upper and lower case are different classes" if alike else ""
+        raise WrongRequest(
+            f"the test images have classes that the training images lack ({', '.join(unknown[:5])}){hint}"
+        )
     return np.asarray([number[name] for name in names], dtype=np.int64)
 
 

@@ -59,6 +59,31 @@ def yolo_of(folder: Path, root: Path) -> Content:
     return {**content, "notes": notes, "depends": [*files, *(root / name for name in images), *walked, *_near(folder)]}
 
 
+def split_of(words: str) -> str:
+    """LABELS@IMAGES for `data.yaml` or `data.yaml@val`; empty for other words. Folders are those beside the file."""
+    first, _, split = words.partition("@")
+    file = Path(first).expanduser()
+    if file.suffix not in (".yaml", ".yml") or not file.is_file():
+        return ""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8-sig")) if file.stat().st_size < LARGEST else {}
+        stated = str(found[split or "train"])
+        base = str(found.get("path") or "")
+    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WrongRequest(f"{file} names no images for {split or 'train'}: write yolo:LABELS/@IMAGES/") from error
+    below = "/".join(level for level in f"{base}/{stated}".split("/") if level not in ("", ".", ".."))
+    for images in (
+        file.parent / below,
+        file.parent / "/".join(level for level in stated.split("/") if level not in ("", ".", "..")),
+    ):
+        labels = Path(*("labels" if level == "images" else level for level in images.parts))
+        if images.is_dir() and labels.is_dir() and labels != images:
+            return f"{labels}@{images}"
+    raise WrongRequest(
+        f"{file} names {stated} for {split or 'train'}, which does not lie beside it: write yolo:LABELS/@IMAGES/"
+    )
+
+
 def _near(folder: Path) -> list[Path]:
     """Where names of classes are looked for."""
     return [folder, *folder.absolute().parents[:3]]

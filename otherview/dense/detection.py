@@ -163,6 +163,8 @@ def _check_categories(train: Placing, test: Placing) -> None:
     known, asked = ({kind.id: kind.name for kind in split.categories} for split in (train, test))
     if not known:
         raise WrongRequest("--train lists no categories: an annotation file needs an entry 'categories'")
+    if sorted(asked.values()) == sorted(known.values()) and asked != known:
+        raise WrongRequest("--test has the categories of --train under other ids: give both files the same ids")
     if unknown := sorted(set(asked.items()) - set(known.items())):
         raise WrongRequest(f"--test has categories that --train lacks ({unknown[0][1]}, id {unknown[0][0]}, for one)")
 

@@ -516,3 +516,13 @@ def test_commas_in_names(tmp_path: Path) -> None:
     assert len(open_source(f'"{one}"')) == 1
     made = coco(tmp_path / "x,y", names=["1.png"])
     assert len(open_source(f'"{made}",{two}')) == 2 == len(open_source(absolute(f'"{made}",{two}')))
+
+
+@pytest.mark.parametrize("report", BOXES)
+def test_the_same_annotations_from_anywhere(report: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs keep SPECs by absolute names."""
+    spec = BOXES[report][0](tmp_path).replace(f"{tmp_path}/", "")
+    monkeypatch.chdir(tmp_path)
+    known, count = absolute(spec), len(open_source(spec))
+    monkeypatch.chdir("/")
+    assert str(tmp_path) in known and len(open_source(known)) == count

@@ -3,7 +3,7 @@
 coco:ANNOTATIONS.json@IMAGES/       COCO, LVIS or Label Studio; crowds, run-length masks and category ids are kept
 voc:ANNOTATIONS/@IMAGES/            an XML file per image
 yolo:LABELS/@IMAGES/                a text file per image
-yolo:data.yaml@val                 the images that such a file names, and the labels beside them
+yolo:data.yaml@val                  the images that such a file names, and the labels beside them
 
 Every pixel has a class, too: that of the smallest object over it, counted from 1; 0 is everything else.
 """

@@ -1,9 +1,9 @@
 """The words that name images, everywhere that images are asked for.
 
-open_source("photos/")                      # images anywhere below a folder
-open_source("train-*.tar,shapes:5000:val")    # several, one after another
-open_source("train.parquet:img:coarse_label")  # columns of a table
-open_source('"a, b/",c/')                      # a name with a comma in quotes
+open_source("photos/")                          # images anywhere below a folder
+open_source("train-*.tar,shapes:5000:val")      # several, one after another
+open_source("train.parquet:img:coarse_label")   # columns of a table
+open_source('"a, b/",c/')                       # a name with a comma in quotes
 """
 
 import csv
@@ -87,7 +87,9 @@ def _absolute(word: str) -> str:
         numbers = bool(at) and more.replace(":", "").isdigit()
         return f"{kind}:{_absolute(inner)}@{more}" if numbers else f"{kind}:{_absolute(rest)}"
     if colon and kind in ("coco", "voc", "yolo", "pixels"):
-        first, _, second = rest.rpartition("@")
+        first, at, second = rest.rpartition("@") if "@" in rest else (rest, "", "")
+        if Path(first).suffix in (".yaml", ".yml"):  # a file and the name of a split
+            return f"{kind}:{Path(first).expanduser().absolute()}{at}{second}"
         return f"{kind}:" + "@".join(str(Path(part).expanduser().absolute()) for part in (first, second))
     if colon and kind in ("shapes", "hf", "torchvision"):
         return word

@@ -193,6 +193,14 @@ def _of_other_activation(folder: Path) -> Path:
     return _saved_as(folder / "model.safetensors")
 
 
+def _written(content: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / "c.pth").write_bytes(content)
+        return folder / "c.pth"
+
+    return make
+
+
 def _saved_as(path: Path) -> Path:
     save_file(vit().state_dict(), path)
     return path
@@ -213,6 +221,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "weights that are not finite": (
         _saved(lambda: {name: value * float("nan") for name, value in vit().state_dict().items()}),
         "not finite, cls_token first"),
+    "a pointer of git LFS": (_written(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "a web page": (_written(b"<!DOCTYPE html><html>"), "download the file itself"),
     "another activation": (_of_other_activation, "hidden_act relu"),
     "a folder without a config": (_empty_folder, "no folder of transformers"),
 }  # fmt: skip

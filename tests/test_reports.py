@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from otherview.data.agreement import check_agreement
+from otherview.data.agreement import check_agreement, described
 from otherview.data.foreign import told_of
 from otherview.data.objects import pixels_named, placed
 from otherview.data.picture import picture_of
@@ -86,6 +86,9 @@ LISTS: dict[str, tuple[Callable[[Path], object], Right]] = {
         Right(2, CAT_DOG, "folders below photos are the classes")),
     "letters and accents apart": (
         lambda p: images(p / "d", [f"{nfd('kätz')}/a.jpg", "dog/b.jpg"]), Right(2, {"kätz": 1, "dog": 1})),
+    "dreambooth#23: photos of a phone": (
+        lambda p: put(p / "d/cat/a.HEIC", (Path(__file__).parent / "data/photo.heic").read_bytes()).parents[1],
+        Right(1, {"cat": 1})),
     "a folder around everything": (
         lambda p: put(put(p / "d/x/cat/a.jpg", encoded(1)).parents[1] / "dog/b.jpg", encoded(2)).parents[2],
         Right(2, CAT_DOG, "folders below x are the classes")),
@@ -394,6 +397,16 @@ def test_boxes_of_photos_on_their_heads(tmp_path: Path) -> None:
     assert placed(open_source(spec), 1).boxes.tolist() == [[14, 14, 24, 20]]
 
 
+def test_a_mask_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    spec = coco(tmp_path, names=ABC)
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"][1]["segmentation"] = {"size": [20, 24], "counts": "zzzz!"}
+    put(tmp_path / "a.json", json.dumps(content))
+    source = open_source(spec)
+    assert len(placed(source, 1).boxes) == 0 and len(placed(source, 0).boxes) == 1
+    assert "annotation 2 of b.jpg is left out: its mask cannot be decoded" in "\n".join(described(source))
+
+
 def test_numbers_beside_names(tmp_path: Path) -> None:
     """Folders called 1, 2, 10 and a list with the numbers 1, 2, 10 are the same classes; of words, numbers are the places."""
     folders = open_source(str(images(tmp_path / "train", [f"{name}/a.png" for name in ("1", "2", "10")])))
@@ -442,7 +455,7 @@ def test_some_masks_of_another_size_are_named(tmp_path: Path, otherview: Run) ->
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder of litter alone": (lambda p: put(p / "x/._a.jpg", b"").parent, "only what systems and programs leave"),
-    "a folder of HEIC": (lambda p: put(p / "x/a.heic", b"").parent, r"only 1 \*\.heic"),
+    "a folder of JPEG XL": (lambda p: put(p / "x/a.jxl", b"").parent, r"only 1 \*\.jxl"),
     "colours that nothing explains": (_colours_without_a_map, "250 50 83.*labelmap.txt"),
     "rows of paths whose files are elsewhere": (
         lambda p: rows(p / "a.parquet", image=[{"bytes": None, "path": "x.jpg"}]), "x.jpg does not lie beside the file"),

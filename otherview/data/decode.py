@@ -8,6 +8,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ MOST_PIXELS = 178_956_970
 """Of one image; Pillow's own limit."""
 DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I;16N", "I", "F"))
 
+HEIF = find_spec("pi_heif") is not None
+"""Whether photos of phones can be read; the package decodes and nothing else."""
+if HEIF:
+    from pi_heif import register_heif_opener  # pyright: ignore[reportMissingTypeStubs]
+
+    register_heif_opener(thumbnails=False)
 Image.init()
 FORMATS = tuple(
     name
@@ -43,6 +50,7 @@ FORMATS = tuple(
         "ICO",
         "PCX",
         "SGI",
+        "HEIF",
     )
     if name in Image.OPEN  # what Pillow was built with
 )

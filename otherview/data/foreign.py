@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from otherview.data import dicom, nifti, tiff
+from otherview.data.decode import HEIF
 from otherview.data.index import Indexed, Parts
 from otherview.data.source import Joined, Selected, Source, printable
 
+PHONES = ".heic", ".heif", ".hif"
 ENDINGS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm", ".tga", ".jp2",
     *((".dcm", ".dicom", ".ima") if dicom.INSTALLED else ()),
     *((".nii", ".nii.gz") if nifti.INSTALLED else ()),
     *((".svs", ".ndpi", ".scn", ".btf") if tiff.INSTALLED else ()),
+    *(PHONES if HEIF else ()),
 ))  # fmt: skip
 ARRAYS = frozenset((".npy",))
 """Arrays count only in a folder that holds no images, where they are not somebody's side files."""
-READS = f"{dicom.INSTALLED}{nifti.INSTALLED}{tiff.INSTALLED}"
+READS = f"{dicom.INSTALLED}{nifti.INSTALLED}{tiff.INSTALLED}{HEIF}"
 """Stands in the names of indexes, which are made again once an extra is there."""
 LITTER = frozenset((
     "thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found",
@@ -31,7 +34,7 @@ KNOWN = {
     **dict.fromkeys((".dcm", ".dicom", ".ima"), f"DICOM: {dicom.NEEDED}"),
     **dict.fromkeys((".nii", ".nii.gz"), f"NIfTI: {nifti.NEEDED}"),
     **dict.fromkeys((".svs", ".ndpi", ".scn", ".btf"), f"whole slide: {tiff.NEEDED}"),
-    **dict.fromkeys((".heic", ".heif"), "HEIC: save them as JPEG or PNG"),
+    **dict.fromkeys(PHONES, "HEIC: pip install 'otherview[heic]'"),
     ".jxl": "JPEG XL", ".czi": "Zeiss", ".nd2": "Nikon", ".cr2": "raw", ".nef": "raw",
     ".arw": "raw", ".dng": "raw", ".mp4": "video", ".mov": "video", ".avi": "video", ".psd": "Photoshop", ".svg": "drawing",
     ".pdf": "document",

@@ -12,6 +12,7 @@ Axes: n objects, H and W pixels.
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -152,11 +153,21 @@ def _mask_fault(outline: Any, size: tuple[int, int]) -> str | None:
 
 def _counts_fault(counts: Any, size: tuple[int, int]) -> str | None:
     if isinstance(counts, str):
-        return None
+        return _packed_fault(counts, size)
     if not (isinstance(counts, list) and all(isinstance(run, int) and run >= 0 for run in counts)):
         return "its mask has no counts"
     if sum(counts) != size[0] * size[1] and size != (0, 0):
         return f"its mask has runs over {sum(counts)} pixels, not {size[0] * size[1]}"
+    return None
+
+
+def _packed_fault(counts: str, size: tuple[int, int]) -> str | None:
+    if find_spec("faster_coco_eval") is None or size == (0, 0):
+        return None
+    try:
+        mask_tools().decode({"size": list(size), "counts": counts})
+    except Exception as error:  # foreign code, fed with anything
+        return f"its mask cannot be decoded ({error})"
     return None
 
 

@@ -59,6 +59,12 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def _reason(path: Path, said: str) -> str:
     """Why a file cannot be read; its pickle is taken apart without being followed."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a pointer of git LFS, not the weights: fetch them with `git lfs pull`"
+    if start.startswith(b"<"):
+        return f"{path} is a web page, not the weights: download the file itself"
     try:
         with torch.serialization.safe_globals(ALLOWED):
             strange = get_unsafe_globals_in_checkpoint(str(path))

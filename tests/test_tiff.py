@@ -187,7 +187,7 @@ def test_every_file_of_a_folder_is_accounted_for(tmp_path: Path) -> None:
         picture.convert(modes.get(name, "RGB")).save(tmp_path / name, **options)
     Image.new("RGB", (1, 1), "red").save(tmp_path / "pixel.png")
     Image.new("RGB", (4000, 8), "blue").save(tmp_path / "panorama.png")
-    for name in ("photo.heic", "photo.jxl", "notes.txt", "no_ending", "clip.mp4"):
+    for name in ("photo.cr2", "photo.jxl", "notes.txt", "no_ending", "clip.mp4"):
         (tmp_path / name).write_bytes(b"something else")
     source = open_source(str(tmp_path))
     assert len(source) == 12 and sum(left_out(source).values()) == 5

@@ -45,6 +45,15 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """A file's object; an empty one for a file that is not there or holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """One process at a time, where the file system can lock files; the others wait."""

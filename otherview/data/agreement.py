@@ -7,24 +7,26 @@ disagreement(source, 3, (480, 640))             # of one image, which doctor ask
 import numpy as np
 
 from otherview.data.coco import CocoImages
-from otherview.data.decode import stored_size
+from otherview.data.decode import seen_size
+from otherview.data.first_images import LOOKED_AT
 from otherview.data.objects import IGNORED, PixelLabelled
 from otherview.data.picture import open_picture
 from otherview.data.pixels import LabelledPixels
 from otherview.data.source import Source, behind, first_of, path_of
 from otherview.errors import BrokenImage, WrongRequest
 
-LOOKED_AT = 12
 
+def disagreement(source: Source, index: int, size: tuple[int, int], *, labels: np.ndarray | None = None) -> str:
+    """Why annotations cannot be of an image of this size (height, width); "" where they can, or where there are none.
 
-def disagreement(source: Source, index: int, size: tuple[int, int]) -> str:
-    """Why annotations cannot be of an image of this size (height, width); "" where they can, or where there are none."""
+    `labels` are the classes of its pixels, where they have been read.
+    """
     there, inner = behind(source, index)
     if isinstance(there, CocoImages):
         had, what = there.seen_size(inner), "annotations are"
     elif isinstance(there, LabelledPixels):
         try:
-            had, what = there.pixel_labels(inner).shape[:2], "picture of labels is"
+            had, what = (there.pixel_labels(inner) if labels is None else labels).shape, "picture of labels is"
         except BrokenImage as error:
             return str(error)
     else:
@@ -34,15 +36,14 @@ def disagreement(source: Source, index: int, size: tuple[int, int]) -> str:
     return f"its {what} for {had[1]}×{had[0]} pixels, it has {size[1]}×{size[0]}"
 
 
-def seen_size(source: Source, index: int) -> tuple[int, int] | None:
-    """Height and width of an image as it is seen, from its file's header; None for one that is no file of its own."""
+def size_in_header(source: Source, index: int) -> tuple[int, int] | None:
+    """Height and width of an image as it is seen; None for one that is no file of its own, or has no header."""
     if (path := path_of(source, index)) is None:
         return None
     try:
-        stored, orientation = stored_size(path)
+        return seen_size(path)
     except (BrokenImage, OSError):
         return None
-    return stored if orientation >= 5 else (stored[1], stored[0])
 
 
 def check_agreement(source: Source, *, flag: str) -> None:
@@ -75,12 +76,20 @@ def check_classes(counts: np.ndarray, *, flag: str) -> None:
         )
 
 
-def pixel_counts(source: Source, index: int) -> np.ndarray | None:
-    """How often each level from 0 to 255 occurs in an image's labels; None where pixels have no labels."""
+def pixels_read(source: Source, index: int) -> np.ndarray | None:
+    """The classes of an image's pixels from a picture of them; None where there is none that can be read."""
     there, inner = behind(source, index)
     if not isinstance(there, PixelLabelled) or isinstance(there, CocoImages):
         return None
-    return np.bincount(there.pixel_labels(inner).ravel(), minlength=IGNORED + 1)[: IGNORED + 1]
+    try:
+        return there.pixel_labels(inner)
+    except BrokenImage:
+        return None
+
+
+def counts_of(labels: np.ndarray) -> np.ndarray:
+    """How often each level from 0 to 255 occurs."""
+    return np.bincount(labels.ravel(), minlength=IGNORED + 1)[: IGNORED + 1]
 
 
 def described(source: Source) -> list[str]:

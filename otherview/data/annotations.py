@@ -108,7 +108,7 @@ def _is_label_studio(content: Any) -> bool:
 
 OF_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of a file that was uploaded."""
-SHAPES = {"rectanglelabels": "bbox", "polygonlabels": "polygon"}
+SHAPES = "rectanglelabels", "polygonlabels"
 
 
 def _from_label_studio(tasks: list[dict[str, Any]], notes: list[str]) -> Content:

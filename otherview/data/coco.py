@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from otherview.data.annotations import NEEDED, Content, coco_of, voc_of
-from otherview.data.decode import MOST_PIXELS, stored_size
+from otherview.data.decode import MOST_PIXELS, seen_size, stored_size
 from otherview.data.folder import Files
 from otherview.data.index import NO_LABEL, Table, TableWriter
 from otherview.data.index_cache import cached
@@ -97,8 +97,7 @@ class CocoImages(Files):
         """What is to be learned from; where the annotations tell no size, that of the picture."""
         size, annotations = self._seen(index, look=True)
         if size == (0, 0):
-            stored, orientation = stored_size(self.path(index))
-            size = stored if orientation >= 5 else (stored[1], stored[0])
+            size = seen_size(self.path(index))
         try:
             return objects_of(annotations, size=size, known=self._numbers)
         except BrokenImage as error:

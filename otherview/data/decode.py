@@ -100,6 +100,12 @@ def stored_size(file: Path) -> tuple[tuple[int, int], int]:
         return opened.size, int(opened.getexif().get(ORIENTATION, 1) or 1)
 
 
+def seen_size(file: Path) -> tuple[int, int]:
+    """Height and width of an image as it is seen, from its header; raises BrokenImage."""
+    (width, height), orientation = stored_size(file)
+    return (width, height) if orientation >= 5 else (height, width)
+
+
 def decode_values(data: bytes, channels: int) -> Values:
     """A file's values: RGB as a person sees it, or deep or many-channelled ones as they are."""
     with faults_named():

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from otherview.data import tiff
-from otherview.data.agreement import disagreement, pixel_counts
+from otherview.data.agreement import counts_of, disagreement, pixels_read
 from otherview.data.decode import ARRAY_START, FORMATS
 from otherview.data.folder import Files
 from otherview.data.image import RGB, Preprocessing, eight_bits
@@ -121,7 +121,8 @@ class _Checkups(Dataset[Checkup]):
             pixels = picture.decode()
         except BrokenImage as error:
             return Checkup(str(error))
-        if fault := disagreement(self.source, index, pixels.shape[:2]):
+        labels = pixels_read(self.source, index)
+        if fault := disagreement(self.source, index, pixels.shape[:2], labels=labels):
             return Checkup(f"{self.source.name(index)}: {fault}")
         jpeg = isinstance(picture, JpegPicture)
         values = Values(eight_bits(pixels), "JPEG") if jpeg or picture.values is None else picture.values
@@ -131,7 +132,7 @@ class _Checkups(Dataset[Checkup]):
         kind = values.kind if own else _kind(data, self.preprocessing.channels)
         return Checkup(
             "", kind, pixels.shape[:2], digest, mean, square, values.kind, extremes(values.array), histogram,
-            pixel_counts(self.source, index),
+            None if labels is None else counts_of(labels),
         )  # fmt: skip
 
 

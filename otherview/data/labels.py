@@ -28,7 +28,6 @@ class Labels:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
-        self.negative = 0
         self.odd = 0
         """Labels that are none of one class, for instance lists of several."""
 
@@ -72,14 +71,13 @@ class Labels:
         if len(writer):
             found = np.array([numbers.get(word, NO_LABEL) for word in self._places])
             below = np.array([word.startswith("-") and bool(WHOLE_NUMBER.fullmatch(word)) for word in self._places])
-            self.negative = int(below[writer.column("label")].sum()) if all(matches) else 0
+            if all(matches) and (negative := int(below[writer.column("label")].sum())):
+                writer.note(
+                    f"{negative:,} labels are negative numbers, which are no classes: such images have no label"
+                )
             writer.replace("label", found[writer.column("label")])
         if names and known:
             writer.name_classes(names)
-        if self.negative:
-            writer.note(
-                f"{self.negative:,} labels are negative numbers, which are no classes: such images have no label"
-            )
         if self.odd:
             writer.note(f"{self.odd:,} labels name no single class and count as none")
 

@@ -22,6 +22,7 @@ from otherview.data.index_cache import cached
 from otherview.data.labels import Labels
 from otherview.data.source import Source, joined, printable
 from otherview.errors import WrongRequest
+from otherview.files import json_object
 
 BLOB = "images.blob"
 LONGEST_NAME = 1024
@@ -47,9 +48,9 @@ def open_rows(file: Path, columns: str = "") -> Packed:
 
 def open_saved(folder: Path) -> Source:
     """A dataset that save_to_disk wrote; raises WrongRequest for a folder of several splits."""
-    state = _json(folder / "state.json")
+    state = json_object(folder / "state.json")
     if not state:
-        splits = [str(split) for split in _json(folder / "dataset_dict.json").get("splits", ())]
+        splits = [str(split) for split in json_object(folder / "dataset_dict.json").get("splits", ())]
         raise WrongRequest(
             f"{folder} holds the splits {', '.join(splits)}: give one, {folder / (splits or ['train'])[0]}"
         )
@@ -58,15 +59,6 @@ def open_saved(folder: Path) -> Source:
     if not names or any(leads_outside(name) for name in names):
         raise WrongRequest(f"{folder} names no *.arrow files of its own in state.json: save the dataset again")
     return joined([open_rows(folder / name) for name in names])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A small file's object; nothing of one that is no object."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class _Rows(Packed):

@@ -108,12 +108,7 @@ def _open_one(word: str) -> Source:
     if colon and (opened := _by_kind(kind, rest)) is not None:
         return opened
     name, columns = _columns_of(word)
-    files = _files(name)
-    if len({path.suffix.lower() if path.is_file() else "/" for path in files}) > 1 and any(
-        _opener(path, columns) is None for path in files
-    ):
-        raise WrongRequest(f"{word} is no kind of data that can be read: give {KINDS}")
-    return joined([_opened(path, columns, word) for path in files])
+    return joined([_opened(path, columns, word) for path in _files(name)])
 
 
 def _opened(path: Path, columns: str, word: str) -> Source:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from otherview.data.annotations import Content, outlined
-from otherview.data.decode import stored_size
+from otherview.data.decode import seen_size
 from otherview.data.folder import walk
 from otherview.data.foreign import ENDINGS, ending_of
 from otherview.errors import BrokenImage, WrongRequest
@@ -92,10 +92,10 @@ def _near(folder: Path) -> list[Path]:
 def _seen_size(path: Path) -> tuple[int, int]:
     """Width and height of an image as it is seen; 0 and 0 for one that cannot be read."""
     try:
-        stored, orientation = stored_size(path)
+        height, width = seen_size(path)
     except (BrokenImage, OSError):
         return 0, 0
-    return (stored[1], stored[0]) if orientation >= 5 else stored
+    return width, height
 
 
 def _yolo_lines(file: Path, size: tuple[int, int], *, pose: bool, faults: list[str]) -> Iterator[dict[str, Any]]:

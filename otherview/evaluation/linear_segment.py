@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.data.agreement import check_agreement, check_classes, disagreement, seen_size
+from otherview.data.agreement import check_agreement, check_classes, disagreement, size_in_header
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.source import first_of, name_once
@@ -100,7 +100,8 @@ def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
     for index in first_of(source, images_used(count)):
         try:
             found = pixels_named(source, int(index))
-            if fault := disagreement(source, int(index), seen_size(source, int(index)) or found.shape[:2]):
+            size = size_in_header(source, int(index)) or found.shape
+            if fault := disagreement(source, int(index), size, labels=found):
                 raise BrokenImage(f"{source.name(int(index))}: {fault}")
             labels.append(prepared_labels(found, preprocessing))
             indices.append(index)

@@ -7,7 +7,6 @@ training programs hold those; any other name in a file is refused.
 """
 
 import argparse
-import json
 import re
 import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from otherview.errors import WrongRequest
+from otherview.files import json_object
 
 PATHS = ("pathlib", "pathlib._local")
 """Where Python keeps paths, before 3.13 and since."""
@@ -89,9 +89,9 @@ def _reason(path: Path, said: str) -> str:
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of a file or of a folder of transformers, and what the folder says beside the weights."""
     if not path.is_dir():
-        beside = _json(path.parent / "config.json") if path.suffix in (".safetensors", ".bin") else {}
+        beside = json_object(path.parent / "config.json") if path.suffix in (".safetensors", ".bin") else {}
         return read_file(path), _known(beside, {}, path) if "num_attention_heads" in beside else {}
-    config, shown = (_json(path / name) for name in ("config.json", "preprocessor_config.json"))
+    config, shown = (json_object(path / name) for name in ("config.json", "preprocessor_config.json"))
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
     if not files or not config:
         raise WrongRequest(f"{path} is no folder of transformers: it needs config.json and model.safetensors")
@@ -113,11 +113,3 @@ def _known(config: dict[str, Any], shown: dict[str, Any], path: Path) -> dict[st
     if shown.get("image_mean") and shown.get("image_std"):
         known["preprocessing"] = {"mean": shown["image_mean"], "std": shown["image_std"]}
     return known
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -227,3 +227,12 @@ def test_shards_with_labels_that_are_no_numbers(tmp_path: Path) -> None:
     for label in (b"cat", b"99999999999999999999"):
         source = open_source(str(shard(tmp_path / "s.tar", {"0.png": encoded(1), "0.cls": label})))
         assert (source.label(0), source.classes) == (0, [label.decode()])
+
+
+def test_a_list_with_null_bytes_in_its_folders(tmp_path: Path) -> None:
+    written(tmp_path / "l.txt", b"a\0b/1.jpg\na\0b/2.jpg\n")
+    source = open_source(str(tmp_path / "l.txt"))
+    for _ in range(2):  # made, and looked up
+        with pytest.raises(BrokenImage):
+            open_source(str(tmp_path / "l.txt")).read(0)
+    assert len(source) == 2

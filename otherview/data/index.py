@@ -206,9 +206,8 @@ class FirstLevel:
 
     def finish(self, writer: TableWriter) -> None:
         """Number and name the classes; there are none where images lie beside the folders."""
-        named = (
-            unicodedata.normalize("NFC", folder) for folder in self._folders
-        )  # macOS takes letters and accents apart
+        # macOS takes letters and their accents apart
+        named = (unicodedata.normalize("NFC", folder) for folder in self._folders)
         paths = [[level for level in folder.split("/") if level not in ("", ".")] for folder in named]
         depth = _depth_of_classes(paths)
         first = {path[depth] if len(path) > depth else "" for path in paths}

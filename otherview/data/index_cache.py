@@ -119,7 +119,7 @@ def _state(path: Path | str, *, began: int | None = None) -> tuple[int, int]:
         state = os.stat(path)  # noqa: PTH116 (100,000 folders)
         if not os.access(path, os.R_OK):
             return UNREADABLE
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte in a path
         return UNREADABLE
     changed_meanwhile = began is not None and state.st_mtime_ns >= began
     return (-2 if changed_meanwhile else state.st_size), state.st_mtime_ns

@@ -47,9 +47,8 @@ def meant(root: Path, names: list[str], *, endings: bool = False) -> Meant:
     changed = [(name, real) for name, real in zip(names, found, strict=True) if name != real]
     if not changed:
         return Meant(list(names), "", folders)
-    if len(set(found)) < len(
-        {_key(_slashed(name)) for name in names}
-    ):  # two names for one file: something else is meant
+    asked = {_key(_slashed(name)) for name in names}
+    if len(set(found)) < len(asked):  # two names for one file: something else is meant
         return Meant(list(names), "some names do not exist, and what is like them is not one file for each", folders)
     name, real = (printable(word) for word in changed[0])
     return Meant(found, f"{len(changed):,} of {len(names):,} names are written otherwise: {name} is {real}", folders)
@@ -62,7 +61,6 @@ class _Listing:
     """The files below a root by what is the same however it is spelt."""
 
     def __init__(self, root: Path, folders: list[Path], *, endings: bool) -> None:
-        self.root = root
         self.exact: set[str] = set()
         self.alike: dict[str, str | None] = {}
         self.last: dict[str, list[str]] = {}

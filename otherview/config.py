@@ -7,7 +7,7 @@ config_hash(config)      # names the science: equal hashes, equal results
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -98,6 +98,11 @@ class RunConfig(BaseModel):
             Rule(self.encoder.positions == "learned", "encoder.positions is learned", ("encoder.column_first",)),
         ]
         return that_hold(rules) | {f"method.{name}": why for name, why in method.unused().items()}
+
+    @property
+    def token(self) -> Literal["mean", "cls"]:
+        """The token that stands for an image (specification 2): MoCo-v3's is cls, the others' the mean of the patches'."""
+        return "cls" if self.method.name == "moco_v3" else "mean"
 
     @property
     def preprocessing(self) -> "Preprocessing":

@@ -1,13 +1,48 @@
-"""Scores: a number with its unit, its n and its spread, and one JSON line per evaluation. Torch-free."""
+"""Scores: a number with its unit, its n and its spread, and one JSON line per evaluation. Torch-free.
+
+A score keeps the answers that it was computed from, so that two can be compared on the same images.
+
+Axes: N test images, R draws of training images.
+"""
 
 import json
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from otherview.files import json_lines
+from otherview.judgement import Comparison, Judgement, apart, mcnemar
+
+
+class Answers(Protocol):
+    """What a score was computed from."""
+
+    def beside(self, other: Any) -> tuple[float, float | None] | None:
+        """The standard error of the difference of two scores, and the chance of such a difference between equals where an exact
+        test gives it; None where the images are not the same."""
+
+
+class PerImage(NamedTuple):
+    """A score in [0, 1] for every test image: [N], or [R, N] where training images were drawn several times."""
+
+    values: np.ndarray
+
+    def beside(self, other: "PerImage") -> tuple[float, float | None] | None:
+        """Paired over images, and over draws; of single right and wrong answers by McNemar's test."""
+        if self.values.shape != other.values.shape:
+            return None
+        difference = np.atleast_2d(self.values.astype(float) - other.values.astype(float))
+        draws, n = difference.shape
+        error = float(difference.mean(axis=0).std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+        if draws > 1:
+            return math.hypot(error, float(difference.mean(axis=1).std(ddof=1)) / math.sqrt(draws)), None
+        if not np.isin((self.values, other.values), (0, 1)).all():
+            return error, None
+        return error, mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
 
 
 class Score(NamedTuple):
@@ -20,10 +55,19 @@ class Score(NamedTuple):
     spread: float
     interval: tuple[float, float] | None = None
     """Holds the true value with 95 %, where there is a rule for it."""
+    answers: Answers | None = None
+    """Not written."""
 
     def as_json(self) -> dict[str, Any]:
         """Without the interval where there is none."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        return {name: value for name, value in self._asdict().items() if value is not None and name != "answers"}
+
+    def beside(self, other: "Score", reference: str) -> Comparison:
+        """How far it is above another score, paired where the images are the same."""
+        found = self.answers.beside(other.answers) if self.answers is not None and other.answers is not None else None
+        if found is None:
+            return apart(reference, self.value, self.spread, other.value, other.spread, n=self.n)
+        return Comparison(reference, other.value, self.value - other.value, found[0], self.n, found[1])
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
@@ -42,6 +86,9 @@ class Scores(NamedTuple):
     seconds: float
     about: dict[str, Any]
     """What was judged, on what, how: weights, data, config hash, device, seed, settings."""
+    conclusion: Judgement | None = None
+    comparisons: Sequence[Comparison] = ()
+    """Of the score that was concluded about, with its references."""
 
     def as_json(self) -> dict[str, Any]:
         """One object, as `--json` prints it."""
@@ -50,19 +97,25 @@ class Scores(NamedTuple):
             "control": [score.as_json() for score in self.control],
             "seconds": round(self.seconds, 1),
             **self.about,
+            **({"conclusion": self.conclusion.as_json()} if self.conclusion else {}),
+            **({"comparisons": [one.as_json() for one in self.comparisons]} if self.comparisons else {}),
         }
 
 
-def accuracy_score(name: str, value: float, n: int) -> Score:
-    """An accuracy over n images with its binomial standard error and Wilson's interval."""
-    return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n), wilson(value, n))
+def accuracy_score(name: str, right: Sequence[bool] | np.ndarray) -> Score:
+    """The share of right answers over N images with its binomial standard error and Wilson's interval."""
+    answers = np.asarray(right, dtype=bool)
+    value, n = float(answers.mean()), len(answers)
+    return Score(name, value, "accuracy", n, math.sqrt(value * (1 - value) / n), wilson(value, n), PerImage(answers))
 
 
-def drawn_score(name: str, values: Sequence[float], n: int) -> Score:
-    """The mean accuracy over draws with their standard deviation; of a single draw, its binomial standard error."""
+def drawn_score(name: str, right: Sequence[np.ndarray]) -> Score:
+    """The mean accuracy over draws [R, N] with their standard deviation; of a single draw, its binomial standard error."""
+    answers = np.stack(right).astype(bool)
+    values, n = answers.mean(axis=1).tolist(), answers.shape[1]
     mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else math.sqrt(mean * (1 - mean) / n)
-    return Score(name, mean, "accuracy", n, spread)
+    return Score(name, mean, "accuracy", n, spread, answers=PerImage(answers if len(values) > 1 else answers[0]))
 
 
 def append_result(folder: Path, scores: Scores) -> None:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "otherview"
 
 FLOORS = (
     ("errors", "launch", "signature"),
-    ("files", "geometry", "distributed", "seeding"),
+    ("files", "geometry", "distributed", "seeding", "judgement"),
     ("data", "losses"),
     ("views", "nn"),
     ("methods",),
@@ -29,7 +29,7 @@ FLOORS = (
 
 
 @pytest.mark.parametrize(
-    "path", [*PACKAGE.rglob("settings.py"), PACKAGE / "config.py"], ids=lambda path: path.parent.name
+    "path", [*PACKAGE.rglob("*settings.py"), PACKAGE / "config.py"], ids=lambda path: path.parent.name
 )
 def test_the_help_of_a_setting_is_one_line(path: Path) -> None:
     """--help would keep the line break of the source in the middle of a sentence."""
@@ -77,7 +77,7 @@ def imports_of(source: str) -> set[str]:
 
 def is_settings(module: str) -> bool:
     """Whether a file holds a room's settings: anyone may know them, since they know nothing themselves."""
-    return module.split(".")[-1] == "settings"
+    return module.split(".")[-1].endswith("settings")
 
 
 def upward(files: dict[str, str]) -> list[str]:

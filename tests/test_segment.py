@@ -49,7 +49,7 @@ def test_miou_is_a_loop_s_written_plainly() -> None:
     result = Segmented(confusion.double())
     assert result.miou == pytest.approx(float(np.mean(overlaps)))
     assert result.accuracy == pytest.approx(float((truth == predicted).mean()))
-    assert 0 < result.spreads[0] < 0.1
+    assert 0 < result.scores("it")[0].spread < 0.1
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 64), (70, 50), (66, 190)])

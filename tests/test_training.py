@@ -22,7 +22,6 @@ from otherview.methods.build import build_siamese_im
 from otherview.recipes.registry import find
 from otherview.runs.run_folder import prepare_folder
 from otherview.training import loop
-from otherview.training.health import verdict
 from otherview.training.metrics_log import MetricsLog
 from otherview.training.optim import warmup_cosine
 from otherview.training.state import environment, load_checkpoint, save_checkpoint
@@ -63,7 +62,7 @@ def test_a_run_leaves_everything_that_is_promised(undisturbed: Path) -> None:
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors", "target.safetensors"} <= names
     lines = json_lines(undisturbed / "metrics.jsonl")
     judged = [line for line in lines if "verdict" in line]
-    assert [line["step"] for line in judged] == [12]  # the epoch's end
+    assert [line["step"] for line in judged] == [*range(1, 14)]  # a twentieth of the run
     lines = [line for line in lines if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 14]
     assert {"loss", "positive", "negative", "grad_norm", "lr", "effective_rank", "reachable_loss", "waited"} <= lines[
@@ -317,16 +316,6 @@ def test_the_journal_is_cut_back_to_what_the_checkpoint_knows(tmp_path: Path) ->
         file.write('{"step": 3, "lo')
     MetricsLog(path, length=known).write({"step": 2, "loss": 0.25})
     assert json_lines(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.25}]
-
-
-def test_verdicts() -> None:
-    assert verdict([{"effective_rank": 3.0}, {"effective_rank": 40.0}]).startswith("learning")
-    assert "kNN 0.300 → 0.500" in verdict([{"effective_rank": 9.0}, {"knn_mean": 0.3}, {"knn_mean": 0.5}])
-    assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.5}]).startswith("learning")
-    assert verdict([{"knn_mean": 0.3}, {"effective_rank": 9.0}, {"knn_mean": 0.31}]).startswith("slow")
-    assert verdict([{"knn_mean": 0.3}, {"effective_rank": 2.0}, {"knn_mean": 0.31}]).startswith("collapsing")
-    assert verdict([{"effective_rank": 40.0}, {"effective_rank": 1.3}]).startswith("collapsing")
-    assert "negative_weight" in verdict([{"effective_rank": 2.0}])
 
 
 def test_a_step_does_not_ask_the_system_for_the_memory_it_just_gave_back() -> None:

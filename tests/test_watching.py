@@ -18,41 +18,8 @@ from otherview.methods.build import build
 from otherview.recipes.registry import find
 from otherview.runs.cost import in_steps, seconds_of
 from otherview.training.device import compile_and_checkpoint
-from otherview.training.health import COLLAPSE_AFTER, Health
 from otherview.training.state import load_checkpoint, save_checkpoint
 from tests.test_training import SMALL
-
-
-def line(step: int, **figures: Any) -> dict[str, Any]:
-    return {"step": step, "loss": 0.8, "effective_rank": 20.0, "skipped": 0, "waited": 0.0, **figures}
-
-
-def said(*lines: dict[str, Any], final: bool = False) -> str:
-    health = Health()
-    for one in lines:
-        health.see(one)
-    return health.verdict(final=final)
-
-
-def test_each_rule_of_the_verdict() -> None:
-    steady = [line(step) for step in range(0, 400, 20)]
-    assert said(*steady).startswith("learning")
-    low = [line(step, effective_rank=3.0) for step in range(500, COLLAPSE_AFTER + 200, 100)]
-    assert said(*steady, low[0]).startswith("too early to say")
-    assert said(*steady, *low).startswith("collapsing since step 500")
-    assert said(*steady, low[0], final=True).startswith("collapsing since step 500")
-    assert said(*steady, *low, line(3000)).startswith("learning")
-    grown = [line(2000, loss=1.4) for _ in range(5)]
-    assert said(*steady, *grown).startswith("diverging: the loss is 1.400 and was 0.800")
-    assert said(*steady, grown[0], line(2000)).startswith("learning")  # one bad batch is no divergence
-    assert said(*steady, line(420, skipped=2)).startswith("diverging: 2 steps were not finite")
-    assert said(*steady, line(420, skipped=2), *[line(500, skipped=2)] * 11).startswith("learning")
-    assert "data-bound: 45%" in said(*steady, line(420, waited=0.45))
-    watched = [{"step": 0, "knn_mean": 0.3}, *low]
-    assert said(*watched, {"step": 1700, "knn_mean": 0.4}).startswith("learning: kNN 0.300 → 0.400")
-    assert said(*watched, {"step": 1700, "knn_mean": 0.31}).startswith("collapsing since step 500")
-    assert said(watched[0], *steady, {"step": 400, "knn_mean": 0.31}).startswith("slow")
-    assert said(line(1, loss=float("nan"), effective_rank=None)).startswith("unknown")
 
 
 def test_dead_channels_and_cosine() -> None:
@@ -227,7 +194,3 @@ def test_a_budget_is_measured_once(otherview: Callable, tmp_path: Path) -> None:
     again = otherview(*flags, "--time-budget", "5s", "--out", tmp_path / "run")
     assert again.returncode == 0 and "finished" in again.stderr
     assert load_config(tmp_path / "run/config.yaml").steps == steps
-
-
-def test_a_learner_of_labels_is_fitting() -> None:
-    assert said(line(1, effective_rank=None, accuracy=0.25)) == "fitting: 25.0% of the training images are named right"

@@ -26,7 +26,8 @@ def show_scores(result: dict[str, Any]) -> list[str]:
     shown = [f"{'×'.join(map(str, result['size']))} px, {FITS[result['fit']]}"] if "fit" in result else []
     learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
     config = [f"config {result['config_hash']}"] if "config_hash" in result else []
-    return [*lines, " · ".join([*shown, *learned, f"{result['seconds']:.0f} s", *config])]
+    said = [result["conclusion"]["sentence"]] if "conclusion" in result else []
+    return [*lines, " · ".join([*shown, *learned, f"{result['seconds']:.0f} s", *config]), *said]
 
 
 def show_robustness(result: dict[str, Any]) -> list[str]:

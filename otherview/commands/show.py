@@ -3,7 +3,12 @@
 from typing import Any
 
 from otherview.commands.command import Command
-from otherview.evaluation.settings import AttentionSettings, ComponentsSettings, MatchesSettings, NeighboursSettings
+from otherview.evaluation.token_settings import (
+    AttentionSettings,
+    ComponentsSettings,
+    MatchesSettings,
+    NeighboursSettings,
+)
 from otherview.report.settings import CorrespondenceSettings, MasksSettings, ViewsSettings
 
 

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from otherview.commands.command import Command
-from otherview.evaluation.settings import EmbedSettings
+from otherview.evaluation.token_settings import EmbedSettings
 from otherview.weights.settings import ConvertSettings, ExportSettings
 
 

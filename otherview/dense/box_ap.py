@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from otherview.dense.inference import Detection
 from otherview.errors import WrongRequest
@@ -101,8 +101,23 @@ def ap_scores(
             known = [part[figure] for part in parts if not math.isnan(part[figure])]
             spread = statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else 0.0
             if not math.isnan(value):
-                scores.append(Score(f"{name}_{kind}_{figure}", value, "AP", len(image_ids), spread))
+                answers = Parts([part[figure] for part in parts])
+                scores.append(Score(f"{name}_{kind}_{figure}", value, "AP", len(image_ids), spread, None, answers))
     return scores
+
+
+class Parts(NamedTuple):
+    """What a score's error was computed from: the same measure on parts of the test images."""
+
+    values: list[float]
+
+    def beside(self, other: "Parts") -> tuple[float, None] | None:
+        """The standard error over parts that both know."""
+        pairs = zip(self.values, other.values, strict=False)
+        differences = [one - two for one, two in pairs if not math.isnan(one - two)]
+        if len(self.values) != len(other.values) or len(differences) < 2:
+            return None
+        return statistics.stdev(differences) / math.sqrt(len(differences)), None
 
 
 def _tools() -> tuple[Any, Any]:

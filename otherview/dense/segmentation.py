@@ -31,7 +31,8 @@ from otherview.dense.upernet import UPerNet, resized, share_statistics, synchron
 from otherview.distributed import computed_by_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.finetune import layer_of
-from otherview.evaluation.result import Segmented, finish, pixel_confusion
+from otherview.evaluation.pixel_scores import Segmented, pixel_confusion
+from otherview.evaluation.result import finish
 from otherview.launch import launched_rank, launched_ranks
 from otherview.losses.objectives import StepLoss
 from otherview.methods.learner import Learner
@@ -222,7 +223,8 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
 
     def judged() -> list[Score]:
         found = [image for part in everyone for image in part]
-        scores = _scores(name, Segmented.of(found) if found else None)
+        result = Segmented.of(found) if found else None
+        scores = result.scores(name) if result is not None and result.counted else []
         save_state(folder / "segmenter.safetensors", net, about={"recipe": config.recipe, "classes": job.classes})
         if drawn:
             names = _names(job.test, config)
@@ -235,16 +237,6 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
             f"no image of {job.settings.test} with pixels that count could be read: there is nothing to judge"
         )
     return scores
-
-
-def _scores(name: str, result: Segmented | None) -> list[Score]:
-    if result is None or not result.counted:
-        return []
-    n, spreads = len(result.confusion), result.spreads
-    return [
-        Score(f"{name}_miou", result.miou, "mIoU", n, spreads[0]),
-        Score(f"{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
-    ]
 
 
 def _names(source: Source, config: SegmentConfig) -> Sequence[str]:

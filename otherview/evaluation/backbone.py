@@ -23,7 +23,7 @@ from otherview.evaluation.split import settled_images
 from otherview.evaluation.whole_images import as_asked
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder, Tokens
-from otherview.weights.names import known_of, load_encoder, named
+from otherview.weights.names import known_of, load_encoder, named, start_of
 from otherview.weights.pretrained import Card
 
 
@@ -39,6 +39,8 @@ class Backbone:
     depth: int | None = None
     """How many blocks it has, where they can be asked."""
     untrained: nn.Module | None = None
+    start: nn.Module | None = None
+    """As it was where its training started from weights."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What the results say of it."""
 
@@ -47,8 +49,8 @@ class Backbone:
 
     def to(self, device: torch.device) -> "Backbone":
         """The same on a device."""
-        untrained = None if self.untrained is None else self.untrained.to(device)
-        return replace(self, encoder=self.encoder.to(device), untrained=untrained)
+        moved = {name: module.to(device) for name, module in self.modules.items()}
+        return replace(self, **moved)
 
     def seeing(self, sources: Sequence[Source]) -> "Backbone":
         """The same for the images of two splits, with what their values mean; raises WrongRequest."""
@@ -61,8 +63,9 @@ class Backbone:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The encoder and, where there is one, its untrained twin."""
-        return {"encoder": self.encoder, **({} if self.untrained is None else {"untrained": self.untrained})}
+        """The encoder and, where there are such, the weights it started from and its untrained twin."""
+        found = {"encoder": self.encoder, "start": self.start, "untrained": self.untrained}
+        return {name: module for name, module in found.items() if module is not None}
 
     @property
     def grid(self) -> PatchGrid:
@@ -154,8 +157,9 @@ def load_backbone(where: object) -> Backbone:
     """What `--weights` names, beside what it was before training; a Backbone is one already."""
     if isinstance(where, Backbone):
         return where
-    loaded = load_encoder(named(where))
-    return backbone_of(loaded.encoder, loaded.card, name=str(where))
+    loaded, start = load_encoder(named(where)), start_of(where)
+    found = backbone_of(loaded.encoder, loaded.card, name=str(where))
+    return found if start is None else replace(found, start=start.encoder)
 
 
 def backbone_of(encoder: Encoder, card: Card, *, name: str) -> Backbone:

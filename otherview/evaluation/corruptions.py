@@ -17,8 +17,8 @@ from torch import Tensor
 
 from otherview.data.image import eight_bits
 from otherview.errors import WrongRequest
-from otherview.evaluation.result import bootstrap_error
-from otherview.scores import Score
+from otherview.evaluation.pixel_scores import bootstrap_error
+from otherview.scores import PerImage, Score
 from otherview.seeding import sample_rng
 from otherview.views.transforms import drawn_from
 
@@ -110,7 +110,7 @@ def scores_of(name: str, right: Mapping[str, Bool[Tensor, "N S"]]) -> list[Score
     return [
         Score(
             f"robustness_{name}_{what}", float(share.mean()), unit, len(share),
-            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))),
+            float(share.std(correction=min(1, len(share) - 1)) / math.sqrt(len(share))), None, PerImage(share.numpy()),
         )
         for what, share, unit in (
             *((corruption, share, "accuracy over severities") for corruption, share in shares.items()),

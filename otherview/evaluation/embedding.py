@@ -27,8 +27,8 @@ from otherview.data.source import Selected, Source, first_of
 from otherview.data.spec import absolute, open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import FeatureSpec, extract_all
-from otherview.evaluation.settings import EmbedSettings
 from otherview.evaluation.split import SHORTENED_IMAGES
+from otherview.evaluation.token_settings import EmbedSettings
 from otherview.evaluation.whole_images import as_asked
 from otherview.files import atomically, check_written, write_atomically
 from otherview.launch import launched_ranks, shortened

@@ -24,9 +24,8 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_of, label_of, modules_of
-from otherview.evaluation.knn import accuracy
 from otherview.evaluation.linear import minimised
-from otherview.evaluation.result import check_crop_pct, finish
+from otherview.evaluation.result import chance_of, check_crop_pct, finish
 from otherview.evaluation.settings import FewShotSettings
 from otherview.evaluation.split import Split, open_splits, with_fingerprints
 from otherview.launch import launched_rank
@@ -150,7 +149,7 @@ def few_shot(settings: FewShotSettings) -> Scores:
         **backbone.preprocessing.about,
         **({"list": str(settings.list)} if settings.list else {"draws": settings.draws, "draws_seed": settings.seed}),
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began)
+    return finish(settings, found, known=backbone.about, about=about, began=began, chance=chance_of(queries.labels))
 
 
 def _draws(bank: Split, settings: FewShotSettings) -> Iterator[Draw]:
@@ -202,17 +201,16 @@ def _fits(learned: Known, judged: Known, draws: Sequence[Draw], *, place: Mappin
     with RunProgress(total=len(draws) * len(kinds), title="fits") as progress:
         for name, kind in kinds:
             features, unseen = (to_unit(split.tokens[name][kind]) for split in (learned, judged))
-            by_draw: dict[str, list[float]] = {}
+            by_draw: dict[str, list[np.ndarray]] = {}
             for draw in draws:
                 rows = torch.tensor([place[int(index)] for index in draw.chosen if int(index) in place])
                 if not len(rows):
                     raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
                 weight = fit(features[rows], learned.labels[rows])
-                predicted = (unseen @ weight).argmax(dim=1)
-                by_draw.setdefault(draw.name, []).append(accuracy(predicted, judged.labels))
+                right = (unseen @ weight).argmax(dim=1) == judged.labels
+                by_draw.setdefault(draw.name, []).append(right.numpy())
                 progress.advance(1)
             found.setdefault(name, []).extend(
-                drawn_score(f"few_shot_{label_of(name, kind)} ({words})", values, len(judged.labels))
-                for words, values in by_draw.items()
+                drawn_score(f"few_shot_{label_of(name, kind)} ({words})", right) for words, right in by_draw.items()
             )
     return found

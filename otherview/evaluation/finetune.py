@@ -26,7 +26,8 @@ from otherview.data.loader import StepPlan
 from otherview.distributed import rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import extract_all
-from otherview.evaluation.result import finish, fit_folder
+from otherview.evaluation.linear import fit_logistic
+from otherview.evaluation.result import chance_of, finish, fit_folder
 from otherview.evaluation.settings import FinetuneSettings, Regularisation
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, settled_images, with_fingerprints
 from otherview.evaluation.whole_images import as_asked
@@ -176,7 +177,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
         **{name: getattr(settings, name) for name in DECIDING}, "crop_pct": settings.crop_pct, "finetune_seed": settings.seed,
         **card.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=known_of(card), about=about, began=began)
+    return finish(settings, found, known=known_of(card), about=about, began=began, chance=chance_of(splits[1].labels))
 
 
 def _check(settings: FinetuneSettings) -> None:
@@ -234,11 +235,32 @@ def _tuned(
         compute=settings,
     )  # fmt: skip
     learner = _learner(encoder, card, classes=len(split.names), settings=settings)
+    if settings.head == "linear":
+        start_linearly(learner, card, split=split, settings=settings)
     run_fit(learner, fit, make_optimiser=make_optimiser)
     if launched_rank() == 0:
         names = list(split.names)
         save_classifier(fit.folder / "classifier.safetensors", learner.encoder, learner.head, card, names)
     return _judge(f"finetune_{name}", learner, card, test=splits[1], settings=settings)
+
+
+def start_linearly(learner: FineTune, card: Card, *, split: Split, settings: FinetuneSettings) -> None:
+    """Let the head begin as a logistic regression on the frozen encoder's features (Kumar et al., arXiv 2202.10054)."""
+    learner.to(resolve_device(settings.device)).eval()
+    preprocessing = card.preprocessing._replace(crop_pct=settings.crop_pct)
+    found = extract_all(
+        {"it": learner.encoder}, split.source, preprocessing, indices=split.indices, workers=settings.workers
+    )["it"]
+    norm, last = learner.head[0], learner.head[1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        features = norm(found.tokens["mean"].to(last.weight.device)).cpu()
+    labels = split.labels[found.kept]
+    fitted = fit_logistic(features, labels, strength=1 / len(labels))
+    with torch.no_grad():
+        weight = (fitted.weight / fitted.scale[:, None]).T
+        last.weight.copy_(weight)
+        last.bias.copy_(fitted.bias - weight @ fitted.shift)
 
 
 def _learner(encoder: Encoder, card: Card, *, classes: int, settings: FinetuneSettings) -> FineTune:
@@ -266,4 +288,4 @@ def _judge(name: str, learner: FineTune, card: Card, *, test: Split, settings: F
     truth = test.labels[found.kept]
     guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices == truth[:, None]
     shares = {name: guesses[:, 0], **({f"{name}_top5": guesses.any(dim=1)} if scores.shape[1] > 5 else {})}
-    return [accuracy_score(label, float(right.double().mean()), len(truth)) for label, right in shares.items()]
+    return [accuracy_score(label, right.numpy()) for label, right in shares.items()]

@@ -22,7 +22,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.cache import FeatureCache
 from otherview.evaluation.features import WHOLE, FeatureSpec
-from otherview.evaluation.result import finish, write_confusion
+from otherview.evaluation.result import chance_of, finish, write_confusion
 from otherview.evaluation.settings import ClassifiedSettings, FrozenSettings
 from otherview.evaluation.split import Advance, Split, open_splits, with_fingerprints
 from otherview.files import check_written
@@ -171,13 +171,13 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         write_confusion(settings.confusion, truth.numpy(), first.numpy(), names=splits[0].names)
     found: dict[str, list[Score]] = {"encoder": []}
     for kind, guesses in predicted.items():
-        share = float((guesses == truth).double().mean())
-        found.setdefault(kind.split("_")[0], []).append(accuracy_score(f"{protocol.name}_{kind}", share, len(truth)))
+        score = accuracy_score(f"{protocol.name}_{kind}", (guesses == truth).numpy())
+        found.setdefault(kind.split("_")[0], []).append(score)
     about = {
         "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices), **protocol.settings,
         **backbone.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began)
+    return finish(settings, found, known=backbone.about, about=about, began=began, chance=chance_of(truth))
 
 
 def cache_of(settings: FrozenSettings) -> FeatureCache:

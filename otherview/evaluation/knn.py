@@ -1,11 +1,10 @@
-"""Weighted k-nearest-neighbour classification on frozen features (specification 2), after a run and while it goes on.
+"""Weighted k-nearest-neighbour classification on frozen features (specification 2).
 
 Cosine similarity, the k most similar images of a bank vote with weight exp(similarity / temperature).
 Axes: N bank images, Q queries, D width, K classes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import product
 from typing import TypeVar
 
@@ -14,18 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from otherview.data.image import Preprocessing
-from otherview.data.source import Source, first_of, labels_of, same_numbers
 from otherview.distributed import gather_objects, ranks
 from otherview.errors import WrongRequest
-from otherview.evaluation.features import extract
 from otherview.evaluation.frozen import Protocol, judge_frozen
 from otherview.evaluation.settings import KnnSettings
-from otherview.evaluation.split import images_used
-from otherview.methods.learner import Learner
 from otherview.scores import Scores
 from otherview.signature import takes
-from otherview.training.callbacks import Callback
 
 V = TypeVar("V", int, float)
 
@@ -106,39 +99,3 @@ def knn(settings: KnnSettings) -> Scores:
 
 def _several(value: V | tuple[V, ...]) -> tuple[V, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-@dataclass
-class OnlineKnn(Callback):
-    """kNN of the online encoder's mean and cls token: up to `bank_size` images judge up to `query_size` others."""
-
-    bank: Source
-    queries: Source
-    preprocessing: Preprocessing
-    every: int = 500
-    bank_size: int = 5000
-    query_size: int = 2000
-    _labels: list[Tensor] = field(default_factory=list)
-
-    def on_step(self, step: int, learner: Learner) -> Mapping[str, float]:
-        """Accuracies in [0, 1]."""
-        encoder = next(iter(learner.encoders.values()))
-        counts = images_used(self.bank_size), images_used(self.query_size)
-        indices = [first_of(source, count) for source, count in zip((self.bank, self.queries), counts, strict=True)]
-        if not self._labels:
-            everyone = (
-                labels_of(self.bank, "the bank of the online kNN"),
-                labels_of(self.queries, "the online kNN's test data"),
-            )
-            everyone = everyone[0], same_numbers(everyone[1], of=self.queries.classes, like=self.bank.classes)
-            self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
-        bank, queries = (
-            extract(encoder, source, self.preprocessing, indices=chosen)
-            for source, chosen in zip((self.bank, self.queries), indices, strict=True)
-        )
-        known, truth = self._labels[0][bank.kept], self._labels[1][queries.kept]
-        k = min(20, len(known))
-        return {
-            f"knn_{token}": accuracy(knn_predict(bank.tokens[token], known, queries.tokens[token], k=k), truth)
-            for token in ("mean", "cls")
-        }

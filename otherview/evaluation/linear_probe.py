@@ -24,8 +24,7 @@ from otherview.distributed import ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import WHOLE, blank_of, extract_all
-from otherview.evaluation.knn import accuracy
-from otherview.evaluation.result import check_crop_pct, finish, fit_folder
+from otherview.evaluation.result import chance_of, check_crop_pct, finish, fit_folder
 from otherview.evaluation.settings import LinearProbeSettings
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, with_fingerprints
 from otherview.launch import launched_rank, launched_ranks, shortened
@@ -210,7 +209,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
         "rates": settings.rates, "crop_pct": settings.crop_pct, "linear_probe_seed": settings.seed,
         **backbone.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began)
+    return finish(settings, found, known=backbone.about, about=about, began=began, chance=chance_of(splits[1].labels))
 
 
 def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> tuple[LinearProbe, int]:
@@ -270,5 +269,5 @@ def _judge(
         truth = test.labels[features.kept]
         for rate, predicted in learner.predict(name, features.tokens["mean"]).items():
             words = f"linear_probe_{name} (rate {rate:g})"
-            scores.setdefault(name, []).append(accuracy_score(words, accuracy(predicted, truth), len(truth)))
+            scores.setdefault(name, []).append(accuracy_score(words, (predicted == truth).numpy()))
     return scores

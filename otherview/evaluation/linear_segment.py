@@ -25,7 +25,8 @@ from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_of
 from otherview.evaluation.linear import LinearClassifier, fit_logistic
-from otherview.evaluation.result import Segmented, finish, pixel_confusion
+from otherview.evaluation.pixel_scores import Segmented, pixel_confusion
+from otherview.evaluation.result import finish
 from otherview.evaluation.settings import LinearSegmentSettings
 from otherview.evaluation.split import Split, images_used, with_fingerprints
 from otherview.evaluation.whole_images import prepared_labels
@@ -135,10 +136,6 @@ def _heads(train: Known, test: Known, grid: PatchGrid, *, strength: float) -> di
         for name, tokens in train.tokens.items():
             head = fit_head(tokens["patches"], train.labels, grid, strength=strength)
             result = segment(head, test.tokens[name]["patches"], test.labels, grid=grid)
-            n, spreads = len(test.labels), result.spreads
-            found[name] = [
-                Score(f"linear_segment_{name}_miou", result.miou, "mIoU", n, spreads[0]),
-                Score(f"linear_segment_{name}_accuracy", result.accuracy, "accuracy", n, spreads[1]),
-            ]
+            found[name] = result.scores(f"linear_segment_{name}")
             progress.advance(1)
     return found

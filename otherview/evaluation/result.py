@@ -1,34 +1,29 @@
-"""What an evaluation returns: scores beside their controls, what was taken for what, and one line of results.jsonl.
+"""What an evaluation returns: scores beside their controls, a conclusion, what was taken for what, one line of results.jsonl.
 
-Confusion matrices: of images as CSV, of pixels as mIoU with its spread.
-
-Axes: I images, K classes.
+Axes: K classes.
 """
 
 import csv
+import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.stats import bootstrap
 from torch import Tensor
 
-from otherview.data.objects import IGNORED
-from otherview.errors import BrokenImage, WrongRequest
+from otherview.errors import WrongRequest
 from otherview.evaluation.settings import JudgeSettings
+from otherview.judgement import CHANCE, FROZEN, PIXELS, START, UNTRAINED, Comparison, Judgement, apart, conclude
 from otherview.launch import launched_rank
 from otherview.report.run_page import refresh_page
 from otherview.scores import Score, Scores, append_result
 from otherview.training.device import resolve_device
 from otherview.weights.names import folder_of
-
-RESAMPLES = 200
-"""Draws of all images that a standard error is taken from."""
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
@@ -47,80 +42,6 @@ def write_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, *, nam
             writer.writerow([name, total, f"{row[kind] / total:.6f}" if total else "", *row])
 
 
-class Segmented(NamedTuple):
-    """What a head made of the test images."""
-
-    confusion: Float[Tensor, "I K K"]
-    """Pixels of every image by truth and prediction."""
-
-    @classmethod
-    def of(cls, found: Sequence[np.ndarray]) -> "Segmented":
-        """From the confusion of every image."""
-        return cls(torch.from_numpy(np.stack(found)).double())
-
-    @property
-    def counted(self) -> bool:
-        """Whether any pixel counts."""
-        return len(self.confusion) > 0 and float(self.confusion.sum()) > 0
-
-    @property
-    def miou(self) -> float:
-        """Mean intersection over union, over the classes that the truth has."""
-        return _miou(self.confusion.sum(dim=0))
-
-    @property
-    def accuracy(self) -> float:
-        """Share of pixels."""
-        whole = self.confusion.sum(dim=0)
-        return float(whole.diagonal().sum() / whole.sum())
-
-    def spread(self, measure: Callable[[Float[Tensor, "K K"]], float]) -> float:
-        """Standard error over images, by drawing them anew."""
-        count, classes = self.confusion.shape[:2]
-        flat = self.confusion.flatten(1)
-
-        def of_images(images: np.ndarray) -> float:
-            times = torch.from_numpy(np.bincount(images, minlength=count)).to(flat.dtype)
-            return measure((times @ flat).view(classes, classes))
-
-        return bootstrap_error(count, of_images)
-
-    @property
-    def spreads(self) -> tuple[float, float]:
-        """Of mIoU and of accuracy."""
-        return self.spread(_miou), self.spread(lambda whole: float(whole.diagonal().sum() / whole.sum()))
-
-
-def bootstrap_error(count: int, statistic: Callable[[np.ndarray], float]) -> float:
-    """Standard error of a statistic of `count` images, whose indices are drawn anew with replacement; 0 for one image."""
-    if count < 2:
-        return 0.0
-    found = bootstrap(
-        (np.arange(count),), statistic, n_resamples=RESAMPLES, method="percentile", vectorized=False, rng=0
-    )
-    return float(found.standard_error)
-
-
-def _miou(confusion: Float[Tensor, "K K"]) -> float:
-    truth, predicted = confusion.sum(dim=1), confusion.sum(dim=0)
-    union = truth + predicted - confusion.diagonal()
-    present = truth > 0
-    return float((confusion.diagonal()[present] / union[present]).mean())
-
-
-def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
-    """Pixels of one image by truth (rows) and prediction (columns), without those that count nowhere: [K, K].
-
-    Pixels of a class beyond the `classes` known are an error of the data: raises BrokenImage.
-    """
-    counted = truth != IGNORED
-    known = truth[counted].astype(np.int64)
-    if known.max(initial=0) >= classes:
-        raise BrokenImage(f"its labels reach class {known.max()}, where there are {classes}")
-    pairs = known * classes + predicted[counted].astype(np.int64)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
 NAMED = (
     "block", "train_images", "test_images", "k", "temperature", "strength", "crop_pct", "draws", "seed", "epochs", "batch",
     "rate", "fit", "size",
@@ -135,22 +56,71 @@ def finish(
     known: Mapping[str, Any],
     about: Mapping[str, Any],
     began: float,
+    chance: float | None = None,
 ) -> Scores:
     """The result with what it is about; rank 0 adds one line to results.jsonl, where there is a folder for it.
 
-    `found` has the scores of "encoder" and, after it, of its controls; `known` is what the weights say of themselves.
+    `found` has the scores of "encoder" and, after it, of its controls; `known` is what the weights say of themselves;
+    `chance` is the accuracy of who always names the most frequent class.
     """
     unusual = _unusual(settings)
     found = {name: [score._replace(name=score.name + unusual) for score in scores] for name, scores in found.items()}
     named = {name: getattr(settings, name) for name in ("allow_shared", "block") if getattr(settings, name, None)}
     protocol = {"weights": str(settings.weights), **about, **named, "device": str(resolve_device(settings.device))}
     control = [score for name, scores in found.items() if name != "encoder" for score in scores]
-    result = Scores(found["encoder"], control, time.monotonic() - began, {**protocol, **known})
+    token = "cls" if known.get("method") == "moco_v3" else "mean"
+    conclusion, comparisons = concluded(found, token=token, chance=chance)
+    seconds = time.monotonic() - began
+    result = Scores(found["encoder"], control, seconds, {**protocol, **known}, conclusion, comparisons)
     folder = settings.out or folder_of(settings.weights)
     if folder is not None and launched_rank() == 0:
         append_result(folder, result)
         refresh_page(folder)
     return result
+
+
+REFERENCES = {"start": START, "frozen": FROZEN, "untrained": UNTRAINED, "pixels": PIXELS}
+"""What stands beside an encoder, by the word in the names of its scores."""
+
+
+def chance_of(truth: Tensor) -> float:
+    """The accuracy of who always names the most frequent class."""
+    return float(torch.bincount(truth).max()) / len(truth)
+
+
+OTHER_TOKENS = {"mean": "cls", "cls": "mean"}
+
+
+def concluded(
+    found: Mapping[str, Sequence[Score]], *, token: Literal["mean", "cls"] = "mean", chance: float | None = None
+) -> tuple[Judgement, list[Comparison]]:
+    """What the scores say of the encoder by its method's token, beside every reference; `found` is as `finish` takes it."""
+    mine = found["encoder"]
+    score = next((one for one in mine if f"encoder_{token}" in one.name), mine[0])
+    comparisons = _compared(score, found)
+    if chance is not None:
+        by_chance = apart(CHANCE, score.value, math.sqrt(chance * (1 - chance) / score.n), chance, 0.0, n=score.n)
+        comparisons += [] if by_chance.counts and by_chance.difference > 0 else [by_chance]
+    judgement = conclude(
+        score.name.replace("_encoder", "").replace("_", " "), score.value, score.spread, score.n, comparisons
+    )
+    other = next((one for one in mine if f"encoder_{OTHER_TOKENS[token]}" in one.name), None)
+    if other is None:
+        return judgement, comparisons
+    worse = [one for one in _compared(other, found) if one.counts and one.difference < 0 and one.reference != PIXELS]
+    more = "".join(f"; its {OTHER_TOKENS[token]} token ({other.value:.3f}) is {one}" for one in worse)
+    return judgement._replace(evidence=judgement.evidence + more), comparisons
+
+
+def _compared(score: Score, found: Mapping[str, Sequence[Score]]) -> list[Comparison]:
+    """With the score of the same protocol that each reference has."""
+    comparisons = []
+    for control, reference in REFERENCES.items():
+        wanted = score.name.replace("encoder", control, 1)
+        names = {wanted, re.sub("_(mean|cls)", "", wanted, count=1)}  # pixels have no tokens
+        if (other := next((one for one in found.get(control, ()) if one.name in names), None)) is not None:
+            comparisons.append(score.beside(other, reference))
+    return comparisons
 
 
 def _unusual(settings: JudgeSettings) -> str:

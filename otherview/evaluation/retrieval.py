@@ -31,7 +31,7 @@ from otherview.evaluation.settings import RetrievalSettings
 from otherview.evaluation.split import images_used
 from otherview.geometry import Crop, PatchGrid, inside, place
 from otherview.launch import launched_rank
-from otherview.scores import Score, Scores
+from otherview.scores import PerImage, Score, Scores
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import compute_on
@@ -124,10 +124,15 @@ def found_places(
     return near & shown, shown
 
 
-def share_found(found: Bool[Tensor, "I L"], shown: Bool[Tensor, "I L"]) -> tuple[float, float, int]:
-    """The share of patches that found their place: mean over images, its standard error, images with a shared patch."""
+def shares_found(found: Bool[Tensor, "I L"], shown: Bool[Tensor, "I L"]) -> Float[Tensor, " S"]:
+    """The share of patches that found their place, of every image with a patch that both views show."""
     counted = shown.any(dim=1)
-    shares = found[counted].sum(dim=1).double() / shown[counted].sum(dim=1)
+    return found[counted].sum(dim=1).double() / shown[counted].sum(dim=1)
+
+
+def share_found(found: Bool[Tensor, "I L"], shown: Bool[Tensor, "I L"]) -> tuple[float, float, int]:
+    """The mean of those shares over images, its standard error, and how many images have one."""
+    shares = shares_found(found, shown)
     return float(shares.mean()), float(shares.std() / len(shares) ** 0.5), len(shares)
 
 
@@ -164,5 +169,6 @@ def _judge(backbone: Backbone, settings: RetrievalSettings) -> dict[str, list[Sc
                 f"{settings.test} has fewer than 2 images that can be read and share something: give more"
             )
         share, spread, n = share_found(places, shown)
-        scores[name] = [Score(f"retrieval_{name}", share, "share of patches", n, spread)]
+        answers = PerImage(shares_found(places, shown).numpy())
+        scores[name] = [Score(f"retrieval_{name}", share, "share of patches", n, spread, None, answers)]
     return scores

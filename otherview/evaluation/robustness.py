@@ -54,10 +54,7 @@ def robustness(settings: RobustnessSettings) -> Scores:
     if names and settings.published is None:
         check_corruptions(seen.size, card.encoder.channels)
     clean, answers = _answers(judged, seen, settings, names)
-    scores = {
-        name: [accuracy_score(f"robustness_{name}_clean", float(right.double().mean()), len(right))]
-        for name, right in clean.items()
-    }
+    scores = {name: [accuracy_score(f"robustness_{name}_clean", right.numpy())] for name, right in clean.items()}
     for name, right in answers.items():
         scores[name] += scores_of(name, right)
     if settings.baseline:

@@ -29,7 +29,7 @@ from otherview.evaluation.retrieval import (
     share_found,
     without_position,
 )
-from otherview.evaluation.settings import (
+from otherview.evaluation.token_settings import (
     AttentionSettings,
     ComponentsSettings,
     MatchesSettings,

@@ -38,11 +38,6 @@ class Finished(NamedTuple):
     curve: list[dict[str, Any]]
     """The metrics log's lines with an online kNN."""
 
-    @property
-    def token(self) -> str:
-        """The method's feature (specification 2): MoCo-v3's is the cls token, the others' the mean of the patches'."""
-        return "cls" if self.config.method.name == "moco_v3" else "mean"
-
 
 class Row(NamedTuple):
     """Runs that differ in their seed alone."""
@@ -65,7 +60,7 @@ class Row(NamedTuple):
 
     def own(self, score: str) -> str:
         """The name of that score by the method's own feature, where the row has it."""
-        own = score.replace("_encoder_mean", f"_encoder_{self.runs[0].token}")
+        own = score.replace("_encoder_mean", f"_encoder_{self.runs[0].config.token}")
         return own if own in self.scores else score
 
     @property
@@ -124,7 +119,7 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
     )
 
 
-CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
+CONTROLS = {"start": "start weights", "untrained": "untrained", "pixels": "raw pixels"}
 """What stands beside a score, by the word in its name, and what its line is called."""
 
 

@@ -75,7 +75,7 @@ def curves_of(row: Row, whole: Whole) -> list[Curve]:
     return [
         (
             [whole(row, run) * line["step"] / run.curve[-1]["step"] for line in run.curve],
-            [line[f"knn_{run.token}"] for line in run.curve],
+            [line[f"knn_{run.config.token}"] for line in run.curve],
         )
         for run in row.runs
         if run.curve

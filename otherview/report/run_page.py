@@ -23,7 +23,7 @@ from otherview.launch import launched_rank
 from otherview.methods.learner import Learner
 from otherview.report.page import Chart, Part, Picture, Section, Table, write_page
 from otherview.training.callbacks import Callback
-from otherview.training.health import Health
+from otherview.training.health import judged
 
 PICTURES = "pictures"
 """Folder of a run with PNG files; a file NAME.txt beside one explains it."""
@@ -41,7 +41,7 @@ def write_run_page(folder: Path) -> Path:
     write_page(
         path,
         title=f"{config.method.name} · {folder.name}",
-        verdict=summary["verdict"] if summary else f"so far: {_verdict(lines)}",
+        verdict=summary["verdict"] if summary else f"so far: {_verdict(config, lines)}",
         facts=_facts(config, summary, lines),
         command=_command(folder, config),
         sections=[
@@ -54,11 +54,8 @@ def write_run_page(folder: Path) -> Path:
     return path
 
 
-def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
-    health = Health()
-    for line in lines:
-        health.see(line)
-    return health.verdict() if lines else "the run has just begun"
+def _verdict(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> str:
+    return str(judged(lines, token=config.token, final=False)) if lines else "the run has just begun"
 
 
 def _facts(

@@ -18,11 +18,12 @@ from otherview.data.source import Source, labels_of, names_fingerprint
 from otherview.data.spec import open_source
 from otherview.distributed import rank, ranks
 from otherview.errors import WrongRequest
-from otherview.evaluation.knn import OnlineKnn
+from otherview.evaluation.online import OnlineKnn, OnlineRetrieval
 from otherview.geometry import PatchGrid
 from otherview.methods.build import build
 from otherview.methods.learner import Learner
 from otherview.methods.settings import SupervisedSettings
+from otherview.nn.encoder import Encoder
 from otherview.nn.positions import resampled
 from otherview.training.callbacks import Callback
 from otherview.training.device import compile_and_checkpoint, make_accelerator
@@ -138,9 +139,6 @@ def assemble(
     """Every part of a run, built and handed over."""
     accelerator = make_accelerator(device, config.training, out)
     learner = build_learner(config)
-    callbacks: list[Callback] = []
-    if watch:
-        callbacks.append(OnlineKnn(*watch, every=knn_every, preprocessing=config.preprocessing))
     return RunState(
         learner=learner,
         settings=config.training,
@@ -151,8 +149,20 @@ def assemble(
         config_hash=config_hash(config),
         data_fingerprint=names_fingerprint(source),
         track=_tracker(accelerator, config),
-        callbacks=callbacks,
+        callbacks=[_look(config, source, watch, every=knn_every)],
+        token=config.token,
     )
+
+
+def _look(config: RunConfig, source: Source, watch: tuple[Source, Source] | None, *, every: int) -> Callback:
+    """What shows whether the run learns: with labels kNN, else patch retrieval on its own images."""
+    untrained = Encoder(config.encoder, seed=config.seed) if config.start_from else None
+    if watch is None:
+        return OnlineRetrieval(
+            source, config.preprocessing, PatchGrid(*config.encoder.grid), every=every, untrained=untrained,
+            workers=min(1, config.training.workers),
+        )  # fmt: skip
+    return OnlineKnn(*watch, config.preprocessing, every=every, untrained=untrained)
 
 
 def _tracker(accelerator: Accelerator, config: RunConfig) -> Callable[[Mapping[str, float], int], None]:

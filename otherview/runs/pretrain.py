@@ -22,10 +22,10 @@ from otherview.runs.settings import PretrainSettings
 from otherview.signature import takes
 from otherview.training.callbacks import Callback
 from otherview.training.device import check_threads, compute_on
-from otherview.training.health import verdict
+from otherview.training.health import judged
 from otherview.training.loop import train
 from otherview.training.state import RunState, Summary
-from otherview.weights.names import card_of
+from otherview.weights.names import START, card_of
 from otherview.weights.pretrained import save_encoder
 
 PAGES = 20
@@ -115,6 +115,7 @@ def _trained(config: RunConfig, run: RunState, asked: _Request, settings: Pretra
     if start:
         start.into(run.learner)
         run.licence = start.licence
+        _keep_start(config, run, out)
     page = Page(out, every=max(50, run.steps // PAGES))
     run.callbacks = [*run.callbacks, ExportEncoders(out, config, run.licence), page]
     with only_writer(out), stop_requests() as run.asked_to_stop:
@@ -127,6 +128,13 @@ def _trained(config: RunConfig, run: RunState, asked: _Request, settings: Pretra
     return summary
 
 
+def _keep_start(config: RunConfig, run: RunState, out: Path) -> None:
+    """The weights as the run begins with them: what its encoder is judged beside."""
+    if rank() == 0 and not (out / START).exists():
+        card = card_of(config, method=config.method.name, branch="start", steps=0, licence=run.licence)
+        save_encoder(out / START, next(iter(run.learner.encoders.values())), card)
+
+
 def _say(*lines: str) -> None:
     """On standard error, by rank 0 alone."""
     if launched_rank() == 0:
@@ -135,13 +143,14 @@ def _say(*lines: str) -> None:
 
 
 def _first_lines(config: RunConfig, plan: StepPlan, settings: PretrainSettings) -> list[str]:
+    watched = "effective_rank and knn" if settings.knn_bank else "effective_rank and retrieval"
     rows, columns = config.encoder.grid
     height, width = config.encoder.image_size
     return [
         f"{plan.images:,} images in {settings.data}",
         f"{config.method.name} ({config.recipe or 'own config'}): {plan.steps:,} steps of {plan.batch} images "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs), {height}×{width} px, {rows}×{columns} patches",
-        f"writing to {settings.out}; watch effective_rank and knn in metrics.jsonl: they should rise, the loss says little",
+        f"writing to {settings.out}; watch {watched} in metrics.jsonl: they should rise; the loss shows little",
     ]
 
 
@@ -160,7 +169,8 @@ def _finish(config: RunConfig, run: RunState, ended: Summary, *, data: str, out:
     }
     if rank() != 0:
         return summary
-    summary["verdict"] = verdict(json_lines(out / "metrics.jsonl"))
+    found = judged(json_lines(out / "metrics.jsonl"), token=config.token)
+    summary |= {"verdict": str(found), "judgement": found.as_json()}
     write_summary(out, config, summary)
     _say(summary["verdict"])
     return summary

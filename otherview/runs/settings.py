@@ -34,7 +34,7 @@ class PretrainSettings(ComputeSettings):
     knn_test: str | None = None
     """Labelled images for an online kNN: the queries (2,000 of them)."""
     knn_every: int = 500
-    """Steps between two evaluations of the online kNN."""
+    """Steps between two looks at what has been learned: kNN or, without labelled images, patch retrieval."""
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_EVERY_SECONDS, WORTH_A_LINE_SECONDS = 15.0, 2.0
+PLAIN_EVERY_SECONDS, WORTH_A_LINE_SECONDS, VERDICT_EVERY_SECONDS = 15.0, 2.0, 60.0
 
 
 def stderr_console() -> Console:
@@ -21,7 +21,7 @@ class RunProgress:
     def __init__(self, *, total: int, start: int = 0, speak: bool = True, title: str = "pre-training") -> None:
         self.total, self.start, self.speak, self.title = total, start, speak, title
         self.console = stderr_console()
-        self.began = self.said = time.monotonic()
+        self.began = self.said = self.judged = time.monotonic()
         self.done = start
         self.bar: Progress | None = None
         if speak and sys.stderr.isatty():
@@ -63,6 +63,12 @@ class RunProgress:
     def warn(self, text: str | None) -> None:
         """A line above the bar, where there is something to say."""
         if text:
+            self.say(text)
+
+    def judge(self, text: str) -> None:
+        """A verdict above the bar, at most once a minute."""
+        if (now := time.monotonic()) - self.judged >= VERDICT_EVERY_SECONDS:
+            self.judged = now
             self.say(text)
 
     def say(self, text: str) -> None:

@@ -75,8 +75,8 @@ def train(run: RunState) -> Summary:
                 _log(run, log, done, metrics)
             context = None
             _call_back(run, done, log, progress)
-            if done % run.steps_per_epoch == 0:
-                _end_epoch(run, done, log, progress)
+            _end_epoch(run, done)
+            _judge(run, done, log, progress)
             if outcome.asked and done < run.steps:
                 raise _stopped(run, done, save(run, optimiser, log, done))
         progress.warn(save(run, optimiser, log, run.steps))
@@ -106,6 +106,7 @@ def _reads(run: RunState, done: int, start: int, unread: int) -> bool:
         or done % settings.log_every == 0
         or settings.saves_at(done)
         or done % run.steps_per_epoch == 0
+        or (run.judged and done % run.steps_between_verdicts == 0)
         or any(done % callback.every == 0 for callback in run.callbacks)
     )
 
@@ -182,20 +183,24 @@ def _log(run: RunState, log: MetricsLog, done: int, metrics: Mapping[str, Any]) 
     run.track({name: value for name, value in line.items() if not isinstance(value, list)}, done)
 
 
-def _end_epoch(run: RunState, done: int, log: MetricsLog, progress: RunProgress) -> None:
-    """The verdict at an epoch's end; where asked for, a run that has collapsed ends here, on all ranks."""
-    for callback in run.callbacks:
-        callback.on_epoch(done, run.learner)
-    if not run.judged or done == run.steps:
+def _end_epoch(run: RunState, done: int) -> None:
+    if done % run.steps_per_epoch == 0:
+        for callback in run.callbacks:
+            callback.on_epoch(done, run.learner)
+
+
+def _judge(run: RunState, done: int, log: MetricsLog, progress: RunProgress) -> None:
+    """Now and then the verdict so far; where asked for, a run that has collapsed ends here, on all ranks."""
+    if not run.judged or done % run.steps_between_verdicts or done == run.steps:
         return
-    text = log.health.verdict()
-    log.write({"step": done, "verdict": text})
-    progress.say(f"step {done} · {text}")
+    found = log.health.judge()
+    log.write({"step": done, "verdict": str(found)})
+    progress.judge(f"step {done} · {found}")
     if not run.settings.stop_on_collapse:
         return
     collapsing = torch.tensor(float(log.health.collapsing and rank() == 0), device=run.accelerator.device)
     if float(mean_over_ranks(collapsing)) > 0:
-        raise RuntimeError(f"stopped at step {done}, as training.stop_on_collapse asks: {text}")
+        raise RuntimeError(f"stopped at step {done}, as training.stop_on_collapse asks: {found}")
 
 
 def _call_back(run: RunState, done: int, log: MetricsLog, progress: RunProgress) -> None:
@@ -208,4 +213,8 @@ def _call_back(run: RunState, done: int, log: MetricsLog, progress: RunProgress)
                 continue
             log.write({"step": done, **found})
             run.track(found, done)
-            progress.say(f"step {done} · " + " · ".join(f"{name} {value:.3f}" for name, value in found.items()))
+            progress.say(f"step {done} · " + " · ".join(f"{name} {_short(value)}" for name, value in found.items()))
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

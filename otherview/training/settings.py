@@ -47,7 +47,7 @@ class TrainingSettings(BaseModel):
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step."""
     stop_on_collapse: bool = False
-    """End the run (status 1) at the end of an epoch whose verdict is collapse."""
+    """End the run (status 1) when its verdict is collapse."""
     collapse_after: int = Field(default=1500, ge=1)
     """Steps before a low rank is called a collapse: every run starts with a low rank."""
     max_skipped: int = Field(default=10, ge=1)

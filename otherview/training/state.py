@@ -30,7 +30,7 @@ from otherview.files import atomically, write_atomically
 from otherview.methods.learner import Learner
 from otherview.training.callbacks import Callback
 from otherview.training.console import RunProgress
-from otherview.training.health import Health
+from otherview.training.health import Health, Token
 from otherview.training.metrics_log import MetricsLog
 from otherview.training.optim import Rate, make_optimiser, rate_at
 from otherview.training.settings import TrainingSettings
@@ -131,6 +131,10 @@ class Tally:
     skipped_in_a_row: int = 0
 
 
+VERDICTS = 20
+"""So many in a run."""
+
+
 @dataclass(kw_only=True)
 class RunState:
     """A run: its parts, handed in, and what changes while it goes on."""
@@ -154,7 +158,9 @@ class RunState:
     rate: Rate = rate_at
     """The learning rate of a step."""
     judged: bool = True
-    """Whether a verdict is given at every epoch's end; what it speaks of are the metrics of pre-training."""
+    """Whether a verdict is given now and then; what it speaks of are the metrics of pre-training."""
+    token: Token = "mean"
+    """The token whose kNN the verdict goes by."""
     title: str = "pre-training"
     """What the progress bar says."""
     track: Callable[[Mapping[str, float], int], None] = lambda _metrics, _step: None
@@ -170,6 +176,11 @@ class RunState:
     @property
     def steps(self) -> int:
         return self.plan.steps
+
+    @property
+    def steps_between_verdicts(self) -> int:
+        """A twentieth of the run."""
+        return max(1, self.steps // VERDICTS)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -234,7 +245,7 @@ def restore(run: RunState, optimiser: torch.optim.Optimizer) -> tuple[int, Metri
     Raises WrongRequest where there are checkpoints and none can be read.
     """
     state, said = load_checkpoint(run.folder / "checkpoints")
-    health = Health(collapse_after=run.settings.collapse_after)
+    health = Health(collapse_after=run.settings.collapse_after, token=run.token)
     path = run.folder / "metrics.jsonl" if rank() == 0 else None
     progress = RunProgress(total=run.steps, start=0, speak=rank() == 0)
     for line in said:

@@ -16,6 +16,8 @@ from otherview.recipes.registry import find
 from otherview.weights.pretrained import UNTRAINED, Card, PretrainedEncoder, encoder_from, read_encoder
 
 REFERENCE, RANDOM = "reference:", "random:"
+START = "start.safetensors"
+"""In a run folder: the weights that the run started from."""
 KNOWN = "a finished run's folder, RUN@STEP or RUN@last, an encoder.safetensors, random:RECIPE or reference:demo"
 
 
@@ -98,9 +100,23 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence:
     )
 
 
+def start_of(where: object) -> PretrainedEncoder | None:
+    """The weights that a run started from, as it kept them; None for random ones, and for what is named otherwise."""
+    if not isinstance(where, str | Path) or str(where).startswith((RANDOM, REFERENCE)):
+        return None
+    file = _parts(where)[0].expanduser() / START
+    return read_encoder(file) if file.is_file() else None
+
+
 def known_of(card: Card) -> dict[str, Any]:
     """What every result says of the run that an encoder comes from."""
-    return {"recipe": card.recipe, "config_hash": card.config_hash, "seed": card.seed, "steps": card.steps}
+    return {
+        "method": card.method,
+        "recipe": card.recipe,
+        "config_hash": card.config_hash,
+        "seed": card.seed,
+        "steps": card.steps,
+    }
 
 
 def _parts(where: str | Path) -> tuple[Path, str | None]:

@@ -10,6 +10,7 @@ Psychometrika 12, 1947) at 5 %.
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 ERRORS, LEVEL = 2.0, 0.05
@@ -78,7 +79,10 @@ class Comparison(NamedTuple):
         """About so many test images would make this difference count; None where no number would."""
         if not self.difference or not self.error:
             return None
-        return math.ceil(self.n * (ERRORS * self.error / self.difference) ** 2)
+        wanted, sure = ERRORS, abs(self.standard_errors)
+        if self.p is not None:
+            wanted, sure = (NormalDist().inv_cdf(1 - p / 2) for p in (LEVEL, max(self.p, 1e-12)))
+        return math.ceil(self.n * (wanted / sure) ** 2) if sure > 0 else None
 
     def as_json(self) -> dict[str, Any]:
         """With what is derived from it."""

@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
-from otherview.evaluation.finetune import FineTune, layer_of
-from otherview.evaluation.settings import Regularisation
+from otherview.evaluation.classifier import FineTune, layer_of, start_linearly
+from otherview.evaluation.fit_defaults import finetune_recipe, in_words
+from otherview.evaluation.settings import FinetuneRecipe, FinetuneSettings, Regularisation
 from otherview.files import json_lines
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.heads import ClassHead
 from otherview.nn.settings import EncoderSettings
 from otherview.seeding import sample_rng
+from otherview.training.fit import unmoved
 from otherview.training.optim import rate_at
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
@@ -169,9 +171,69 @@ def test_a_classifier_travels_and_holds_an_encoder_but_an_encoder_is_none(tmp_pa
         load_classifier(tmp_path / "e.safetensors")
 
 
+def settings_of(**asked: object) -> FinetuneSettings:
+    return FinetuneSettings("runs/first", train="a", test="b", **asked)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_chosen_by_the_number_of_images() -> None:
+    few = finetune_recipe(settings_of(), images=90, encoder=SMALL, unit=2)
+    assert (few.epochs, few.batch, few.head, few.mixup) == (100, 30, "linear", 0)
+    more = finetune_recipe(settings_of(), images=1000, encoder=SMALL, unit=2)
+    assert more.batch == 32 and 300 < more.epochs * 1000 / 32 < 2000
+    wide = finetune_recipe(settings_of(), images=1000, encoder=SMALL.model_copy(update={"width": 768}), unit=2)
+    assert more.rate == pytest.approx(wide.rate * 24, rel=0.02)
+    assert wide.rate * 32 / 256 == pytest.approx(1e-3 * (32 / 1024) ** 0.5, rel=0.02)  # by the root of the batch
+    many = finetune_recipe(settings_of(), images=1_281_167, encoder=SMALL, unit=2)
+    paper = finetune_recipe(settings_of(protocol="paper"), images=1_281_167, encoder=SMALL, unit=2)
+    assert many == paper == FinetuneRecipe()
+    few = finetune_recipe(settings_of(protocol="paper"), images=300, encoder=SMALL, unit=2)
+    assert few == FinetuneRecipe(batch=30)
+    asked = finetune_recipe(settings_of(rate=0.5, mixup=0.3, batch=10, crop_pct=0.5), images=300, encoder=SMALL, unit=2)
+    assert (asked.rate, asked.mixup, asked.batch, asked.crop_pct, asked.head) == (0.5, 0.3, 10, 0.5, "linear")
+    assert "--protocol paper" in in_words(few, images=90, paper=False) and "--protocol" not in in_words(
+        few, images=90, paper=True
+    )
+
+
+@pytest.mark.parametrize(("images", "unit"), [(4, 2), (5, 4), (90, 8), (100, 64)])
+def test_a_chosen_batch_can_be_shared_out(images: int, unit: int) -> None:
+    batch = finetune_recipe(settings_of(), images=images, encoder=SMALL, unit=unit).batch
+    assert batch % unit == 0 and batch >= unit
+
+
+def test_a_head_starts_where_logistic_regression_ends() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    features = torch.randn(120, 32, generator=rng) + F.one_hot(labels, 32) * 2.0
+    head = ClassHead(32, 3)
+    start_linearly(head, features, labels)
+    normed = F.layer_norm(features, (32,), eps=1e-6)
+    scaled = StandardScaler().fit(normed.numpy())
+    scaled.scale_ *= (120 / 119) ** 0.5  # ours divides by N - 1
+    theirs = LogisticRegression(tol=1e-8, max_iter=1000).fit(scaled.transform(normed.numpy()), labels.numpy())
+    found = head(features).softmax(dim=1).detach().numpy()
+    assert np.abs(found - theirs.predict_proba(scaled.transform(normed.numpy()))).max() < 2e-3
+
+
+def test_a_loss_that_has_not_moved_is_said(tmp_path: Path) -> None:
+    def log(*losses: float) -> None:
+        lines = [f'{{"step": {step}, "loss": {loss}}}' for step, loss in enumerate(losses)]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+    log(*[1.0986] * 5, *[1.0984] * 5)
+    assert (unmoved(tmp_path) or "").startswith("the loss has not moved: 1.0986 → 1.0984")
+    log(*[1.0986] * 5, *[1.08] * 5)
+    assert unmoved(tmp_path) is None
+    log(1.0, 1.0)
+    assert unmoved(tmp_path) is None
+
+
 WORDS = (
     "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:80:test",
-    "--crop-pct", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
+    "--protocol", "paper", "--crop-pct", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
 
 
@@ -182,9 +244,11 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     whole = result_of_process(*WORDS, "--out", tmp_path / "whole")
     names = [score["name"] for score in (*whole["scores"], *whole["control"])]
     assert names == [
-        f"finetune_{name}{top} (epochs 5, crop pct 1)" for name in ("encoder", "untrained") for top in ("", "_top5")
+        f"finetune_{name}{top} (protocol paper, epochs 5, crop pct 1)"
+        for name in ("encoder", "frozen", "untrained")
+        for top in ("", "_top5")
     ]
-    assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"]]  # it is its own control
+    assert [s["value"] for s in whole["scores"]] == [s["value"] for s in whole["control"][2:]]  # it is its own control
     command = [sys.executable, "-m", "otherview", *WORDS, "--no-control", "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "killed/finetune/checkpoints/last.pt").exists():
@@ -192,7 +256,7 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_kill(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     killed = result_of_process(*WORDS, "--no-control", "--out", tmp_path / "killed")
-    assert killed["scores"] == whole["scores"] and killed["control"] == []
+    assert killed["scores"] == whole["scores"] and killed["control"] == whole["control"][:2]
     one, two = (load_classifier(tmp_path / name / "finetune/classifier.safetensors") for name in ("whole", "killed"))
     assert len(one.classes) == 8
     for a, b in zip(one.encoder.parameters(), two.encoder.parameters(), strict=True):

@@ -24,6 +24,7 @@ from otherview.judgement import (
     TOO_FEW,
     UNKNOWN,
     WORTH_IT,
+    Comparison,
     Judgement,
     apart,
     conclude,
@@ -243,6 +244,10 @@ def test_how_many_images_would_do() -> None:
     n = images_for(0.5)
     assert 2 * math.sqrt(2 * 0.25 / n) == pytest.approx(0.05, rel=0.01)
     assert apart("pixels", 0.5, 0.1, 0.5, 0.1, n=10).images_needed is None
+    exact = Comparison(
+        "pixels", 0.93, -0.083, 0.036, 60, p=0.0625
+    )  # beyond two standard errors, and not by the exact test
+    assert not exact.counts and exact.images_needed is not None and exact.images_needed > 60
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_the_default_batch_is_shared_out_evenly(images: int, unit: int, batch: i
         (finetune, {"epochs": float("nan")}, "--epochs nan must lie between"),
         (finetune, {"drop_path": 1.5}, "--drop-path 1.5 must lie between"),
         (finetune, {"augment": "foo"}, "--augment foo is no RandAugment"),
+        (finetune, {"crop_share": (0.5, 1.5)}, "--crop-share 0.5 1.5 must be two shares"),
         (finetune, {"batch": -2}, "--batch -2 must be 2 or more"),
         (linear_probe, {"crop_pct": 2.0}, "--crop-pct 2 must be above 0 and up to 1"),
         (linear_probe, {"batch": 1}, "--batch 1 is too small for batch norm"),

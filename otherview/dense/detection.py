@@ -31,7 +31,7 @@ from otherview.dense.samples import JitteredObjects, ObjectsView
 from otherview.dense.settings import DetectSettings
 from otherview.distributed import computed_by_first, rank
 from otherview.errors import WrongRequest
-from otherview.evaluation.finetune import layer_of
+from otherview.evaluation.classifier import layer_of
 from otherview.evaluation.result import finish
 from otherview.files import write_atomically
 from otherview.launch import launched_rank

@@ -30,7 +30,7 @@ from otherview.dense.settings import SegmentConfig, SegmentSettings
 from otherview.dense.upernet import UPerNet, resized, share_statistics, synchronised
 from otherview.distributed import computed_by_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
-from otherview.evaluation.finetune import layer_of
+from otherview.evaluation.classifier import layer_of
 from otherview.evaluation.pixel_scores import Segmented, pixel_confusion
 from otherview.evaluation.result import finish
 from otherview.launch import launched_rank, launched_ranks

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from otherview.dense.settings import SegmentConfig
 from otherview.distributed import from_first, ranks
-from otherview.evaluation.finetune import drop_paths
+from otherview.evaluation.classifier import drop_paths
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.initialise import seeded

@@ -43,8 +43,8 @@ def write_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, *, nam
 
 
 NAMED = (
-    "block", "train_images", "test_images", "k", "temperature", "strength", "crop_pct", "draws", "seed", "epochs", "batch",
-    "rate", "fit", "size",
+    "protocol", "block", "train_images", "test_images", "k", "temperature", "strength", "crop_pct", "draws", "seed", "epochs",
+    "batch", "rate", "fit", "size",
 )  # fmt: skip
 """Settings that stand in the names of scores where they are not the defaults, so that one name is one protocol."""
 

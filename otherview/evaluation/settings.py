@@ -145,26 +145,60 @@ class Regularisation:
 
 
 @dataclass(kw_only=True)
-class FinetuneSettings(ShownSettings, LabelledSettings, Regularisation):
-    """Fine-tune the whole encoder with the paper's recipe; the last epoch is reported. Resumes like any run."""
+class FinetuneRecipe(Regularisation):
+    """How a classifier is fine-tuned; the values are the published ones."""
 
     epochs: float = 100.0
-    """Times through the training images."""
-    batch: int | None = None
-    """Images a step, an even number; default: 1024, or a tenth of the training images where they are fewer."""
-    accumulation: int = 1
-    """Micro-batches a step."""
+    batch: int = 1024
     rate: float = 2.5e-4
-    """Learning rate for a batch of 256."""
     head: Literal["random", "linear"] = "random"
-    """random: the paper's; linear: the head begins as a logistic regression on the frozen features."""
     weight_decay: float = 0.05
     augment: str = "rand-m9-mstd0.5-inc1"
-    """RandAugment in timm's words; none: crops and mirroring alone."""
+    crop_share: tuple[float, float] = (0.08, 1.0)
     crop_pct: float = 0.875
-    """Share of the shorter side that the centre crop of a test image keeps (224 of 256); 1 for small images."""
+
+
+@dataclass(kw_only=True)
+class FinetuneSettings(ShownSettings, LabelledSettings):
+    """Fine-tune the whole encoder on labelled images; the last epoch is reported. Resumes like any run.
+
+    What is not given is chosen by the number of training images, and said. --protocol paper takes the published values.
+    """
+
+    protocol: Literal["auto", "paper"] = "auto"
+    """auto: by the number of training images; paper: the published settings, made for 1.28 million images."""
+    epochs: float | None = None
+    """Times through the training images; paper: 100."""
+    batch: int | None = None
+    """Images a step, an even number; paper: 1024, or a tenth of the training images where they are fewer."""
+    accumulation: int = 1
+    """Micro-batches a step."""
+    rate: float | None = None
+    """Learning rate for a batch of 256; paper: 2.5e-4."""
+    head: Literal["random", "linear"] | None = None
+    """random (paper), or linear: the head starts as a logistic regression on the frozen features."""
+    weight_decay: float | None = None
+    """Paper: 0.05."""
+    augment: str | None = None
+    """RandAugment in timm's words (paper: rand-m9-mstd0.5-inc1), or none: crops and mirroring alone."""
+    crop_share: tuple[float, float] | None = None
+    """Range of the share of a training image's area that a random crop shows; paper: 0.08 1."""
+    layer_decay: float | None = None
+    """The rate falls by this factor from each block to the one below; paper: 0.65."""
+    drop_path: float | None = None
+    """Drop-path probability of the last block; it rises linearly from 0 over the depth; paper: 0.1."""
+    mixup: float | None = None
+    """Paper: 0.8."""
+    cutmix: float | None = None
+    """Paper: 1."""
+    smoothing: float | None = None
+    """Label smoothing; paper: 0.1."""
+    erasing: float | None = None
+    """Probability of replacing part of an image by noise; paper: 0.25."""
+    crop_pct: float | None = None
+    """Share of the shorter side that the centre crop of a test image keeps; paper: 0.875; auto: 1 for sides below 160 px."""
     control: bool = True
-    """Also fine-tune the untrained encoder; doubles the time."""
+    """Also fine-tune the untrained encoder and, where the run started from weights, those; each takes as long again."""
     seed: int = 0
     """Seed of the head, the order of images and all random draws."""
 

@@ -119,7 +119,7 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
     )
 
 
-CONTROLS = {"start": "start weights", "untrained": "untrained", "pixels": "raw pixels"}
+CONTROLS = {"frozen": "frozen features", "start": "start weights", "untrained": "untrained", "pixels": "raw pixels"}
 """What stands beside a score, by the word in its name, and what its line is called."""
 
 

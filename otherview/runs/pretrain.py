@@ -30,6 +30,7 @@ from otherview.weights.pretrained import save_encoder
 
 PAGES = 20
 """How often report.html is rewritten in a run."""
+PATCHES_FROZEN = "the patch embedding stays as it starts, as published; --encoder.train-patch-embedding trains it"
 SHORTENED_STEPS = 8
 """Steps of a run where a shortened one is asked for."""
 
@@ -146,10 +147,12 @@ def _first_lines(config: RunConfig, plan: StepPlan, settings: PretrainSettings) 
     watched = "effective_rank and knn" if settings.knn_bank else "effective_rank and retrieval"
     rows, columns = config.encoder.grid
     height, width = config.encoder.image_size
+    frozen = [] if config.encoder.train_patch_embedding else [PATCHES_FROZEN]
     return [
         f"{plan.images:,} images in {settings.data}",
         f"{config.method.name} ({config.recipe or 'own config'}): {plan.steps:,} steps of {plan.batch} images "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs), {height}×{width} px, {rows}×{columns} patches",
+        *frozen,
         f"writing to {settings.out}; watch {watched} in metrics.jsonl: they should rise; the loss shows little",
     ]
 

@@ -34,14 +34,14 @@ MEASURES = {
     "few-shot": "few_shot_encoder_mean (1 %) (crop pct 1)",
     "linear-segment": "linear_segment_encoder_miou",
     "retrieval": "retrieval_encoder",
-    "finetune": "finetune_encoder (epochs 5, batch 128, rate 0.004, crop pct 1)",
+    "finetune": "finetune_encoder (protocol paper, epochs 5, batch 128, rate 0.004, crop pct 1)",
 }
 """Protocols of `evaluate` that a study may ask for, by the first score of each."""
 PROTOCOL: dict[str, dict[str, float | str]] = {
     "few-shot": {"crop_pct": 1},
     "finetune": {
-        "crop_pct": 1, "epochs": 5, "batch": 128, "rate": 4e-3, "augment": "none", "mixup": 0, "cutmix": 0, "erasing": 0,
-        "drop_path": 0,
+        "protocol": "paper", "crop_pct": 1, "epochs": 5, "batch": 128, "rate": 4e-3, "augment": "none", "mixup": 0,
+        "cutmix": 0, "erasing": 0, "drop_path": 0,
     },
 }  # fmt: skip
 """What small images and little time want otherwise than by default."""

@@ -6,6 +6,7 @@ The learner is changed in place; the same call continues a fit that was stopped.
 """
 
 import json
+import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from otherview.data.loader import SampleMaker, StepPlan
 from otherview.data.source import Source
 from otherview.distributed import agree, rank, ranks
 from otherview.errors import WrongRequest
-from otherview.files import make_folder, only_writer, write_atomically
+from otherview.files import json_lines, make_folder, only_writer, write_atomically
 from otherview.launch import launched_rank, stop_requests
 from otherview.methods.learner import Learner
 from otherview.training.device import compile_and_checkpoint, make_accelerator, resolve_device, set_threads
@@ -28,6 +29,9 @@ from otherview.training.loop import train
 from otherview.training.optim import Rate, rate_at
 from otherview.training.settings import ComputeSettings, TrainingSettings
 from otherview.training.state import RunState
+
+MEDIAN_OF, LEAST_CHANGE = 5, 0.01
+"""Of a loss that has moved: its median over so many lines has fallen by this share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +100,16 @@ def run_fit(
     )
     with only_writer(fit.folder), stop_requests() as run.asked_to_stop:
         train(run)
+    if rank() == 0 and (fault := unmoved(fit.folder)):
+        print(fault, file=sys.stderr)
+
+
+def unmoved(folder: Path) -> str | None:
+    """A sentence about a fit whose loss ended where it began, and what to do; by the medians of five logged lines."""
+    losses = [line["loss"] for line in json_lines(folder / "metrics.jsonl") if line.get("loss") is not None]
+    if len(losses) < 2 * MEDIAN_OF:
+        return None
+    first, last = (statistics.median(part) for part in (losses[:MEDIAN_OF], losses[-MEDIAN_OF:]))
+    if last < (1 - LEAST_CHANGE) * first:
+        return None
+    return f"the loss has not moved: {first:.4f} → {last:.4f}; train for longer, or with a higher rate"

@@ -93,9 +93,16 @@ class LabelledViews:
         return LabelledView(self.make(image, rng), label)
 
 
-def plain_view(preprocessing: Preprocessing, grid: PatchGrid, *, draw: Callable[..., Crop]) -> SingleView:
-    """Crops and mirroring alone, as an encoder wants its images."""
+def plain_view(
+    preprocessing: Preprocessing,
+    grid: PatchGrid,
+    *,
+    draw: Callable[..., Crop],
+    share: tuple[float, float] = (0.08, 1.0),
+) -> SingleView:
+    """Crops with this `share` of the area and mirroring alone, as an encoder wants its images."""
     settings = ViewSettings(
+        crop_share=share,
         mean=tuple(preprocessing.mean), std=tuple(preprocessing.std), levels=preprocessing.levels,
         ranges=dict(preprocessing.ranges), online_colour=PLAIN,
         mask=MaskSettings(kind="none"),

@@ -59,6 +59,8 @@ class Comparison(NamedTuple):
     """Standard error of the difference."""
     n: int
     """Test images."""
+    spread: float = 0.0
+    """Of the reference."""
     p: float | None = None
     """The chance of such a difference between equals, where an exact test gave it."""
 
@@ -95,7 +97,7 @@ class Comparison(NamedTuple):
             return f"equal to {beside}"
         sure = f"{abs(self.standard_errors):.1f} standard errors" if self.error else "every image that differs"
         if self.p is not None:
-            sure += f", p {self.p:.2g}"
+            sure += f", p {self.p:.2g}" if self.p >= 0.001 else ", p < 0.001"
         if self.counts:
             return f"{points(abs(self.difference))} {'above' if self.difference > 0 else 'below'} {beside} ({sure})"
         if self.enough:
@@ -120,7 +122,7 @@ def signed(difference: float) -> str:
 
 def apart(reference: str, value: float, error: float, other: float, other_error: float, *, n: int) -> Comparison:
     """Of two scores whose images were not the same, or whose answers are not known: their errors add up in squares."""
-    return Comparison(reference, other, value - other, math.hypot(error, other_error), n)
+    return Comparison(reference, other, value - other, math.hypot(error, other_error), n, other_error)
 
 
 def mcnemar(only_mine: int, only_others: int) -> float:

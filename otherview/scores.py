@@ -67,7 +67,7 @@ class Score(NamedTuple):
         found = self.answers.beside(other.answers) if self.answers is not None and other.answers is not None else None
         if found is None:
             return apart(reference, self.value, self.spread, other.value, other.spread, n=self.n)
-        return Comparison(reference, other.value, self.value - other.value, found[0], self.n, found[1])
+        return Comparison(reference, other.value, self.value - other.value, found[0], self.n, other.spread, found[1])
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
@@ -89,6 +89,8 @@ class Scores(NamedTuple):
     conclusion: Judgement | None = None
     comparisons: Sequence[Comparison] = ()
     """Of the score that was concluded about, with its references."""
+    concluded: str = ""
+    """The name of that score."""
 
     def as_json(self) -> dict[str, Any]:
         """One object, as `--json` prints it."""
@@ -97,7 +99,7 @@ class Scores(NamedTuple):
             "control": [score.as_json() for score in self.control],
             "seconds": round(self.seconds, 1),
             **self.about,
-            **({"conclusion": self.conclusion.as_json()} if self.conclusion else {}),
+            **({"conclusion": {"score": self.concluded, **self.conclusion.as_json()}} if self.conclusion else {}),
             **({"comparisons": [one.as_json() for one in self.comparisons]} if self.comparisons else {}),
         }
 

@@ -17,12 +17,19 @@ import pytest
 import tyro
 
 from otherview.bench.contenders import flops_per_image
+from otherview.commands.compare import narrow
 from otherview.config import RunConfig, to_yaml
 from otherview.errors import WrongRequest
 from otherview.recipes.registry import find
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import compare_runs, markdown, notes, table
-from otherview.report.comparison_page import mean_curve, write_comparison_page
+from otherview.report.comparison_page import (
+    draw_comparison,
+    mean_curve,
+    verdict_of,
+    watched_alike,
+    write_comparison_page,
+)
 from otherview.runs.compare import _command
 from otherview.runs.settings import CompareSettings
 from otherview.runs.study import MEASURES, Plan, tasks_of
@@ -164,9 +171,10 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
         command="otherview compare",
     )
     text = (tmp_path / "c.html").read_text()
-    assert "siamese_im_pico_32 leads mae_pico_32 by 0.105 in knn_encoder_mean on t (spread 0.010)" in text
+    said = "siamese_im_pico_32 leads: knn_encoder_mean on t 0.505, 10.5 points above mae_pico_32 0.400 (spread 0.010)."
+    assert said in text
     assert "than chance" not in text.split('id="data">')[0]
-    assert "<td>0.505 ± 0.007</td>" in text and text.count("<tr>") == 3
+    assert ">0.505 ± 0.007</td>" in text and text.count("<tr>") == 3
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert [chart["x"] for chart in data] == ["thousand images", "PFLOP", "minutes"]
     assert data[0]["series"][0]["points"][-1] == [6.4, pytest.approx(0.505)]
@@ -175,11 +183,44 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
 def test_two_seeds_that_agree_by_chance_make_no_clear_lead(tmp_path: Path) -> None:
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 10_000) for seed in range(2)]
     folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_pico_32") for seed in range(2)]
+    assert str(verdict_of(compare_runs(folders))) == (
+        "level: siamese_im_pico_32: knn_encoder_mean on t 0.500, 0.1 points above mae_pico_32 0.499 (spread 0.010), which "
+        "chance may do. Run more seeds."
+    )
+
+
+def test_runs_judged_on_different_images_are_neither_compared_nor_drawn_together(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / name, seed=0, knn=0.5, recipe=recipe) for name, recipe in
+               (("a", "siamese_im_pico_32"), ("b", "mae_pico_32"))]  # fmt: skip
+    for folder, test in zip(folders, ("cats", "dogs"), strict=True):
+        line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        (folder / "results.jsonl").write_text(json.dumps({**line, "test": test}) + "\n")
+        (folder / "data.json").write_text(json.dumps({"data": "d", "images": 9, "knn_bank": "bank", "knn_test": test}))
+    rows = compare_runs(folders)
+    found = verdict_of(rows)
+    assert found.state == "cannot be compared" and "on cats" in found.evidence and "evaluate knn" in found.action
+    assert {where: [row.name for row in some] for where, some in watched_alike(rows).items()} == {
+        "cats (bank bank)": ["siamese_im_pico_32"], "dogs (bank bank)": ["mae_pico_32"],
+    }  # fmt: skip
     gflops = {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25}
-    write_comparison_page(tmp_path / "c.html", compare_runs(folders), gflops, command="otherview compare")
-    assert "by 0.001 in knn_encoder_mean on t (spread 0.010): not more than chance may do" in (
-        tmp_path / "c.html"
-    ).read_text(encoding="utf-8")
+    assert len(draw_comparison(rows, gflops).axes) == 6
+    write_comparison_page(tmp_path / "c.html", rows, gflops, command="otherview compare")
+    text = (tmp_path / "c.html").read_text(encoding="utf-8")
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert [[one["name"] for one in chart["series"]] for chart in data] == [["siamese_im_pico_32"]] * 3 + [
+        ["mae_pico_32"]
+    ] * 3
+    assert any("watched on different images" in said for said in notes(rows))
+
+
+def test_tables_fit_a_terminal(tmp_path: Path) -> None:
+    """As many columns beside each other as fit; a score that nobody of them has is left out."""
+    head = ["", "seeds", "a score with a long name (train images 2,000, test images 500)", "none"]
+    rows = [[f"a recipe with quite a long name {number}", "2", "0.530 ± 0.030", ""] for number in range(7)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * 4, *rows)]
+    found = narrow(lines)
+    assert max(map(len, found)) <= 100 and sum("0.530" in line for line in found) > 1
+    assert "".join(found).count("0.530 ± 0.030") == 7 and not any("none" in line for line in found)
 
 
 def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
@@ -198,10 +239,8 @@ def test_the_leader_is_found_by_every_method_s_own_token(tmp_path: Path) -> None
         line["scores"].append({**line["scores"][0], "name": "knn_encoder_cls", "value": cls})
         (folder / "results.jsonl").write_text(json.dumps(line))
         (folder / "metrics.jsonl").unlink()
-    gflops = {"siamese_im_pico_32": 0.5, "moco_v3_pico_32": 0.25}
-    write_comparison_page(tmp_path / "c.html", compare_runs(folders), gflops, command="otherview compare")
-    said = "moco_v3_pico_32 leads siamese_im_pico_32 by 0.020 in knn_encoder_cls on t and knn_encoder_mean on t"
-    assert said in (tmp_path / "c.html").read_text()
+    said = "moco_v3_pico_32 leads: knn_encoder_cls on t and knn_encoder_mean on t 0.470, 2.0 points above siamese_im_pico_32"
+    assert str(verdict_of(compare_runs(folders))).startswith(said)
 
 
 def test_what_was_found_of_another_encoder_is_not_the_runs(tmp_path: Path) -> None:
@@ -339,13 +378,13 @@ def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_pat
     (task.folder / "summary.json").write_text("{}")
     (command,) = task.commands(plan)
     assert command[4:] == [
-        "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--crop-pct", "1", "--epochs", "5",
-        "--batch", "128", "--rate", "0.004", "--augment", "none", "--mixup", "0", "--cutmix", "0", "--erasing", "0",
-        "--drop-path", "0", "--no-control", "--threads", "1", "--device", "auto",
+        "finetune", "--weights", str(task.folder), "--train", plan.data, "--test", plan.test, "--protocol", "paper",
+        "--crop-pct", "1", "--epochs", "5", "--batch", "128", "--rate", "0.004", "--augment", "none", "--mixup", "0",
+        "--cutmix", "0", "--erasing", "0", "--drop-path", "0", "--no-control", "--threads", "1", "--device", "auto",
     ]  # fmt: skip
     protocol = {
-        "train": plan.data, "test": plan.test, "crop_pct": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004, "augment": "none",
-        "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
+        "train": plan.data, "test": plan.test, "protocol": "paper", "crop_pct": 1.0, "epochs": 5.0, "batch": 128, "rate": 0.004,
+        "augment": "none", "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
     }  # fmt: skip
     for left, about in ((0, protocol), (1, protocol | {"epochs": 6.0})):
         line = {"scores": [{"name": MEASURES["finetune"]}], **about}

@@ -35,7 +35,7 @@ def page(tmp_path: Path) -> Path:
         Section("What it sees", [Picture(HOSTILE, "text", PNG)]),
     ]
     write_page(
-        tmp_path / "p.html", title=f"a run {HOSTILE}", verdict="learning", facts=[("seed", "0")], command="otherview demo",
+        tmp_path / "p.html", title=f"a run {HOSTILE}", verdict=["learning"], facts=[("seed", "0")], command="otherview demo",
         sections=sections,
     )  # fmt: skip
     return tmp_path / "p.html"
@@ -79,7 +79,8 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
     opened(browser, page, width)
     assert browser.title.startswith("a run </script>")  # as text, not as a script
     assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    assert len(browser.find_elements("css selector", "section")) == 3
+    assert len(browser.find_elements("css selector", "section")) == 4  # and the words
+    assert all(link.get_attribute("title") for link in browser.find_elements("css selector", "a.word"))
     # Nothing is wider than the screen but what scrolls by itself.
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
@@ -117,7 +118,7 @@ def test_a_run_s_page_in_a_browser(browser: Any, otherview: Callable, tmp_path: 
     assert judged.returncode == 0 and path.read_text() != before  # an evaluation refreshes the page
     opened(browser, path, 1400)
     headings = [one.text for one in browser.find_elements("css selector", "h2")]
-    assert headings == ["Is it learning?", "What it sees", "How good is it?", "What it cost"]
+    assert headings == ["Is it learning?", "What it sees", "How good is it?", "What it cost", "Words"]
     assert len(browser.find_elements("css selector", "figure.picture img")) == 4
     assert len(browser.find_elements("css selector", "tbody tr")) == 5
     charts = [one.text for one in browser.find_elements("css selector", "figure.chart figcaption b")]

@@ -97,6 +97,7 @@ def is_repeated(pixels: np.ndarray) -> bool:
 
 def eight_bits(pixels: np.ndarray) -> np.ndarray:
     """The nearest of 256 levels, for what knows no more of them: pictures, RandAugment, corruptions."""
+    assert pixels.dtype in (np.uint8, np.uint16), pixels.dtype
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels / PER_LEVEL).astype(np.uint8)
 
 

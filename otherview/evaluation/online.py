@@ -49,7 +49,8 @@ class OnlineKnn(Callback):
         found, images = self._accuracies(encoder, self.preprocessing)
         if step:
             return found
-        found |= {"knn_images": images} | self._accuracies(None, self._small)[0]
+        chance = float(torch.bincount(self._labels[1]).max()) / len(self._labels[1])
+        found |= {"knn_images": images, "knn_chance": chance} | self._accuracies(None, self._small)[0]
         if self.untrained is not None:
             twin = self.untrained.to(next(encoder.parameters()).device)
             beside, _ = self._accuracies(twin, self.preprocessing)

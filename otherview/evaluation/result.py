@@ -69,9 +69,11 @@ def finish(
     protocol = {"weights": str(settings.weights), **about, **named, "device": str(resolve_device(settings.device))}
     control = [score for name, scores in found.items() if name != "encoder" for score in scores]
     token = "cls" if known.get("method") == "moco_v3" else "mean"
+    score = score_of_token(found["encoder"], token)
     conclusion, comparisons = concluded(found, token=token, chance=chance)
+    protocol |= {**known, **({} if chance is None else {"chance": chance})}
     seconds = time.monotonic() - began
-    result = Scores(found["encoder"], control, seconds, {**protocol, **known}, conclusion, comparisons)
+    result = Scores(found["encoder"], control, seconds, protocol, conclusion, comparisons, score.name)
     folder = settings.out or folder_of(settings.weights)
     if folder is not None and launched_rank() == 0:
         append_result(folder, result)
@@ -96,7 +98,7 @@ def concluded(
 ) -> tuple[Judgement, list[Comparison]]:
     """What the scores say of the encoder by its method's token, beside every reference; `found` is as `finish` takes it."""
     mine = found["encoder"]
-    score = next((one for one in mine if f"encoder_{token}" in one.name), mine[0])
+    score = score_of_token(mine, token)
     comparisons = _compared(score, found)
     if chance is not None:
         by_chance = apart(CHANCE, score.value, math.sqrt(chance * (1 - chance) / score.n), chance, 0.0, n=score.n)
@@ -110,6 +112,11 @@ def concluded(
     worse = [one for one in _compared(other, found) if one.counts and one.difference < 0 and one.reference != PIXELS]
     more = "".join(f"; its {OTHER_TOKENS[token]} token ({other.value:.3f}) is {one}" for one in worse)
     return judgement._replace(evidence=judgement.evidence + more), comparisons
+
+
+def score_of_token(scores: Sequence[Score], token: str) -> Score:
+    """The first score by the method's token; the first one where scores have no tokens."""
+    return next((one for one in scores if f"encoder_{token}" in one.name), scores[0])
 
 
 def _compared(score: Score, found: Mapping[str, Sequence[Score]]) -> list[Comparison]:

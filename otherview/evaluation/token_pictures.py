@@ -38,7 +38,15 @@ from otherview.evaluation.token_settings import (
 )
 from otherview.evaluation.whole_images import prepared
 from otherview.nn.encoder import Encoder
-from otherview.report.pictures import draw_attention, draw_components, draw_matches, draw_neighbours, save_picture
+from otherview.report.drawn_tokens import (
+    Shown,
+    draw_attention,
+    draw_components,
+    draw_matches,
+    draw_neighbours,
+    shortened,
+)
+from otherview.report.pictures import save_picture
 from otherview.report.view_pictures import check_drawn, check_first, readable
 from otherview.signature import takes
 from otherview.views.view import normalise
@@ -176,12 +184,26 @@ def _neighbours_figure(settings: NeighboursSettings, source: Source) -> Figure:
     similar = unit[list(rows)] @ unit.T
     for line, row in enumerate(rows):
         similar[line, row] = -2  # not itself
-    found = similar.topk(settings.nearest, dim=1).indices.tolist()
+    values, found = similar.topk(settings.nearest, dim=1)
 
-    def pixels(row: int) -> np.ndarray:
-        return picture_of(source, place[names[row]]).decode()
+    def seen(row: int, likeness: float | None = None) -> Shown:
+        return neighbour(source, place[names[row]], likeness)
 
-    return draw_neighbours([pixels(row) for row in rows], [("", [[pixels(other) for other in some] for some in found])])
+    nearest = [
+        [seen(other, value) for other, value in zip(*some, strict=True)]
+        for some in zip(found.tolist(), values.tolist(), strict=True)
+    ]
+    return draw_neighbours([seen(row) for row in rows], [("", nearest)])
+
+
+def neighbour(source: Source, index: int, likeness: float | None = None) -> Shown:
+    """An image with its name, its class where it has one, and how similar it is."""
+    words = [shortened(source.name(index))]
+    if (label := source.label(index)) is not None:
+        words.append(str(source.classes[label]) if source.classes else f"class {label}")
+    if likeness is not None:
+        words.append(f"{likeness:.3f}")
+    return Shown(picture_of(source, index).decode(), "\n".join(words))
 
 
 @torch.no_grad()

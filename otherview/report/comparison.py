@@ -37,6 +37,8 @@ class Finished(NamedTuple):
     """Test images of every score."""
     curve: list[dict[str, Any]]
     """The metrics log's lines with an online kNN."""
+    watched: str
+    """Which images that kNN was judged on."""
 
 
 class Row(NamedTuple):
@@ -116,6 +118,15 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
         errors={column: score["spread"] for column, score in found.items()},
         n={column: score["n"] for column, score in found.items()},
         curve=[line for line in json_lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None],
+        watched=_watched(folder),
+    )
+
+
+def _watched(folder: Path) -> str:
+    path = folder / "data.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return (
+        f"{known['knn_test']} (bank {known['knn_bank']})" if known.get("knn_test") else "images that were not recorded"
     )
 
 
@@ -156,6 +167,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for count in dict.fromkeys(run.n[column] for row in rows if column in row.scores for run in row.runs):
             counted.setdefault(count, []).append(short)
     test = [f"n = {count:,} test images: {', '.join(shorts)}" for count, shorts in counted.items()]
+    watched = {run.watched: row.name for row in rows for run in row.runs if run.curve}
+    if len(watched) > 1:
+        words = "; ".join(f"{name}: {where}" for where, name in watched.items())
+        test.append(f"the curves of runs that were watched on different images are drawn apart ({words})")
     return test + [
         f"{row.name}: {score} is left out, as {_seeds(lacking)} it"
         for row in rows

@@ -9,11 +9,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from otherview.judgement import ALONE, ERRORS, Judgement, points
 from otherview.report.comparison import Finished, Row, markdown, notes
 from otherview.report.page import Chart, Section, Table, write_page
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
@@ -22,12 +24,12 @@ STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
 def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Seconds and memory of a step against batch, tokens and width, on logarithmic axes; dotted: in proportion."""
     figure, rows = plt.subplots(2, len(axes_of), figsize=(3.2 * len(axes_of), 5), squeeze=False, layout="constrained")
-    for column, (name, points) in enumerate(axes_of.items()):
-        x = np.array([point[name] for point in points])
+    for column, (name, measured) in enumerate(axes_of.items()):
+        x = np.array([point[name] for point in measured])
         for axes, quantity in zip(rows[:, column], ("seconds", "mb"), strict=True):
-            first = points[0][f"ours_{quantity}"]
+            first = measured[0][f"ours_{quantity}"]
             for who, style, mark in (("ours", "-", "o"), ("reference", "--", "s")):
-                y = [point[f"{who}_{quantity}"] for point in points]
+                y = [point[f"{who}_{quantity}"] for point in measured]
                 axes.loglog(x, y, linestyle=style, marker=mark, markersize=4, color="black", label=who)
             axes.loglog(x, first * x / x[0], linestyle=":", color="0.5", label="in proportion")
             axes.set_xticks(x, [str(value) for value in x], minor=False)
@@ -40,20 +42,42 @@ def draw_growth(axes_of: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 
 
 def draw_comparison(rows: Sequence[Row], gflops: Mapping[str, float]) -> Figure:
-    """Online kNN (mean token) of every row against images, compute and time; faint: single seeds, strong: their mean."""
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
-    for axes, (unit, whole) in zip(panels, units(gflops).items(), strict=True):
-        for which, row in enumerate(rows):
-            style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
-            for x, y in curves_of(row, whole):
-                axes.plot(x, y, alpha=0.3, **style)
-            if mean := mean_curve(row, whole):
-                axes.plot(*mean, label=row.name, **style)
-        axes.set_xlabel(unit, fontsize=8)
-        axes.tick_params(labelsize=7)
-    panels[0].set_ylabel("online kNN, mean token (MoCo-v3: cls)", fontsize=8)
-    panels[0].legend(fontsize=7)
+    """Online kNN (mean token) of every row against images, compute and time; faint: single seeds, strong: their mean.
+
+    A line of panels for every set of test images.
+    """
+    groups = watched_alike(rows) or {"": rows}
+    figure, lines = plt.subplots(
+        len(groups), 3, figsize=(11, 3.6 * len(groups)), sharey="row", squeeze=False, layout="constrained"
+    )
+    for panels, (where, some) in zip(lines, groups.items(), strict=True):
+        for axes, (unit, whole) in zip(panels, units(gflops).items(), strict=True):
+            for row in some:
+                _draw_row(axes, row, whole, which=[one.name for one in rows].index(row.name))
+            axes.set_xlabel(unit, fontsize=9)
+            axes.tick_params(labelsize=8)
+        panels[0].set_ylabel("online kNN, mean token (MoCo-v3: cls)", fontsize=9)
+        panels[0].legend(fontsize=8)
+        panels[0].set_title(f"judged on {where}" if where else "", fontsize=9, loc="left")
     return figure
+
+
+def _draw_row(axes: Axes, row: Row, whole: "Whole", *, which: int) -> None:
+    style = {"linestyle": STROKES[which % 4], "marker": MARKS[which % 8], "markersize": 4, "color": f"C{which}"}
+    for x, y in curves_of(row, whole):
+        axes.plot(x, y, alpha=0.3, **style)
+    if mean := mean_curve(row, whole):
+        axes.plot(*mean, label=row.name, **style)
+
+
+def watched_alike(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows with curves by the images that their online kNN was judged on; a row whose runs differ stands in each."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        for where in dict.fromkeys(run.watched for run in row.runs if run.curve):
+            alike = row._replace(runs=[run for run in row.runs if run.watched == where])
+            found.setdefault(where, []).append(row if len(alike.runs) == len(row.runs) else alike)
+    return found
 
 
 Curve = tuple[list[float], list[float]]
@@ -99,12 +123,17 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         "A click on a head sorts."
     )
     text = " ".join([text, *(f"{said}." for said in notes(rows))])
-    charts = [_chart(rows, unit, whole) for unit, whole in units(gflops).items()]
+    groups = watched_alike(rows)
+    charts = [
+        _chart(some, unit, whole, where=where)
+        for where, some in groups.items()
+        for unit, whole in units(gflops).items()
+    ]
     data = sorted({run.data for row in rows for run in row.runs})
     write_page(
         path,
         title="Comparison",
-        verdict=_verdict(rows),
+        verdict=[str(verdict_of(rows))],
         facts=[("rows", str(len(rows))), ("runs", str(sum(len(row.runs) for row in rows))), ("data", ", ".join(data))],
         command=command,
         sections=[
@@ -114,20 +143,33 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
     )
 
 
-def _verdict(rows: Sequence[Row]) -> str:
+def verdict_of(rows: Sequence[Row]) -> Judgement:
     """Which row leads in the first score that all have, each by its own feature, and by how much against its spread."""
+    if len(rows) < 2:
+        return Judgement(
+            ALONE, f"{len(rows)} row{'s' if len(rows) != 1 else ''}", "Give the folders of two runs or more"
+        )
     shared = [score for score in rows[0].scores if all(score in row.scores for row in rows)]
-    if not shared or len(rows) < 2:
-        return f"{len(rows)} row{'s' if len(rows) != 1 else ''}, nothing to compare"
+    if not shared:
+        had = "; ".join(f"{row.name}: {', '.join(list(row.scores)[:2]) or 'no evaluation'}" for row in rows)
+        return Judgement(
+            "cannot be compared", f"no score is of the same protocol and the same test images in all rows ({had})",
+            "Judge all of them alike: `otherview evaluate knn --weights RUN --train SPEC --test SPEC`",
+        )  # fmt: skip
     score = shared[0]
     first, second = sorted(rows, key=lambda row: row.mean(row.own(score)), reverse=True)[:2]
-    gap = first.mean(first.own(score)) - second.mean(second.own(score))
+    best, next_best = first.mean(first.own(score)), second.mean(second.own(score))
     spread = max(row.doubt(row.own(score)) for row in (first, second))
-    clear = "" if gap > 2 * spread else ": not more than chance may do"
     names = " and ".join(dict.fromkeys(row.own(score) for row in (first, second)))
-    return f"{first.name} leads {second.name} by {gap:.3f} in {names} (spread {spread:.3f}){clear}"
+    evidence = (
+        f"{names} {best:.3f}, {points(best - next_best)} above {second.name} {next_best:.3f} (spread {spread:.3f})"
+    )
+    if best - next_best > ERRORS * spread:
+        return Judgement(f"{first.name} leads", evidence)
+    return Judgement("level", f"{first.name}: {evidence}, which chance may do", "Run more seeds")
 
 
-def _chart(rows: Sequence[Row], unit: str, whole: Whole) -> Chart:
+def _chart(rows: Sequence[Row], unit: str, whole: Whole, *, where: str) -> Chart:
     series = {row.name: list(zip(*mean, strict=True)) for row in rows if (mean := mean_curve(row, whole))}
-    return Chart(f"Against {unit}.", "Online kNN of the mean token (MoCo-v3: cls), the mean over seeds.", unit, series)
+    text = f"Online kNN of the mean token (MoCo-v3: cls), the mean over seeds, judged on {where}."
+    return Chart(f"Against {unit}.", text, unit, series)

@@ -16,6 +16,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from otherview.files import write_atomically
+from otherview.report.glossary import glossary_of, linked
 
 
 class Chart(NamedTuple):
@@ -25,6 +26,27 @@ class Chart(NamedTuple):
     text: str
     x: str
     series: Mapping[str, Sequence[tuple[float, float]]]
+    levels: Mapping[str, float] = {}
+    """Horizontal lines, by name."""
+
+
+class Bar(NamedTuple):
+    """A score in [0, 1] with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    mine: bool = False
+    """Whether it is the score that the others stand beside."""
+
+
+class Bars(NamedTuple):
+    """Scores beside their references, one below the other, and what they say."""
+
+    title: str
+    text: str
+    bars: Sequence[Bar]
 
 
 class Table(NamedTuple):
@@ -44,7 +66,7 @@ class Picture(NamedTuple):
     png: bytes
 
 
-Part = Chart | Table | Picture
+Part = Chart | Table | Picture | Bars
 
 
 class Section(NamedTuple):
@@ -55,9 +77,18 @@ class Section(NamedTuple):
 
 
 def write_page(
-    path: Path, *, title: str, verdict: str, facts: Sequence[tuple[str, str]], command: str, sections: Sequence[Section]
+    path: Path,
+    *,
+    title: str,
+    verdict: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    command: str,
+    sections: Sequence[Section],
 ) -> None:
-    """Write the page, atomically; sections without parts are left out."""
+    """Write the page, atomically; sections without parts are left out. Of the `verdict` the first sentence matters most.
+
+    The words of the glossary that stand in titles and texts lead to their explanation, at the end.
+    """
     shown = [section for section in sections if section.parts]
     charts = [part for section in shown for part in section.parts if isinstance(part, Chart)]
     page = _template().render(
@@ -66,9 +97,14 @@ def write_page(
         facts=facts,
         command=command,
         sections=[(section.title, [_drawn(part, charts) for part in section.parts]) for section in shown],
+        words=glossary_of(
+            [title, *verdict, *(text for section in shown for part in section.parts for text in _words(part))]
+        ),
         style=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
-        data=Markup(_embedded([{"x": chart.x, "series": _points(chart)} for chart in charts])),
+        data=Markup(
+            _embedded([{"x": chart.x, "series": _points(chart), "levels": dict(chart.levels)} for chart in charts])
+        ),
     )
     write_atomically(path, page.encode())
 
@@ -85,8 +121,21 @@ def _drawn(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
             return {**common, "number": next(place for place, one in enumerate(charts) if one is part)}
         case Table():
             return {**common, "head": part.head, "rows": part.rows}
+        case Bars():
+            return {**common, "bars": part.bars, "most": max([1.0, *(bar.high for bar in part.bars)])}
         case Picture():
-            return {**common, "data": base64.b64encode(part.png).decode()}
+            return {**common, "data": base64.b64encode(part.png).decode(), "wide": _width(part.png)}
+
+
+def _words(part: Part) -> list[str]:
+    """Everything that a part says in words."""
+    names = [*part.series] if isinstance(part, Chart) else [*part.head] if isinstance(part, Table) else []
+    return [part.title, part.text, *names]
+
+
+def _width(png: bytes) -> int:
+    """In pixels, from the header."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def _embedded(content: Any) -> str:
@@ -100,4 +149,6 @@ def _asset(name: str) -> str:
 
 @cache
 def _template() -> Any:
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["linked"] = linked
+    return environment.from_string(_asset("page.html"))

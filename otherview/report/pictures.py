@@ -1,10 +1,11 @@
-"""Pictures of views, masks and correspondence, and of what an encoder makes of images: components and attention.
+"""Pictures of views, masks and correspondence, and what all pictures share: panels, legends, numbers in circles.
 
-One fixed style, readable without colour: outlines are drawn twice, dark under light.
+One fixed style, readable without colour: outlines are drawn twice, dark under light; masked patches are hatched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,11 +17,17 @@ from otherview.views.view import View, ViewPair
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
-MASKED_SHADE = 0.25
-"""Masked patches keep this share of their brightness."""
+TEXT, SMALL = 10, 8.5
+"""Sizes of text, in points; at 110 dots an inch a column of a phone's width still shows them."""
+HATCHED: dict[str, Any] = {"facecolor": "0.55", "edgecolor": "0.9", "hatch": "////", "linewidth": 0}
+"""Masked patches: nothing in a photo or an X-ray looks like it."""
 
 
 def pixels_of(view: View) -> np.ndarray:
@@ -28,20 +35,40 @@ def pixels_of(view: View) -> np.ndarray:
     return coloured_alone(view).numpy().transpose(1, 2, 0)
 
 
-def shaded(view: View, grid: PatchGrid) -> np.ndarray:
-    """The view with masked patches darkened."""
-    pixels = pixels_of(view).astype(np.float32)
+def masked_panel(axes: Axes, view: View, grid: PatchGrid, title: str) -> None:
+    """The view with its masked patches hatched."""
+    pixels = pixels_of(view)
+    panel(axes, pixels, title)
     masked = view.masked.numpy().reshape(-1, *grid)[0]  # of several masks, the first
-    size = pixels.shape[0] // grid.rows, pixels.shape[1] // grid.columns
-    return (pixels * np.where(np.kron(masked, np.ones(size)), MASKED_SHADE, 1)[..., None]).astype(np.uint8)
+    hatch(axes, masked, (pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns))
+
+
+def hatch(axes: Axes, masked: np.ndarray, size: tuple[float, float]) -> None:
+    """Hatched patches of this size, in pixels, where `masked` [rows, columns] is true."""
+    height, width = size
+    patches = [Rectangle((v * width, u * height), width, height) for u, v in np.argwhere(masked).tolist()]
+    axes.add_collection(PatchCollection(patches, match_original=False, **HATCHED))
+
+
+def legend(figure: Figure | SubFigure, marks: Sequence[tuple[Artist, str]], *, columns: int = 4) -> None:
+    """What the marks mean, below the picture."""
+    handles, words = [mark for mark, _ in marks], [word for _, word in marks]
+    figure.legend(handles, words, loc="outside lower center", ncol=columns, fontsize=SMALL, frameon=False)
+
+
+MASKED = Rectangle((0, 0), 1, 1, **HATCHED), "masked patch"
 
 
 def panel(axes: Axes, pixels: np.ndarray, title: str) -> None:
-    """An image whose axes count pixels from its upper left edge, as crops and places do; of many channels, three."""
+    """An image whose axes count pixels from its upper left edge, as crops and places do; of many channels, three.
+
+    uint8, uint16 over its whole range, or colours in [0, 1].
+    """
     pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=2)
-    axes.imshow(eight_bits(pixels), interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
+    shown = pixels if pixels.dtype.kind == "f" else eight_bits(pixels)
+    axes.imshow(shown, interpolation="nearest", extent=(0, pixels.shape[1], pixels.shape[0], 0))
     axes.autoscale(False)
-    axes.set_title(title, fontsize=8, parse_math=False)
+    axes.set_title(title, fontsize=TEXT, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -53,7 +80,7 @@ def _outline(axes: Axes, crop: Crop, label: str, *, above: bool) -> None:
         axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=width)  # pyright: ignore[reportArgumentType]
     x, y, ha, va = (left, top, "left", "top") if above else (right, bottom, "right", "bottom")
     style = {"facecolor": "black", "pad": 1, "linewidth": 0}
-    axes.text(float(x), float(y), label, ha=ha, va=va, color="white", fontsize=7, bbox=style)
+    axes.text(float(x), float(y), label, ha=ha, va=va, color="white", fontsize=SMALL, bbox=style)
 
 
 def _as_said(crop: Crop) -> str:
@@ -63,28 +90,35 @@ def _as_said(crop: Crop) -> str:
 
 def draw_views(images: Sequence[Image], pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
     """A row per image: the image with both crops, the online view, the online view masked, the target view."""
-    figure, rows = plt.subplots(len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained")
+    figure, rows = plt.subplots(
+        len(images), 4, figsize=(10, 2.9 * len(images) + 0.4), squeeze=False, layout="constrained"
+    )
     for axes, image, pair in zip(rows, images, pairs, strict=True):
-        panel(axes[0], image.decode(), f"image {image.height}×{image.width} px")
+        panel(axes[0], image.decode(), f"image\n{image.height}×{image.width} px")
         _outline(axes[0], pair.online.crop, "online", above=True)
         _outline(axes[0], pair.target.crop, "target", above=False)
-        panel(axes[1], pixels_of(pair.online), f"online: {_as_said(pair.online.crop)}")
-        panel(axes[2], shaded(pair.online, grid), f"{int(pair.online.masked.sum())} of {grid.patches} patches masked")
-        panel(axes[3], pixels_of(pair.target), f"target: {_as_said(pair.target.crop)}")
+        panel(axes[1], pixels_of(pair.online), f"online view\n{_as_said(pair.online.crop)}")
+        masked_panel(
+            axes[2], pair.online, grid, f"what is encoded\n{int(pair.online.masked.sum())} of {grid.patches} masked"
+        )
+        panel(axes[3], pixels_of(pair.target), f"target view\n{_as_said(pair.target.crop)}")
+    legend(figure, [MASKED])
     return figure
 
 
 def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int) -> Figure:
-    """Some masks (dark: masked), and how often each patch was masked over `count` masks."""
+    """Some masks, and how often each patch was masked over `count` masks."""
     columns = 3
     lines = -(-len(masks) // columns)
     figure = plt.figure(figsize=(9, max(3.6, 1.25 * lines)), layout="constrained")
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.1 * columns, 4.6]))
     for axes, mask in zip(left.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
-        panel(axes, np.where(mask, 40, 230).astype(np.uint8)[..., None].repeat(3, axis=2), f"{int(mask.sum())} masked")
+        panel(axes, np.full((*mask.shape, 3), 230, np.uint8), f"{int(mask.sum())} of {mask.size}")
+        hatch(axes, mask, (1, 1))
+    legend(left, [MASKED])
     axes = right.subplots()
     shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")
-    axes.set_title(f"how often each patch is masked, over {count:,} masks", fontsize=9)
+    axes.set_title(f"how often each patch is masked, over {count:,} masks", fontsize=TEXT)
     if frequency.size <= 256:
         for (row, column), value in np.ndenumerate(frequency):
             axes.text(
@@ -98,16 +132,19 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
             )
     axes.set_xticks([])
     axes.set_yticks([])
-    right.colorbar(shown, ax=axes, shrink=0.7)
+    right.colorbar(shown, ax=axes, shrink=0.7, label="share of masks")
     return figure
 
 
 def draw_correspondence(pairs: Sequence[ViewPair], grid: PatchGrid) -> Figure:
     """A row per pair: the target view with numbered patches, and where they fall in and around the online view."""
-    figure, rows = plt.subplots(len(pairs), 2, figsize=(8, 4 * len(pairs)), squeeze=False, layout="constrained")
+    figure, rows = plt.subplots(len(pairs), 2, figsize=(8, 4 * len(pairs) + 0.4), squeeze=False, layout="constrained")
     for axes, pair in zip(rows, pairs, strict=True):
         _numbered(axes[0], pair.target, grid)
         _warped(axes[1], pair, grid)
+    number = Line2D([], [], marker="o", linestyle="none", color="black", markersize=9), "the same patch, left and right"
+    outline = Line2D([], [], color="0.5"), "patches of the target view"
+    legend(figure, [number, outline, MASKED])
     return figure
 
 
@@ -121,26 +158,26 @@ def marked(grid: PatchGrid) -> list[tuple[int, int]]:
 def _numbered(axes: Axes, view: View, grid: PatchGrid) -> None:
     pixels = pixels_of(view)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
-    panel(axes, pixels, "the target view, to be predicted")
+    panel(axes, pixels, "the target view, which is predicted")
     for number, (u, v) in enumerate(marked(grid), 1):
         dot(axes, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
 
 
 def dot(axes: Axes, x: float, y: float, number: int) -> None:
     """A number in a circle."""
-    axes.text(x, y, str(number), ha="center", va="center", fontsize=7, color="white",
+    axes.text(x, y, str(number), ha="center", va="center", fontsize=SMALL, color="white",
               bbox={"boxstyle": "circle,pad=0.15", "facecolor": "black", "edgecolor": "white", "linewidth": 0.6})  # fmt: skip
 
 
 def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     """The target view's patches as outlined cells in the frame of the online view, those outside it included."""
-    pixels = shaded(pair.online, grid)
+    pixels = pixels_of(pair.online)
     placement = place(pair.target.crop, within=pair.online.crop, grid=grid)
     size = pixels.shape[0] / grid.rows, pixels.shape[1] / grid.columns
     centres = [((part + 0.5) * side).numpy() for part, side in zip(placement.everywhere, size, strict=True)]
     y, x = (np.unique(part.round(6)) for part in centres)
     half = 0.5 * float(placement.row_scale) * size[0], 0.5 * float(placement.column_scale) * size[1]
-    panel(axes, pixels, "the online view, masked, and where those patches fall in it")
+    masked_panel(axes, pair.online, grid, "where they fall in the masked online view")
     for edge in np.concatenate([[y.min() - half[0]], y + half[0]]):
         axes.plot([x.min() - half[1], x.max() + half[1]], [edge, edge], color="white", linewidth=0.4, alpha=0.8)
     for edge in np.concatenate([[x.min() - half[1]], x + half[1]]):
@@ -152,92 +189,7 @@ def _warped(axes: Axes, pair: ViewPair, grid: PatchGrid) -> None:
     axes.set_ylim(max(pixels.shape[0], y.max() + half[0]) + 2, min(0, y.min() - half[0]) - 2)
 
 
-def draw_neighbours(
-    queries: Sequence[np.ndarray], rows: Sequence[tuple[str, Sequence[Sequence[np.ndarray]]]]
-) -> Figure:
-    """For every query its nearest images under several encoders: `rows` holds (name, neighbours of each query)."""
-    count = len(rows[0][1][0])
-    figure, grid = plt.subplots(
-        len(queries) * len(rows), count + 1, figsize=(1.0 * (count + 1), 1.05 * len(queries) * len(rows)),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for which, query in enumerate(queries):
-        for line, (name, neighbours) in enumerate(rows):
-            axes = grid[which * len(rows) + line]
-            panel(axes[0], query, name)
-            for beside, image in zip(axes[1:], neighbours[which], strict=True):
-                panel(beside, image, "")
-    return figure
-
-
 def save_picture(figure: Figure, out: Path) -> dict[str, str]:
     """Write a figure; returns where it is, as the commands that draw say it."""
     figure.savefig(out, dpi=150)
     return {"picture": str(out)}
-
-
-def draw_components(images: Sequence[np.ndarray], colours: Mapping[str, np.ndarray]) -> Figure:
-    """A column per image: itself, then its patches under each encoder; `colours` has [images, rows, columns, 3] by name."""
-    figure, axes = plt.subplots(
-        1 + len(colours), len(images), figsize=(1.5 * len(images), 1.7 * (1 + len(colours))), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axis, image in zip(axes[0], images, strict=True):
-        panel(axis, image, "")
-    for row, (name, pictures) in zip(axes[1:], colours.items(), strict=True):
-        for axis, picture in zip(row, pictures, strict=True):
-            panel(axis, picture, "")
-        row[0].set_ylabel(name, fontsize=8)
-    axes[0][0].set_ylabel("image", fontsize=8)
-    return figure
-
-
-def draw_matches(
-    pair: ViewPair, predicted: np.ndarray, right: np.ndarray, shown: np.ndarray, grid: PatchGrid
-) -> Figure:
-    """A row per image: patches of the target view; in the online view where each lies (circle), what is most like it (cross).
-
-    `predicted` [images, patches] are patches of the online view; `right` and `shown` say which found their place and which the
-    online view shows at all. A line leads from the place to the match: solid where it is right, dotted where it is not.
-    """
-    count = len(predicted)
-    figure, rows = plt.subplots(count, 2, figsize=(7, 3.6 * count), squeeze=False, layout="constrained")
-    for index, (left, beside) in enumerate(rows):
-        online, target = (view.pixels[index].numpy().transpose(1, 2, 0) for view in pair)
-        share = right[index].sum() / max(1, shown[index].sum())
-        panel(left, target, "the target view")
-        panel(beside, online, f"the online view: {share:.0%} of the patches that both show are found")
-        within, crop = (Crop(*(side[index] for side in view.crop)) for view in pair)  # pyright: ignore[reportIndexIssue]
-        row_at, column_at = place(crop, within=within, grid=grid).everywhere
-        size = online.shape[0] / grid.rows, online.shape[1] / grid.columns
-        for number, (u, v) in enumerate(marked(grid), 1):
-            patch = u * grid.columns + v
-            if not shown[index][patch]:
-                continue
-            dot(left, (v + 0.5) * size[1], (u + 0.5) * size[0], number)
-            x, y = (float(column_at[u, v]) + 0.5) * size[1], (float(row_at[u, v]) + 0.5) * size[0]
-            row, column = divmod(int(predicted[index][patch]), grid.columns)
-            end = (column + 0.5) * size[1], (row + 0.5) * size[0]
-            stroke = "-" if right[index][patch] else ":"
-            for colour, width in (("black", 2.6), ("white", 1.2)):
-                beside.plot([x, end[0]], [y, end[1]], stroke, color=colour, linewidth=width)
-                beside.plot(*end, "x", color=colour, markersize=6 if colour == "black" else 4, markeredgewidth=width)
-            dot(beside, x, y, number)
-    return figure
-
-
-def draw_attention(images: Sequence[np.ndarray], attention: np.ndarray) -> Figure:
-    """A row per image: itself, then what cls attends to by head; `attention` is [images, heads, rows, columns]."""
-    heads = attention.shape[1]
-    figure, axes = plt.subplots(
-        len(images), 1 + heads, figsize=(1.5 * (1 + heads), 1.6 * len(images)), squeeze=False, layout="constrained"
-    )
-    for line, (row, image, maps) in enumerate(zip(axes, images, attention, strict=True)):
-        panel(row[0], image, "")
-        for number, (axis, weights) in enumerate(zip(row[1:], maps, strict=True), start=1):
-            axis.imshow(weights, cmap="gray", interpolation="nearest", vmin=0)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            words = f"head {number}, " if line == 0 else ""
-            axis.set_title(f"{words}up to {weights.max():.3f}", fontsize=7)
-    return figure

@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import BrokenImage
 from otherview.files import json_lines
+from otherview.judgement import BAD, CHANCE
 from otherview.launch import launched_rank
 from otherview.methods.learner import Learner
-from otherview.report.page import Chart, Part, Picture, Section, Table, write_page
+from otherview.report.page import Bar, Bars, Chart, Part, Picture, Section, Table, write_page
 from otherview.training.callbacks import Callback
 from otherview.training.health import judged
 
@@ -41,7 +42,7 @@ def write_run_page(folder: Path) -> Path:
     write_page(
         path,
         title=f"{config.method.name} · {folder.name}",
-        verdict=summary["verdict"] if summary else f"so far: {_verdict(config, lines)}",
+        verdict=_verdicts(config, summary, lines, results),
         facts=_facts(config, summary, lines),
         command=_command(folder, config),
         sections=[
@@ -54,8 +55,32 @@ def write_run_page(folder: Path) -> Path:
     return path
 
 
-def _verdict(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> str:
-    return str(judged(lines, token=config.token, final=False)) if lines else "the run has just begun"
+def _verdicts(
+    config: RunConfig,
+    summary: Mapping[str, Any] | None,
+    lines: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """What the run and its evaluations are told, bad news first."""
+    said: list[tuple[bool, str]] = []
+    if not lines:
+        said.append((False, "the run has just begun"))
+    else:
+        found = judged(lines, token=config.token, final=summary is not None)
+        said.append((found.bad, str(found) if summary else f"so far: {found}"))
+    for line in _latest(results):
+        if (concluded := line.get("conclusion")) is not None:
+            said.append((concluded["state"] in BAD, concluded["sentence"]))
+    return [sentence for bad, sentence in sorted(said, key=lambda one: not one[0])]
+
+
+def _latest(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a repeated evaluation the last."""
+    found = {
+        (line["scores"][0]["name"], *(str(line.get(side) or "") for side in ("train", "test", "weights"))): line
+        for line in results
+    }
+    return list(found.values())
 
 
 def _facts(
@@ -68,7 +93,7 @@ def _facts(
         ("recipe", config.recipe or "own config"),
         ("config", config_hash(config)),
         ("seed", str(config.seed)),
-        ("images", f"{height}×{width} px, {rows}×{columns} patches"),
+        ("image size", f"{height}×{width} px, {rows}×{columns} patches"),
         ("encoder", f"{config.encoder.depth} blocks, width {config.encoder.width}, {config.encoder.heads} heads"),
         ("batch", f"{config.batch:,}"),
         ("steps", f"{(summary or last).get('steps', last.get('step', 0)):,}"),
@@ -76,6 +101,8 @@ def _facts(
     if summary:
         found += [
             ("data", str(summary["data"])),
+            ("images read", f"{summary['images']:,}" if "images" in summary else "unknown"),
+            ("broken images", f"{summary.get('broken_images', 0):,}"),
             ("images/s", f"{summary['images_per_second']:.0f}"),
             ("waited for data", f"{summary['waited_for_data_share']:.1%}"),
             ("minutes", f"{summary['seconds'] / 60:.1f}"),
@@ -96,17 +123,36 @@ def _series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, 
     return points[::-1][::every][::-1]
 
 
-def _chart(title: str, text: str, lines: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[Part]:
+def _chart(
+    title: str,
+    text: str,
+    lines: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    *,
+    levels: Mapping[str, float] | None = None,
+) -> list[Part]:
     series = {shown: points for name, shown in names.items() if (points := _series(lines, name))}
-    return [Chart(title, text, "step", series)] if series else []
+    return [Chart(title, text, "step", series, levels or {})] if series else []
+
+
+LEVELS = {"knn_pixels": "raw pixels", "knn_chance": "chance", "knn_untrained_mean": "untrained encoder"}
+
+
+def _levels(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the kNN is drawn beside, from the line that has it."""
+    first = next((line for line in lines if "knn_images" in line), {})
+    return {words: first[name] for name, words in LEVELS.items() if first.get(name) is not None}
 
 
 def _learning(lines: Sequence[Mapping[str, Any]]) -> list[Part]:
     spread = [{"step": line["step"], **_directions(line["spectrum"])} for line in lines if line.get("spectrum")]
     directions = {f"d{rank}": f"direction {rank}" for rank in SHOWN_DIRECTIONS}
     return [
-        *_chart("Online kNN.", "Accuracy on images that training does not use: the curve to watch.", lines,
-                {"knn_mean": "mean token", "knn_cls": "cls token"}),
+        *_chart("Online kNN.", "Accuracy on labelled images: the curve to watch.", lines,
+                {"knn_mean": "mean token", "knn_cls": "cls token"}, levels=_levels(lines)),
+        *_chart("Patch retrieval.", "The share of patches that find their place in another crop; it needs no labels.", lines,
+                {"retrieval": "patches that find their place"}),
+        *_chart("RankMe.", "How many directions the features of some images use.", lines, {"rankme": "RankMe"}),
         *_chart("Effective rank.", "How many directions the targets use; it falls first and has to rise again.", lines,
                 {"effective_rank": "effective rank"}),
         *_chart("Loss.", "It says little; near the least that its targets allow there is nothing left to learn.", lines,
@@ -132,17 +178,38 @@ def _pictures(folder: Path) -> list[Part]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> list[Part]:
-    """One table of all scores and their controls; of a repeated evaluation the last."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for line in results:
-        weights, train, test = (str(line.get(side) or "") for side in ("weights", "train", "test"))
+    """Bars for every evaluation that concludes, then one table of all scores and their controls."""
+    latest = _latest(results)
+    rows: list[list[str]] = []
+    for line in latest:
+        about = [str(line.get(side) or "") for side in ("train", "test", "weights")]
         for score in [*line["scores"], *line["control"]]:
-            value, spread = f"{score['value']:.4f}", f"± {score['spread']:.4f}"
-            told = [score["name"], value, spread, score["unit"], f"{score['n']:,}", train, test, weights]
-            rows[score["name"], train, test, weights] = told
-    head = ("score", "value", "spread", "unit", "n", "learned from", "judged on", "weights")
-    text = "Beside the encoder: the same one untrained, and raw pixels. A click on a head sorts."
-    return [Table("Scores.", text, head, list(rows.values()))] if rows else []
+            value = f"{score['value']:.4f} ± {score['spread']:.4f}"
+            rows.append([score["name"], value, score["unit"], f"{score['n']:,}", *about])
+    head = ("score", "value", "unit", "test images", "learned from", "judged on", "weights")
+    text = "± is the standard error. A click on a column's name sorts."
+    return [*_bars(latest), *([Table("All scores.", text, head, rows)] if rows else [])]
+
+
+def _bars(results: Sequence[Mapping[str, Any]]) -> list[Part]:
+    found: list[Part] = []
+    for line in results:
+        if "conclusion" not in line:
+            continue
+        score = next(one for one in line["scores"] if one["name"] == line["conclusion"]["score"])
+        bars = [_bar("this encoder", score["value"], score["spread"], score.get("interval"), mine=True)]
+        bars += [_bar(one["reference"], one["value"], one["spread"]) for one in line.get("comparisons", ())]
+        if "chance" in line and all(bar.name != CHANCE for bar in bars):
+            bars.append(_bar(CHANCE, line["chance"], 0.0))
+        name = score["name"].replace("_encoder", "").replace("_", " ")
+        found.append(Bars(f"{name}.", f"{line['conclusion']['sentence']} Judged on {line.get('test')}.", bars))
+    return found
+
+
+def _bar(name: str, value: float, spread: float, interval: Sequence[float] | None = None, *, mine: bool = False) -> Bar:
+    """With the 95 % interval: Wilson's where there is one, else 1.96 standard errors."""
+    low, high = interval or (value - 1.96 * spread, value + 1.96 * spread)
+    return Bar(name, value, max(0.0, low), high, mine)
 
 
 def _cost(lines: Sequence[Mapping[str, Any]]) -> list[Part]:

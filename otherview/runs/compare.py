@@ -13,7 +13,7 @@ from otherview.errors import WrongRequest
 from otherview.files import check_picture, check_written
 from otherview.recipes.studies import STUDIES, find_study
 from otherview.report.comparison import Row, compare_runs, markdown, notes, table
-from otherview.report.comparison_page import draw_comparison, write_comparison_page
+from otherview.report.comparison_page import draw_comparison, verdict_of, write_comparison_page
 from otherview.runs.settings import STUDIED, CompareSettings
 from otherview.runs.study import Plan, run_study
 from otherview.signature import takes
@@ -56,7 +56,11 @@ def compare(settings: CompareSettings) -> dict[str, Any]:
     if settings.curves:
         draw_comparison(rows, gflops).savefig(settings.curves, dpi=150)
     found = [_as_json(row, gflops[row.name]) for row in rows]
-    return {"rows": found, "markdown": markdown(rows, gflops), "notes": notes(rows)}
+    verdict = verdict_of(rows)
+    return {
+        "rows": found, "markdown": markdown(rows, gflops), "notes": notes(rows), "verdict": str(verdict),
+        "judgement": verdict.as_json(), "as_markdown": settings.markdown,
+    }  # fmt: skip
 
 
 def _shipped(folder: Path) -> str | None:
@@ -69,7 +73,7 @@ def _command(settings: CompareSettings) -> str:
     words = ["otherview", "compare", *map(str, settings.folders)]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("folders", "csv", "report", "curves") or value == field.default:
+        if field.name in ("folders", "csv", "report", "curves", "markdown") or value == field.default:
             continue
         words.append(f"--{field.name.replace('_', '-')}")
         if value is not True:

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.evaluation.features import extract
 from otherview.evaluation.knn import knn
 from otherview.evaluation.split import images_used
+from otherview.evaluation.token_pictures import neighbour
 from otherview.nn.encoder import Encoder
 from otherview.recipes.registry import find
-from otherview.report import pictures
+from otherview.report.drawn_tokens import draw_neighbours
 from otherview.report.run_page import keep_picture, refresh_page
 from otherview.runs.pretrain import pretrain
 from otherview.runs.settings import DemoSettings
@@ -61,6 +61,7 @@ def _neighbours(settings: DemoSettings, queries: int = 5, nearest: int = 6) -> A
             torch.nn.functional.normalize(extract(encoder, source, card.preprocessing).tokens["mean"], dim=1)
             for source in (test, bank)
         )
-        found = (a @ b.T).topk(nearest, dim=1).indices.tolist()
-        rows.append((name, [[picture_of(bank, index).decode() for index in indices] for indices in found]))
-    return pictures.draw_neighbours([picture_of(test, index).decode() for index in range(queries)], rows)
+        values, found = (a @ b.T).topk(nearest, dim=1)
+        near = zip(found.tolist(), values.tolist(), strict=True)
+        rows.append((name, [[neighbour(bank, *one) for one in zip(*some, strict=True)] for some in near]))
+    return draw_neighbours([neighbour(test, index) for index in range(queries)], rows)

@@ -17,7 +17,14 @@ from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
 from otherview.runs.assemble import Start, assemble, open_watched, starting
 from otherview.runs.cost import dry_run, opened, plan_of, within_budget
-from otherview.runs.run_folder import draw_first_pictures, draw_last_pictures, prepare_folder, summary_of, write_summary
+from otherview.runs.run_folder import (
+    draw_first_pictures,
+    draw_last_pictures,
+    note_watched,
+    prepare_folder,
+    summary_of,
+    write_summary,
+)
 from otherview.runs.settings import PretrainSettings
 from otherview.signature import takes
 from otherview.training.callbacks import Callback
@@ -86,7 +93,9 @@ def _folder(config: RunConfig, settings: PretrainSettings, plan: StepPlan) -> tu
     """Rank 0 prepares the folder for all."""
     if launched_rank() > 0:
         return "", []
-    return prepare_folder(settings.out, config, data=settings.data, images=plan.images, fresh=settings.fresh)
+    found = prepare_folder(settings.out, config, data=settings.data, images=plan.images, fresh=settings.fresh)
+    note_watched(settings.out, settings.knn_bank, settings.knn_test)
+    return found
 
 
 class ExportEncoders(Callback):
@@ -166,6 +175,7 @@ def _finish(config: RunConfig, run: RunState, ended: Summary, *, data: str, out:
         **({"cpu_seconds": round(ended.cpu_seconds, 1)} if ended.cpu_seconds else {}),
         "images_per_second": round(ended.images_per_second, 1),
         "waited_for_data_share": round(ended.waited_for_data_share, 4),
+        "images": run.plan.images,
         "broken_images": len(run.tally.broken),
         "data": data,
         "out": str(out),

@@ -64,6 +64,15 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fres
     return ("finished" if summary_of(out) else "started"), said
 
 
+def note_watched(out: Path, bank: str | None, test: str | None) -> None:
+    """Keep which images the online kNN looks at, so that runs watched on different ones are not drawn together."""
+    path = out / "data.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    watched = {"knn_bank": bank, "knn_test": test}
+    if bank is not None and known != known | watched:
+        write_atomically(path, json.dumps(known | watched).encode())
+
+
 def settings_that_differ(path: Path, config: RunConfig) -> list[str]:
     """What the run of this file, if there is one, has otherwise; what was taken from the data is no difference."""
     if not path.exists():

@@ -103,6 +103,8 @@ class CompareSettings:
     """With --study: CPU threads per run."""
     device: DeviceName = "auto"
     """With --study: where the runs are computed; auto takes a GPU where there is one."""
+    markdown: bool = False
+    """Print the table as Markdown, to be pasted; default: tables that fit a terminal of 100 columns."""
     csv: Path | None = None
     """Also write one line per run and score here."""
     report: Path | None = None

@@ -216,5 +216,5 @@ def _call_back(run: RunState, done: int, log: MetricsLog, progress: RunProgress)
             progress.say(f"step {done} · " + " · ".join(f"{name} {_short(value)}" for name, value in found.items()))
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

@@ -51,7 +51,8 @@ function draw(place, chart) {
     const lines = chart.series.filter(one => !hidden.has(one.name));
     const points = lines.flatMap(one => one.points);
     if (!points.length) return;
-    const xs = points.map(p => p[0]), ys = points.map(p => p[1]);
+    const levels = Object.entries(chart.levels);
+    const xs = points.map(p => p[0]), ys = [...points.map(p => p[1]), ...levels.map(one => one[1])];
     const x0 = Math.min(...xs), x1 = Math.max(...xs);
     let y0 = Math.min(...ys), y1 = Math.max(...ys);
     if (y0 === y1) { y0 -= 0.5; y1 += 0.5; }
@@ -65,6 +66,10 @@ function draw(place, chart) {
     }
     for (const x of ticks(x0, x1, 5)) node("text", { x: px(x), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, picture).textContent = shown(x);
     node("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, picture).textContent = chart.x;
+    for (const [name, level] of levels) {
+      node("line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: py(level), y2: py(level) }, picture);
+      node("text", { x: WIDTH - RIGHT, y: py(level) - 3, "text-anchor": "end" }, picture).textContent = `${name} ${shown(level)}`;
+    }
     for (const one of lines) {
       const index = chart.series.indexOf(one);
       node("path", { d: one.points.map((p, i) => `${i ? "L" : "M"}${px(p[0]).toFixed(1)} ${py(p[1]).toFixed(1)}`).join(""), ...style(index) }, picture);

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from otherview.recipes.registry import recipe
     from otherview.runs.compare import compare
     from otherview.runs.demo import demo
+    from otherview.runs.predict import predict
     from otherview.runs.pretrain import pretrain
     from otherview.runs.suggestion import doctor
     from otherview.weights.convert import convert
@@ -48,14 +49,15 @@ _HANDED_ON = {
     "embed": "evaluation.embedding",
     "export": "weights.export",
     "load_encoder": "weights.names",
+    "predict": "runs.predict",
     "pretrain": "runs.pretrain",
     "recipe": "recipes.registry",
 }
 """Where each public function lives."""
 
 __all__ = [
-    "backbone", "compare", "convert", "demo", "doctor", "embed", "evaluate", "export", "load_encoder", "pretrain", "recipe",
-    "show",
+    "backbone", "compare", "convert", "demo", "doctor", "embed", "evaluate", "export", "load_encoder", "predict", "pretrain",
+    "recipe", "show",
 ]  # fmt: skip
 
 

@@ -19,14 +19,14 @@ import tyro
 from pydantic import BaseModel, ValidationError
 
 from otherview import __version__
-from otherview.commands import bench, compare, doctor, evaluate, pretrain, recipes, show, weights
+from otherview.commands import bench, compare, doctor, evaluate, predict, pretrain, recipes, show, weights
 from otherview.commands.command import Command
 from otherview.config import RunConfig, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.launch import adopt_slurm, launched_rank
 from otherview.recipes.registry import find
 
-ROOMS = pretrain, doctor, evaluate, weights, show, compare, recipes, bench
+ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, bench
 COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."

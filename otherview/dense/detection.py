@@ -25,6 +25,7 @@ from otherview.data.spec import open_aloud
 from otherview.dense.box_ap import ap_scores
 from otherview.dense.detector import Detector
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
+from otherview.dense.fitted import FittedDetector, save_detector
 from otherview.dense.inference import Detection, detections
 from otherview.dense.regions import repeat_factors, repeated
 from otherview.dense.samples import JitteredObjects, ObjectsView
@@ -47,7 +48,7 @@ from otherview.training.device import resolve_device
 from otherview.training.optim import falling, layered_groups, peak_rate
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
-from otherview.weights.pretrained import Card, save_state, weights_fingerprint
+from otherview.weights.pretrained import Card, weights_fingerprint
 
 
 class Detect(Learner):
@@ -221,8 +222,9 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
         )  # fmt: skip
 
     def judged() -> list[Score]:
-        scores = ap_scores(job.truth, found, image_ids=read, name=f"detect_{name}")
-        _keep(folder, found, detector, job, read=read)
+        ids = [image.id for image in read]
+        scores = ap_scores(job.truth, found, image_ids=ids, name=f"detect_{name}")
+        _keep(folder, found, FittedDetector(detector, config, card, list(job.categories)), job, read=ids)
         return scores
 
     scores = computed_by_first(judged)
@@ -231,13 +233,10 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
     return scores
 
 
-def _keep(folder: Path, found: Sequence[Detection], detector: Detector, job: _Job, *, read: Sequence[int]) -> None:
+def _keep(folder: Path, found: Sequence[Detection], fitted: FittedDetector, job: _Job, *, read: Sequence[int]) -> None:
     """Predictions, the model and pictures beside the checkpoints."""
     write_atomically(folder / "predictions.json", json.dumps(list(found)).encode())
-    classes = [kind.name for kind in job.categories]
-    save_state(
-        folder / "detector.safetensors", detector, about={"recipe": job.settings.config.recipe, "classes": classes}
-    )
+    save_detector(folder / "detector.safetensors", fitted)
     known = set(read)
     shown = [index for index in job.judged.tolist() if placed_in(job.test, index) in known][: job.settings.pictures]
     if shown:

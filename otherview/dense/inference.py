@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 
 from otherview.data.image import Preprocessing
 from otherview.data.loader import KINDS
-from otherview.data.objects import mask_tools, placed_in
+from otherview.data.objects import Placing, mask_tools, placed_in
 from otherview.data.picture import picture_of
-from otherview.data.source import Source, name_once
+from otherview.data.source import Source, behind, name_once
 from otherview.data.workers import Batches
 from otherview.dense.detector import Detector, Found
 from otherview.dense.samples import check_size, classes_of, fitted, shown_size
@@ -49,6 +49,8 @@ class _Squares(Dataset[tuple[Tensor, Any, Any, str]]):
     indices: np.ndarray
     preprocessing: Preprocessing
     side: int
+    annotated: bool
+    """Whether images that do not fit their annotations are broken; else annotations are not looked at."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -56,7 +58,8 @@ class _Squares(Dataset[tuple[Tensor, Any, Any, str]]):
     def __getitem__(self, place: int) -> tuple[Tensor, Any, Any, str]:
         try:
             image = picture_of(self.source, int(self.indices[place]), self.preprocessing)
-            check_size(image.objects(), image)
+            if self.annotated:
+                check_size(image.objects(), image)
             square = fitted(image, self.side)
             return square.pixels, torch.tensor(square.size), torch.tensor((image.height, image.width)), ""
         except BrokenImage as error:
@@ -65,6 +68,20 @@ class _Squares(Dataset[tuple[Tensor, Any, Any, str]]):
             )
             nothing = torch.ones(2, dtype=torch.int64)
             return torch.from_numpy(blank), nothing, nothing, f"{self.source.name(int(self.indices[place]))}: {error}"
+
+
+class ReadImage(NamedTuple):
+    """An image that could be read: its place in the source, its id in results, its size in pixels."""
+
+    place: int
+    id: int
+    height: int
+    width: int
+
+
+def image_id_of(source: Source, index: int) -> int:
+    """What results call an image."""
+    return placed_in(source, index) if isinstance(behind(source, index)[0], Placing) else index + 1
 
 
 @torch.no_grad()
@@ -78,24 +95,29 @@ def detections(
     category_ids: Sequence[int],
     workers: int = 1,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Detection], list[int]]:
-    """Detections of all ranks and the ids of the images that could be read, on rank 0; others are named and left out."""
+    annotated: bool = True,
+) -> tuple[list[Detection], list[ReadImage]]:
+    """Detections of all ranks and the images that could be read, on rank 0; others are named and left out.
+
+    Images are known by the ids of their annotations, where they have such, else by their index and 1.
+    """
     mine = np.array_split(indices, ranks())[rank()]
     device = next(detector.parameters()).device
-    squares = _Squares(source, mine, preprocessing, side)
+    squares = _Squares(source, mine, preprocessing, side, annotated)
     loader = Batches(squares, workers=workers, batch_size=BATCH, kinds=KINDS)
     detector.eval()
-    found, read = list[Detection](), list[int]()
+    found, read = list[Detection](), list[ReadImage]()
     places = iter(mine.tolist())
     for pixels, sizes, wholes, faults in loader:
         images = normalise(pixels.to(device), preprocessing.mean, preprocessing.std)
         results, _ = detector(images, [(height, width) for height, width in sizes.tolist()])
         for result, size, whole, fault in zip(results, sizes.tolist(), wholes.tolist(), faults, strict=True):
-            image_id = placed_in(source, next(places))
+            index = next(places)
+            image_id = image_id_of(source, index)
             if fault:
                 name_once(fault)
                 continue
-            read.append(image_id)
+            read.append(ReadImage(index, image_id, whole[0], whole[1]))
             found += in_image(result, size=size, whole=whole, image_id=image_id, category_ids=category_ids)
         advance(len(faults) * ranks())
     everyone = on_first((found, read)) or []
@@ -147,17 +169,22 @@ class Prediction(NamedTuple):
     name: str
     pixels: np.ndarray
     """uint8 [H, W, C]"""
-    truth: np.ndarray
-    """uint8 [H, W]"""
+    truth: np.ndarray | None
+    """uint8 [H, W], where it was asked for"""
     predicted: np.ndarray
     """uint8 [H, W]"""
 
     def save(self, folder: Path) -> None:
         """Write the classes as a picture under the image's index and name; characters that lead elsewhere are replaced."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "_", str(Path(self.name).with_suffix("")))
-        stem = f"{self.number:07d}-{stem}"
-        atomically(folder / f"{stem}.png", lambda path: Image.fromarray(self.predicted).save(path, format="PNG"))
+        picture = folder / picture_name(self.number, self.name)
+        atomically(picture, lambda path: Image.fromarray(self.predicted).save(path, format="PNG"))
+
+
+def picture_name(number: int, name: str) -> str:
+    """Of the picture of an image's classes: its index and its name, without characters that lead elsewhere."""
+    stem = re.sub(r"[^\w.-]+", "_", str(Path(name).with_suffix("")))
+    return f"{number:07d}-{stem}.png"
 
 
 @dataclass(frozen=True)
@@ -168,6 +195,7 @@ class _Wholes(Dataset[tuple[Any, ...]]):
     indices: np.ndarray
     preprocessing: Preprocessing
     config: SegmentConfig
+    annotated: bool
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -177,7 +205,7 @@ class _Wholes(Dataset[tuple[Any, ...]]):
         name = self.source.name(index)
         try:
             image = picture_of(self.source, index, self.preprocessing)
-            truth = classes_of(image, zero_is_ignored=self.config.zero_is_ignored)
+            truth = classes_of(image, zero_is_ignored=self.config.zero_is_ignored) if self.annotated else None
             return index, name, image.decode(), resized_pixels(image, shown_size(image, self.config)), truth, ""
         except BrokenImage as error:
             return index, name, None, None, None, f"{name}: {error}"
@@ -192,10 +220,11 @@ def predictions(
     config: SegmentConfig,
     *,
     workers: int = 1,
+    annotated: bool = True,
 ) -> Iterator[Prediction | None]:
     """This rank's share of the images, one by one; None for one that cannot be read, which is named."""
     mine = np.array_split(indices, ranks())[rank()]
-    loader = Batches(_Wholes(source, mine, preprocessing, config), workers=workers, batch_size=None)
+    loader = Batches(_Wholes(source, mine, preprocessing, config, annotated), workers=workers, batch_size=None)
     net.eval()
     device = next(net.parameters()).device
     for index, name, pixels, shown, truth, fault in loader:
@@ -206,9 +235,9 @@ def predictions(
         planes = torch.from_numpy(np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1))).to(device)
         image = normalise(planes[None], preprocessing.mean, preprocessing.std)[0]
         scores = scores_of(net, image, size=config.size, stride=config.stride)
-        whole = F.interpolate(scores[None], np.asarray(truth).shape, mode="bilinear", align_corners=False)[0]
+        whole = F.interpolate(scores[None], np.asarray(pixels).shape[:2], mode="bilinear", align_corners=False)[0]
         predicted = whole.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        yield Prediction(index, name, np.asarray(pixels), np.asarray(truth), predicted)
+        yield Prediction(index, name, np.asarray(pixels), None if truth is None else np.asarray(truth), predicted)
 
 
 @torch.no_grad()

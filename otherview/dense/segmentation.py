@@ -24,6 +24,7 @@ from otherview.data.source import Selected, Source, name_once
 from otherview.data.spec import open_aloud
 from otherview.dense.detection import draw_anew
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
+from otherview.dense.fitted import FittedSegmenter, save_segmenter
 from otherview.dense.inference import predictions
 from otherview.dense.samples import PixelsView, PixelViews, numbered
 from otherview.dense.settings import SegmentConfig, SegmentSettings
@@ -45,7 +46,7 @@ from otherview.training.device import resolve_device
 from otherview.training.optim import layered_groups, peak_rate, polynomial
 from otherview.views.view import normalise
 from otherview.weights.names import known_of
-from otherview.weights.pretrained import Card, save_state, weights_fingerprint
+from otherview.weights.pretrained import Card, weights_fingerprint
 
 
 class Segment(Learner):
@@ -216,6 +217,7 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
             if one is None:
                 continue
             one.save(folder / "predictions")
+            assert one.truth is not None
             confusion.append(pixel_confusion(one.truth, one.predicted, classes=job.classes))
             if len(drawn) < job.settings.pictures:
                 drawn.append((one.name, one.pixels, one.truth, one.predicted))
@@ -225,9 +227,10 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
         found = [image for part in everyone for image in part]
         result = Segmented.of(found) if found else None
         scores = result.scores(name) if result is not None and result.counted else []
-        save_state(folder / "segmenter.safetensors", net, about={"recipe": config.recipe, "classes": job.classes})
+        names = _names(job.test, config)
+        known = [names[kind] if kind < len(names) else str(kind) for kind in range(job.classes)]
+        save_segmenter(folder / "segmenter.safetensors", FittedSegmenter(net, config, card, known))
         if drawn:
-            names = _names(job.test, config)
             draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
         return scores
 

@@ -6,7 +6,6 @@ Axes: N images, L patches, D width.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from otherview.data.source import Selected, Source, first_of
 from otherview.data.spec import absolute, open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.features import FeatureSpec, extract_all
+from otherview.evaluation.parts import Parts
 from otherview.evaluation.split import SHORTENED_IMAGES
 from otherview.evaluation.token_settings import EmbedSettings
 from otherview.evaluation.whole_images import as_asked
@@ -57,10 +57,6 @@ class Embedding:
     kind: Kind
     about: Mapping[str, Any]
 
-    @property
-    def parts(self) -> Path:
-        return self.path.with_name(self.path.name + ".parts")
-
 
 def write_features(
     encoder: Encoder,
@@ -72,21 +68,20 @@ def write_features(
     advance: Callable[[int], None],
 ) -> int:
     """Compute what is missing, then write the file; returns how many images it has. Those that cannot be read are left out."""
-    _open_parts(wanted)
     spec = FeatureSpec(patch_size=encoder.settings.patch_size if wanted.kind == "patches" else None)
     count = part_of(encoder, preprocessing, wanted.kind, images=len(source), path=wanted.path)
-    for start in range(0, len(source), count):
-        indices = np.arange(start, min(start + count, len(source)))
-        place = wanted.parts / f"{start:012d}.npz"
-        if not place.exists():
+    parts = Parts(path=wanted.path, about=wanted.about, images=len(source), size=count)
+    parts.open()
+    for start, indices, there in parts.all():
+        if not there:
             found = extract_all({"it": encoder}, source, preprocessing, indices=indices, workers=workers, spec=spec)[
                 "it"
             ]
             rows = {"features": found.tokens[wanted.kind].numpy(), "indices": indices[found.kept.numpy()]}
-            atomically(place, lambda path, rows=rows: _save(path, rows))
+            atomically(parts.place(start), lambda path, rows=rows: save_rows(path, rows))
         advance(len(indices))
-    written = _join(wanted, source)
-    shutil.rmtree(wanted.parts)
+    written = _join(wanted, parts, source)
+    parts.close()
     return written
 
 
@@ -103,29 +98,21 @@ def part_of(encoder: Encoder, preprocessing: Preprocessing, kind: Kind, *, image
     return max(1, min(PART, PART_BYTES // row))
 
 
-def _save(path: Path, rows: Mapping[str, np.ndarray]) -> None:
+def save_rows(path: Path, rows: Mapping[str, np.ndarray]) -> None:
+    """Arrays as an npz file, whatever the name of the path."""
     with path.open("wb") as file:
         np.savez(file, **rows)  # pyright: ignore[reportArgumentType]
 
 
-def _open_parts(wanted: Embedding) -> None:
-    """Keep the parts of this very request, drop those of another."""
-    identity, said = wanted.parts / "about.json", json.dumps(dict(wanted.about), sort_keys=True)
-    if wanted.parts.exists() and (not identity.exists() or identity.read_text(encoding="utf-8") != said):
-        shutil.rmtree(wanted.parts)
-    wanted.parts.mkdir(exist_ok=True)
-    write_atomically(identity, said.encode())
-
-
-def _join(wanted: Embedding, source: Source) -> int:
-    places = sorted(wanted.parts.glob("*.npz"))
+def _join(wanted: Embedding, parts: Parts, source: Source) -> int:
+    places = sorted(parts.folder.glob("*.npz"))
     indices = np.concatenate([np.load(place)["indices"] for place in places])
     if not len(indices):
         raise WrongRequest("none of the images can be read: `otherview doctor` says why")
     names = [source.name(int(index)) for index in indices]
-    parts = (np.load(place)["features"] for place in places)
+    rows = (np.load(place)["features"] for place in places)
     writers = {".parquet": _write_parquet, ".npy": _write_npy, ".safetensors": _write_safetensors}
-    atomically(wanted.path, lambda path: writers[wanted.path.suffix](path, parts, names, wanted))
+    atomically(wanted.path, lambda path: writers[wanted.path.suffix](path, rows, names, wanted))
     if wanted.path.suffix == ".npy":
         write_atomically(wanted.path.with_suffix(NAMES), json.dumps(names).encode())
     return len(names)

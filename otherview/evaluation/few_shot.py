@@ -6,19 +6,23 @@ divided by its length; mean cross-entropy + (strength / 2)·‖W‖² without an
 Axes: N images, D width, K classes.
 """
 
+import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from otherview.data.image import Preprocessing
 from otherview.distributed import computed_by_first
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
@@ -29,11 +33,14 @@ from otherview.evaluation.result import chance_of, check_crop_pct, finish
 from otherview.evaluation.settings import FewShotSettings
 from otherview.evaluation.split import Split, open_splits, with_fingerprints
 from otherview.launch import launched_rank
+from otherview.nn.encoder import Encoder
+from otherview.nn.heads import ClassHead
 from otherview.scores import Score, Scores, drawn_score
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import compute_on
-from otherview.weights.names import check_weights
+from otherview.weights.names import check_weights, folder_of, load_encoder, named
+from otherview.weights.pretrained import save_classifier
 
 STRENGTH = 0.1
 """Times 1/N; scikit-learn's C = 10 whatever N is."""
@@ -191,11 +198,49 @@ def _judge(
     with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         learned, judged = features_of(modules_of(backbone, images=images), splits, maker, advance=progress.advance)
     place = {int(index): row for row, index in enumerate(wanted[learned.kept])}
-    return computed_by_first(lambda: _fits(learned, judged, draws, place=place))
+    fitted = dict[str, Tensor]()
+    scores = computed_by_first(lambda: _fits(learned, judged, draws, place=place, fitted=fitted))
+    if isinstance(settings.weights, str | Path) and launched_rank() == 0:
+        _keep(fitted, preprocessing, bank.names, settings)
+    return scores
 
 
-def _fits(learned: Known, judged: Known, draws: Sequence[Draw], *, place: Mapping[int, int]) -> dict[str, list[Score]]:
-    """A fit for each draw and kind of feature; `place` is the row of an image among those that were learned from."""
+def _keep(
+    fitted: Mapping[str, Float[Tensor, "D K"]],
+    preprocessing: Preprocessing,
+    names: Sequence[str],
+    settings: FewShotSettings,
+) -> None:
+    """A classifier for every draw, of the encoder's mean token, where there is a folder for it.
+
+    A layer norm without parameters is a unit feature times the root of D.
+    """
+    folder = settings.out or folder_of(settings.weights)
+    if folder is None or settings.block is not None:
+        return
+    loaded = load_encoder(named(settings.weights))
+    card = loaded.card.seeing(preprocessing)
+    card = card.model_copy(update={"encoder": card.encoder.model_copy(update={"final_norm": False})})
+    encoder = Encoder(card.encoder)
+    state = loaded.encoder.vit.state_dict()
+    encoder.vit.load_state_dict({name: value for name, value in state.items() if not name.startswith("norm.")})
+    for name, weight in fitted.items():
+        head = ClassHead(*weight.shape)
+        last = head[1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.copy_(weight.T / math.sqrt(len(weight)))
+        (folder / "few_shot").mkdir(parents=True, exist_ok=True)
+        save_classifier(folder / f"few_shot/classifier-{name}.safetensors", encoder, head, card, list(names))
+
+
+def _fits(
+    learned: Known, judged: Known, draws: Sequence[Draw], *, place: Mapping[int, int], fitted: dict[str, Tensor]
+) -> dict[str, list[Score]]:
+    """A fit for each draw and kind of feature; `place` is the row of an image among those that were learned from.
+
+    Those of the encoder's mean token go into `fitted`, by draw.
+    """
     found: dict[str, list[Score]] = {"encoder": []}
     kinds = [(name, kind) for name, tokens in learned.tokens.items() for kind in tokens]
     with RunProgress(total=len(draws) * len(kinds), title="fits") as progress:
@@ -207,6 +252,8 @@ def _fits(learned: Known, judged: Known, draws: Sequence[Draw], *, place: Mappin
                 if not len(rows):
                     raise WrongRequest(f"none of the images of {draw.name}, draw {draw.number}, can be read")
                 weight = fit(features[rows], learned.labels[rows])
+                if (name, kind) == ("encoder", "mean"):
+                    fitted[re.sub(r"[^\w.]+", "-", draw.name.replace("%", "percent")) + f"-{draw.number}"] = weight
                 right = (unseen @ weight).argmax(dim=1) == judged.labels
                 by_draw.setdefault(draw.name, []).append(right.numpy())
                 progress.advance(1)

@@ -72,6 +72,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )
     recipe = _recipe(settings, splits[0], card)
+    card = card.model_copy(update={"crop_pct": recipe.crop_pct})
     job = _Job(settings=settings, recipe=recipe, card=card, train=splits[0], test=splits[1])
     controls = {} if start is None else {"start": start.encoder}
     controls["untrained"] = Encoder(card.encoder, seed=card.seed)
@@ -139,10 +140,9 @@ class _Features(NamedTuple):
 
 
 def _features(encoder: Encoder, split: Split, job: _Job, *, title: str) -> _Features:
-    preprocessing = job.card.preprocessing._replace(crop_pct=job.recipe.crop_pct)
     with RunProgress(total=len(split.indices), title=title, speak=launched_rank() == 0) as progress:
         found = extract_all(
-            {"it": encoder}, split.source, preprocessing, indices=split.indices, workers=job.settings.workers,
+            {"it": encoder}, split.source, job.card.preprocessing, indices=split.indices, workers=job.settings.workers,
             advance=progress.advance,
         )["it"]  # fmt: skip
     return _Features(found.tokens["mean"], split.labels[found.kept])

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from otherview.data.image import Preprocessing
 from otherview.data.loader import StepPlan
 from otherview.distributed import ranks
 from otherview.errors import WrongRequest
@@ -202,7 +203,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     learner, batch = _train(backbone, splits[0], settings)
     found = _judge(learner, splits[1], backbone=backbone, settings=settings)
     if isinstance(settings.weights, str | Path) and launched_rank() == 0:
-        _keep(learner, settings.weights, splits[0].names, settings)
+        _keep(learner, settings.weights, splits[0].names, settings, preprocessing=backbone.preprocessing)
     about = {
         "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices),
         "epochs": settings.epochs, "batch": batch,
@@ -246,9 +247,17 @@ def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> t
     return learner, batch
 
 
-def _keep(learner: LinearProbe, weights: str | Path, names: Sequence[str], settings: LinearProbeSettings) -> None:
-    """A classifier for every encoder and rate, which `evaluate robustness` takes."""
-    card, folder = load_encoder(weights).card, fit_folder(settings, "linear_probe")
+def _keep(
+    learner: LinearProbe,
+    weights: str | Path,
+    names: Sequence[str],
+    settings: LinearProbeSettings,
+    *,
+    preprocessing: Preprocessing,
+) -> None:
+    """A classifier for every encoder and rate, which `predict` and `evaluate robustness` take."""
+    card = load_encoder(weights).card.seeing(preprocessing._replace(crop_pct=settings.crop_pct))
+    folder = fit_folder(settings, "linear_probe")
     for name, encoder in learner.frozen.items():
         for rate in settings.rates:
             path = folder / f"{'classifier' if name == 'encoder' else name}-{rate:g}.safetensors"

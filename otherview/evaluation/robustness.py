@@ -51,6 +51,8 @@ def robustness(settings: RobustnessSettings) -> Scores:
     judged = _classifiers(settings, compute_on(settings))
     card = judged["encoder"].card
     seen = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
+    if settings.crop_pct is not None:
+        seen = seen._replace(crop_pct=settings.crop_pct)
     if names and settings.published is None:
         check_corruptions(seen.size, card.encoder.channels)
     clean, answers = _answers(judged, seen, settings, names)
@@ -63,7 +65,7 @@ def robustness(settings: RobustnessSettings) -> Scores:
             scores[name].append(mce_score(name, right, errors))
     about = {
         "test": settings.test, "corruptions": list(names), "severities": list(settings.severities), "subset": settings.subset,
-        "baseline": settings.baseline, "crop_pct": settings.crop_pct, "corruption_seed": settings.seed,
+        "baseline": settings.baseline, "crop_pct": seen.crop_pct, "corruption_seed": settings.seed,
         "comparable_with_published": settings.published is not None and _whole(settings, names),
         **seen.about,
     }  # fmt: skip
@@ -74,7 +76,8 @@ def _corruptions(settings: RobustnessSettings) -> tuple[str, ...]:
     """The names that were asked for; raises WrongRequest for unknown ones and wrong severities."""
     if wrong := set(settings.severities) - set(SEVERITIES) or (not settings.severities and {"none"}):
         raise WrongRequest(f"--severities {min(wrong)} is not one of 1 2 3 4 5")
-    check_crop_pct(settings.crop_pct)
+    if settings.crop_pct is not None:
+        check_crop_pct(settings.crop_pct)
     if settings.baseline == "alexnet" and set(settings.severities) != set(SEVERITIES):
         raise WrongRequest("--baseline alexnet is published over severities 1 2 3 4 5: leave --severities out")
     if settings.corruptions in (("all",), ("none",)):
@@ -129,7 +132,7 @@ def _answers(
 ) -> tuple[Right, dict[str, Right]]:
     """Which answers are right on the images as they are, bool [N], and by classifier and corruption, bool [N, severities]."""
     split = _open(settings.test, settings, classes=judged["encoder"].classes)
-    seen = settled(split.source, asked._replace(crop_pct=settings.crop_pct), flag="--test", fixed=True)
+    seen = settled(split.source, asked, flag="--test", fixed=True)
     _, clean = _right(judged, split, seen, settings, title="clean")
     columns: dict[str, list[tuple[Tensor, Right]]] = {corruption: [] for corruption in names}
     for corruption, severity in ((one, two) for one in names for two in settings.severities):

@@ -221,8 +221,8 @@ class RobustnessSettings(ShownSettings, JudgeSettings):
     """imagenet-a or imagenet-r: choose among those 200 classes only."""
     baseline: str | None = None
     """mCE relative to alexnet (published with ImageNet-C), or to another classifier on the same images."""
-    crop_pct: float = 0.875
-    """Share of the shorter side that the centre crop keeps (224 of 256); 1 for small images. Published files are taken whole."""
+    crop_pct: float | None = None
+    """Share of the shorter side that the centre crop keeps; default: as the classifier was judged. Published files stay whole."""
     test_images: int | None = None
     """Use only so many test images, spread evenly; default: all."""
     seed: int = 0

@@ -48,6 +48,18 @@ def draw_objects(
     return figure
 
 
+def draw_found(source: Source, index: int, found: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Figure:
+    """One image with the detections that score enough; `names` by category id."""
+    figure, axes = plt.subplots(figsize=(6, 6), layout="constrained")
+    numbers = {kind: place for place, kind in enumerate(names)}
+    shown = sorted((one for one in found if one["score"] >= LEAST_SHOWN), key=lambda one: one["score"])
+    objects = [(_corners(one["bbox"]), numbers[one["category_id"]], _words(one, names), _mask(one)) for one in shown]
+    title = f"{source.name(index)}: {len(shown)} of {len(found)} detections, from a score of {LEAST_SHOWN}"
+    _objects(axes, picture_of(source, index).decode(), objects, title)
+    plt.close(figure)
+    return figure
+
+
 def _words(one: Mapping[str, Any], names: Mapping[int, str]) -> str:
     return f"{names[one['category_id']]} {one['score']:.2f}"
 
@@ -88,17 +100,31 @@ def _objects(
         )
 
 
-def draw_pixels(images: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str]) -> Figure:
-    """A row per image: itself, the truth and the prediction; (name, pixels [H, W, C], truth [H, W], prediction [H, W])."""
-    figure, axes = plt.subplots(len(images), 3, figsize=(9, 3.2 * len(images)), squeeze=False)
+def draw_pixels(
+    images: Sequence[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]], names: Sequence[str]
+) -> Figure:
+    """A row per image: itself, the truth where it is known, and the prediction.
+
+    Each is (name, pixels [H, W, C], truth [H, W] or None, prediction [H, W]); all have a truth, or none.
+    """
+    columns = ("truth", "predicted") if images[0][2] is not None else ("predicted",)
+    width = 1 + len(columns)
+    figure, axes = plt.subplots(len(images), width, figsize=(3 * width, 3.2 * len(images)), squeeze=False)
     for row, (name, pixels, truth, predicted) in zip(axes, images, strict=True):
         panel(row[0], pixels, name)
-        for place, labels, title in zip(row[1:], (truth, predicted), ("truth", "predicted"), strict=True):
+        known = [one for one in (truth, predicted) if one is not None]
+        for place, labels, title in zip(row[1:], known, columns, strict=True):
             colours = COLOURS[labels.astype(int) % len(COLOURS)]
             colours[labels == IGNORED] = 1.0
             panel(place, colours, title)
     present = sorted(
-        {int(kind) for _, _, truth, predicted in images for part in (truth, predicted) for kind in np.unique(part)}
+        {
+            int(kind)
+            for _, _, truth, predicted in images
+            for part in (truth, predicted)
+            if part is not None
+            for kind in np.unique(part)
+        }
     )
     marks = [Rectangle((0, 0), 1, 1, color=COLOURS[kind % len(COLOURS)]) for kind in present if kind != IGNORED]
     words = [names[kind] if kind < len(names) else str(kind) for kind in present if kind != IGNORED]

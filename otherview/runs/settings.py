@@ -41,6 +41,25 @@ class PretrainSettings(ComputeSettings):
 
 
 @dataclass(kw_only=True)
+class PredictSettings(ComputeSettings):
+    """Apply what an evaluation has fitted to new images, which need no labels; run the same command again to continue.
+
+    A classifier writes a table, a detector COCO's JSON with boxes and masks, a segmenter a picture of classes for every image.
+    """
+
+    weights: str = field(kw_only=False)
+    """A run folder or --out with one fit, the folder of a fit, or its file (finetune/classifier.safetensors and the like)."""
+    data: str
+    """Images (a data SPEC)."""
+    out: Path
+    """Of a classifier *.csv or *.parquet; of a detector or a segmenter a folder."""
+    pictures: int = 20
+    """How many images are drawn with the boxes or pixels that were found."""
+    workers: int = 1
+    """Processes that read images."""
+
+
+@dataclass(kw_only=True)
 class DoctorSettings(ComputeSettings):
     """Decode every image once; report what is there and what is broken, and suggest a run."""
 

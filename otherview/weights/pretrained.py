@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt
@@ -54,6 +54,9 @@ class Card(BaseModel):
     """Of the images, where it is not the size that the encoder was trained on."""
     fit: Fit = "crop"
     """How whole images get this size."""
+    crop_pct: float = 1.0
+    """Of a classifier: the share of the shorter side that its centre crop keeps."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     seed: int
     steps: int
     config_hash: str
@@ -64,12 +67,12 @@ class Card(BaseModel):
         """How the encoder wants its images."""
         return Preprocessing(
             self.size or self.encoder.image_size, self.mean, self.std, self.encoder.channels, self.levels, self.ranges,
-            self.fit,
+            self.fit, self.crop_pct, self.interpolation,
         )  # fmt: skip
 
     def seeing(self, preprocessing: Preprocessing) -> "Card":
         """The card of what is fitted to images that are read this way."""
-        named = {name: getattr(preprocessing, name) for name in ("size", "fit", "levels")}
+        named = {name: getattr(preprocessing, name) for name in ("size", "fit", "levels", "crop_pct", "interpolation")}
         return self.model_copy(update={**named, "ranges": dict(preprocessing.ranges)})
 
     @property
@@ -159,11 +162,25 @@ def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
         raise WrongRequest(f"{path} has a card that cannot be read: {str(error).splitlines()[0]}") from error
 
 
+MODEL = "otherview_model"
+"""The entry of a fitted model's metadata: its kind, and everything needed to build it."""
+
+
 def save_state(path: Path, module: nn.Module, *, about: Mapping[str, Any]) -> None:
     """Write it, atomically."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    metadata = {"otherview_model": json.dumps(about), "format": "pt"}
+    metadata = {MODEL: json.dumps(about), "format": "pt"}
     atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
+
+
+def kind_of(path: Path) -> Literal["classifier", "detector", "segmenter"] | None:
+    """What kind of fitted model a file holds; None for another file. Raises WrongRequest for no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WrongRequest(f"{path} is no readable safetensors file: {error}") from error
+    return "classifier" if CLASSES in metadata else json.loads(metadata.get(MODEL, "{}")).get("kind")
 
 
 HEAD = "head."

@@ -1,0 +1,63 @@
+"""A long computation over images, part by part: what is there already belongs to the same request, and is not made again.
+
+    parts = Parts(out, about, images=len(source), size=1000)
+    for start, indices in parts.missing(): …write parts.place(start, ".npz")…
+
+The parts lie in OUT.parts/ until `close`.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otherview.distributed import from_first
+from otherview.files import write_atomically
+from otherview.launch import launched_rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """`about` decides whether parts that are there already belong to this request; rank 0 writes."""
+
+    path: Path
+    about: Mapping[str, Any]
+    images: int
+    size: int
+    """Images a part."""
+    ending: str = ".npz"
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.path.with_name(self.path.name + ".parts")
+
+    def open(self) -> None:
+        """Keep the parts of this very request, drop those of another."""
+        if launched_rank() > 0:
+            return
+        identity, said = self.folder / "about.json", json.dumps(dict(self.about), sort_keys=True)
+        if self.folder.exists() and (not identity.exists() or identity.read_text(encoding="utf-8") != said):
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(exist_ok=True, parents=True)
+        write_atomically(identity, said.encode())
+
+    def place(self, start: int) -> Path:
+        """The file of the part that begins at an image."""
+        return self.folder / f"{start:012d}{self.ending}"
+
+    def all(self) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Where every part begins, its images, and whether it is there already: the same on every rank."""
+        starts = range(0, self.images, self.size)
+        there = from_first([self.place(start).exists() for start in starts] if launched_rank() == 0 else [])
+        for start, known in zip(starts, there, strict=True):
+            yield start, np.arange(start, min(start + self.size, self.images)), known
+
+    def close(self) -> None:
+        """Remove them."""
+        if launched_rank() == 0:
+            shutil.rmtree(self.folder)

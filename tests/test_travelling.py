@@ -260,10 +260,11 @@ def test_parts_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
     loaded, source = load_random(), open_source(f"shapes:{PART + 5}")
     for about, expected in (({"run": 1}, True), ({"run": 2}, False)):  # of another request, parts are dropped
         wanted = Embedding(tmp_path / "e.npy", "mean", about)
-        wanted.parts.mkdir()
-        (wanted.parts / "about.json").write_text(json.dumps({"run": 1}))
+        parts = tmp_path / "e.npy.parts"
+        parts.mkdir()
+        (parts / "about.json").write_text(json.dumps({"run": 1}))
         poison = np.full((PART, 128), 7, np.float32)
-        np.savez(wanted.parts / f"{0:012d}.npz", features=poison, indices=np.arange(PART))
+        np.savez(parts / f"{0:012d}.npz", features=poison, indices=np.arange(PART))
         assert (
             write_features(loaded.encoder, source, loaded.card.preprocessing, wanted, workers=0, advance=lambda _: None)
             == PART + 5

@@ -1,5 +1,6 @@
 """`otherview evaluate …`: scores beside their controls, one a line."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from otherview.commands.command import Command
@@ -15,6 +16,7 @@ from otherview.evaluation.settings import (
     RobustnessSettings,
 )
 
+LONGEST_NAME = 30
 FITS = {"crop": "the centre of each image", "squash": "whole images, stretched", "pad": "whole images, framed"}
 
 
@@ -27,7 +29,30 @@ def show_scores(result: dict[str, Any]) -> list[str]:
     learned = [f"{result['train_images']:,} training images"] if "train_images" in result else []
     config = [f"config {result['config_hash']}"] if "config_hash" in result else []
     said = [result["conclusion"]["sentence"]] if "conclusion" in result else []
+    lines += class_table(result.get("per_class", ()))
     return [*lines, " · ".join([*shown, *learned, f"{result['seconds']:.0f} s", *config]), *said]
+
+
+MOST_CLASSES = 20
+"""Of more, the table lies in a file only."""
+
+
+def class_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for every class, intervals left out, in at most 100 columns."""
+    if not 0 < len(rows) <= MOST_CLASSES:
+        return []
+    columns = [name for name in rows[0] if not name.endswith("_interval")]
+
+    def cell(value: Any) -> str:
+        return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    cells = [[cell(row.get(name)) for name in columns] for row in rows]
+    names = [one[0] if len(one[0]) <= LONGEST_NAME else f"{one[0][: LONGEST_NAME - 1]}…" for one in cells]
+    first = max(map(len, [*names, "class"]))
+    widths = [max(map(len, column)) for column in zip(columns[1:], *(row[1:] for row in cells), strict=True)]
+    lines = [(name, row[1:]) for name, row in zip(["class", *names], [columns, *cells], strict=True)]
+    return ["", *("  ".join([f"{name:{first}}", *(f"{one:>{width}}" for one, width in zip(row, widths, strict=True))]).rstrip()
+                  for name, row in lines), ""]  # fmt: skip
 
 
 def show_robustness(result: dict[str, Any]) -> list[str]:

@@ -144,7 +144,8 @@ class CocoImages(Files):
                 if fault(one, size=size, known=self._numbers) is None
             ]
         numbered = [{**one, "id": number} for number, one in enumerate(kept, start=1)]  # 0 means "unmatched" there
-        return {**content, "images": images, "annotations": numbered}
+        outlined = any(outline for one in content["annotations"] if (outline := one.get("segmentation")))
+        return {**content, "images": images, "annotations": numbered, "outlined": outlined}
 
 
 def open_annotated(kind: str, words: str) -> CocoImages:

@@ -13,8 +13,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from otherview.dense.inference import Detection
 from otherview.errors import WrongRequest
+from otherview.evaluation.class_report import ClassReport
 from otherview.scores import Score
 
 What = Literal["bbox", "segm"]
@@ -41,14 +44,43 @@ def average_precision(
     truth: Mapping[str, Any], found: Sequence[Detection], *, what: What, image_ids: Sequence[int]
 ) -> dict[str, float]:
     """AP, AP50, AP75, APs, APm, APl (small, medium, large) and for LVIS APr, APc, APf; NaN where there is nothing to find."""
-    evaluate, read = _tools()
-    lvis = is_lvis(truth)
-    names = LVIS_METRICS if lvis else COCO_METRICS
-    wanted = set(image_ids)
-    lines = [_of_kind(one, what) for one in (cut(found) if lvis else found) if one["image_id"] in wanted]
+    names, wanted = LVIS_METRICS if is_lvis(truth) else COCO_METRICS, set(image_ids)
     annotated = any(one["image_id"] in wanted and not one["iscrowd"] for one in truth["annotations"])
-    if not lines or not annotated:
+    measure = _measure(truth, found, what=what, image_ids=image_ids) if annotated else None
+    if measure is None:
         return dict.fromkeys(names, 0.0 if annotated else math.nan)
+    stats = measure.stats_as_dict
+    return {name: _share(stats.get(theirs, -1)) for name, theirs in names.items()}
+
+
+def by_category(
+    truth: Mapping[str, Any], found: Sequence[Detection], *, what: What, image_ids: Sequence[int]
+) -> dict[int, float]:
+    """AP of every category, by its id; NaN where there is nothing to find."""
+    ids = [kind["id"] for kind in truth["categories"]]
+    measure = _measure(truth, found, what=what, image_ids=image_ids)
+    if measure is None:
+        return dict.fromkeys(ids, math.nan)
+    precision = np.asarray(measure.eval["precision"])  # [overlaps, recalls, categories, (areas, most detections)]
+    precision = precision.reshape(*precision.shape[:3], -1)
+    areas = len(measure.params.areaRng)
+    whole = precision[:, :, :, len(measure.params.maxDets) - 1] if precision.shape[3] > areas else precision[:, :, :, 0]
+    found_ids = dict(zip(measure.params.catIds, np.moveaxis(whole, 2, 0), strict=True))
+    return {kind: _mean(found_ids[kind]) if kind in found_ids else math.nan for kind in ids}
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _measure(truth: Mapping[str, Any], found: Sequence[Detection], *, what: What, image_ids: Sequence[int]) -> Any:
+    """faster-coco-eval's own object, evaluated; None where nothing was found."""
+    evaluate, read = _tools()
+    lvis, wanted = is_lvis(truth), set(image_ids)
+    lines = [_of_kind(one, what) for one in (cut(found) if lvis else found) if one["image_id"] in wanted]
+    if not lines:
+        return None
     with contextlib.redirect_stdout(None):
         known = read(dict(truth))
         measure = evaluate(known, known.loadRes(lines), what, lvis_style=lvis, print_function=_silent)
@@ -56,8 +88,7 @@ def average_precision(
         if lvis:
             measure.params.maxDets = [LVIS_DETECTIONS]
         measure.run()
-    stats = measure.stats_as_dict
-    return {name: _share(stats.get(theirs, -1)) for name, theirs in names.items()}
+    return measure
 
 
 def _silent(*_: object) -> None:
@@ -85,13 +116,31 @@ def cut(found: Sequence[Detection]) -> list[Detection]:
     ]
 
 
+def kinds_of(truth: Mapping[str, Any]) -> dict[str, What]:
+    """Boxes, and masks where annotations have outlines: without, an object's box would be its mask."""
+    return {"box": "bbox", "mask": "segm"} if truth.get("outlined", True) else {"box": "bbox"}
+
+
+def category_report(truth: Mapping[str, Any], found: Sequence[Detection], *, image_ids: Sequence[int]) -> ClassReport:
+    """AP of boxes and masks, category by category, with how many objects there are; None where there are none."""
+    wanted, counts = set(image_ids), defaultdict[int, int](int)
+    for one in truth["annotations"]:
+        counts[one["category_id"]] += one["image_id"] in wanted and not one["iscrowd"]
+    rows = [{"class": kind["name"], "objects": counts[kind["id"]]} for kind in truth["categories"]]
+    for name, what in kinds_of(truth).items():
+        values = by_category(truth, found, what=what, image_ids=image_ids)
+        for row, kind in zip(rows, truth["categories"], strict=True):
+            value = values[kind["id"]]
+            row[f"{name}_ap"] = None if math.isnan(value) else round(value, 6)
+    return ClassReport(rows)
+
+
 def ap_scores(
     truth: Mapping[str, Any], found: Sequence[Detection], *, image_ids: Sequence[int], name: str
 ) -> list[Score]:
     """Scores of boxes and masks, AP first; metrics for which there is nothing to find are left out."""
     scores = []
-    kinds: dict[str, What] = {"box": "bbox", "mask": "segm"}
-    for kind, what in kinds.items():
+    for kind, what in kinds_of(truth).items():
         whole = average_precision(truth, found, what=what, image_ids=image_ids)
         parts = [
             average_precision(truth, found, what=what, image_ids=image_ids[part::PARTS])

@@ -22,7 +22,7 @@ from otherview.data.image import Preprocessing
 from otherview.data.objects import Category, Placing, mask_tools, placed_in, placing
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_aloud
-from otherview.dense.box_ap import ap_scores
+from otherview.dense.box_ap import ap_scores, category_report
 from otherview.dense.detector import Detector
 from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
 from otherview.dense.fitted import FittedDetector, save_detector
@@ -32,6 +32,7 @@ from otherview.dense.samples import JitteredObjects, ObjectsView
 from otherview.dense.settings import DetectSettings
 from otherview.distributed import computed_by_first, rank
 from otherview.errors import WrongRequest
+from otherview.evaluation.class_report import ClassReport
 from otherview.evaluation.classifier import layer_of
 from otherview.evaluation.result import finish
 from otherview.files import write_atomically
@@ -135,13 +136,15 @@ def detect(settings: DetectSettings) -> Scores:
         categories=splits[0].categories,
         truth=splits[1].truth(),
     )
-    found = {name: _detected(name, one.encoder, one.card, job) for name, one in loaded.items()}
+    made = {name: _detected(name, one.encoder, one.card, job) for name, one in loaded.items()}
+    found, report = {name: scores for name, (scores, _) in made.items()}, made["encoder"][1]
     return finish(
         settings,
         found,
         known=known_of(loaded["encoder"].card),
         about=about_fit(settings, config, job.learned),
         began=began,
+        report=report,
     )
 
 
@@ -199,7 +202,7 @@ def _learned_from(source: Source, indices: np.ndarray, split: Placing, settings:
     return Selected(source, indices)
 
 
-def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]:
+def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> tuple[list[Score], ClassReport]:
     """Fit one encoder, keep and judge what it finds."""
     settings, config = job.settings, job.settings.config
     warmup = config.warmup_steps / config.steps
@@ -221,16 +224,16 @@ def _detected(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]
             category_ids=[kind.id for kind in job.categories], advance=progress.advance,
         )  # fmt: skip
 
-    def judged() -> list[Score]:
+    def judged() -> tuple[list[Score], ClassReport]:
         ids = [image.id for image in read]
         scores = ap_scores(job.truth, found, image_ids=ids, name=f"detect_{name}")
         _keep(folder, found, FittedDetector(detector, config, card, list(job.categories)), job, read=ids)
-        return scores
+        return scores, category_report(job.truth, found, image_ids=ids)
 
-    scores = computed_by_first(judged)
+    scores, report = computed_by_first(judged)
     if not scores:
         raise RuntimeError(f"no image of {settings.test} that shows an object could be read: there is nothing to find")
-    return scores
+    return scores, report
 
 
 def _keep(folder: Path, found: Sequence[Detection], fitted: FittedDetector, job: _Job, *, read: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ from otherview.dense.settings import SegmentConfig, SegmentSettings
 from otherview.dense.upernet import UPerNet, resized, share_statistics, synchronised
 from otherview.distributed import computed_by_first, on_first
 from otherview.errors import BrokenImage, WrongRequest
+from otherview.evaluation.class_report import ClassReport
 from otherview.evaluation.classifier import layer_of
 from otherview.evaluation.pixel_scores import Segmented, pixel_confusion
 from otherview.evaluation.result import finish
@@ -152,9 +153,10 @@ def segment(settings: SegmentSettings) -> Scores:
         judged=judged,
         classes=classes,
     )
-    found = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
+    made = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
+    found, report = {name: scores for name, (scores, _) in made.items()}, made["encoder"][1]
     about = {**about_fit(settings, config, learned), "classes": job.classes}
-    return finish(settings, found, known=known_of(loaded["encoder"].card), about=about, began=began)
+    return finish(settings, found, known=known_of(loaded["encoder"].card), about=about, began=began, report=report)
 
 
 def _classes(learned: Source, judged: Source, settings: SegmentSettings) -> tuple[int, str]:
@@ -189,7 +191,7 @@ def _known(source: Source, settings: SegmentSettings) -> tuple[int, str]:
     return most, digest.hexdigest()
 
 
-def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score]:
+def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> tuple[list[Score], ClassReport]:
     """Fit one encoder, keep and judge what it says of the test images."""
     settings, config = job.settings, job.settings.config
     warmup = config.warmup_steps / config.steps
@@ -209,7 +211,7 @@ def _segmented(name: str, encoder: Encoder, card: Card, job: _Job) -> list[Score
     return _judge(f"segment_{name}", net.to(resolve_device(settings.device)), card, folder, job)
 
 
-def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list[Score]:
+def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> tuple[list[Score], ClassReport]:
     config, drawn, confusion = job.settings.config, [], []
     with RunProgress(total=len(job.judged), title="segmenting", speak=launched_rank() == 0) as progress:
         for one in predictions(net, job.test, job.judged, card.preprocessing, config, workers=job.settings.workers):
@@ -223,7 +225,7 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
                 drawn.append((one.name, one.pixels, one.truth, one.predicted))
     everyone = on_first(confusion) or []
 
-    def judged() -> list[Score]:
+    def judged() -> tuple[list[Score], ClassReport]:
         found = [image for part in everyone for image in part]
         result = Segmented.of(found) if found else None
         scores = result.scores(name) if result is not None and result.counted else []
@@ -232,14 +234,14 @@ def _judge(name: str, net: UPerNet, card: Card, folder: Path, job: _Job) -> list
         save_segmenter(folder / "segmenter.safetensors", FittedSegmenter(net, config, card, known))
         if drawn:
             draw_pixels(drawn, names).savefig(folder / "predictions.png", dpi=150, bbox_inches="tight")
-        return scores
+        return scores, result.report(names) if scores and result is not None else ClassReport([])
 
-    scores = computed_by_first(judged)
+    scores, report = computed_by_first(judged)
     if not scores:
         raise RuntimeError(
             f"no image of {job.settings.test} with pixels that count could be read: there is nothing to judge"
         )
-    return scores
+    return scores, report
 
 
 def _names(source: Source, config: SegmentConfig) -> Sequence[str]:

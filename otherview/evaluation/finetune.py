@@ -17,6 +17,7 @@ from torch import Tensor
 
 from otherview.data.loader import StepPlan
 from otherview.errors import WrongRequest
+from otherview.evaluation.class_report import ClassReport, class_report
 from otherview.evaluation.classifier import FineTune, start_linearly
 from otherview.evaluation.features import extract_all
 from otherview.evaluation.fit_defaults import finetune_recipe, in_words
@@ -78,14 +79,18 @@ def finetune(settings: FinetuneSettings) -> Scores:
     controls["untrained"] = Encoder(card.encoder, seed=card.seed)
     encoders = {"encoder": loaded.encoder, **(controls if settings.control else {})}
     found: dict[str, list[Score]] = {}
+    reports: list[ClassReport] = []
     for name, encoder in encoders.items():
-        found |= _tuned(name, encoder, job)
+        scores, report = _tuned(name, encoder, job)
+        found |= scores
+        reports.append(report)
     about = {
         "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices),
         "protocol": settings.protocol, **asdict(recipe), "finetune_seed": settings.seed, **card.preprocessing.about,
     }  # fmt: skip
     known = known_of(card)
-    return finish(settings, found, known=known, about=about, began=began, chance=chance_of(splits[1].labels))
+    chance = chance_of(splits[1].labels)
+    return finish(settings, found, known=known, about=about, began=began, chance=chance, report=reports[0])
 
 
 def _check(settings: FinetuneSettings) -> None:
@@ -148,7 +153,7 @@ def _features(encoder: Encoder, split: Split, job: _Job, *, title: str) -> _Feat
     return _Features(found.tokens["mean"], split.labels[found.kept])
 
 
-def _tuned(name: str, encoder: Encoder, job: _Job) -> dict[str, list[Score]]:
+def _tuned(name: str, encoder: Encoder, job: _Job) -> tuple[dict[str, list[Score]], ClassReport]:
     """Fine-tune one encoder in a folder of its own, keep the classifier, judge it; the encoder itself as it is, too."""
     settings, recipe, split = job.settings, job.recipe, job.train
     device = resolve_device(settings.device)
@@ -179,14 +184,15 @@ def _tuned(name: str, encoder: Encoder, job: _Job) -> dict[str, list[Score]]:
         start_linearly(learner.head.cpu(), known.mean, known.labels)
         learner.to(device)
         if name == "encoder":
-            before = {"frozen": _judge("finetune_frozen", learner, job)}
+            before = {"frozen": _judge("finetune_frozen", learner, job)[0]}
         if recipe.head == "random":
             learner.head.load_state_dict(random_head)
     run_fit(learner, fit, make_optimiser=make_optimiser)
     if launched_rank() == 0:
         names = list(split.names)
         save_classifier(fit.folder / "classifier.safetensors", learner.encoder, learner.head, job.card, names)
-    return {name: _judge(f"finetune_{name}", learner, job), **before}
+    scores, report = _judge(f"finetune_{name}", learner, job)
+    return {name: scores, **before}, report
 
 
 def _learner(encoder: Encoder, job: _Job) -> FineTune:
@@ -198,12 +204,14 @@ def _learner(encoder: Encoder, job: _Job) -> FineTune:
     return FineTune(encoder=encoder, head=head, views=views, seed=seed, by=recipe)
 
 
-def _judge(name: str, learner: FineTune, job: _Job) -> list[Score]:
-    """Accuracy of the first guess, and of the first five where there are more classes."""
+def _judge(name: str, learner: FineTune, job: _Job) -> tuple[list[Score], ClassReport]:
+    """Accuracy of the first guess, and of the first five where there are more classes; and the classes one by one."""
     learner.to(resolve_device(job.settings.device)).eval()
     found = _features(learner.encoder, job.test, job, title="judging")
     with torch.no_grad():
         scores = learner.head(found.mean.to(next(learner.parameters()).device)).cpu()
     guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices == found.labels[:, None]
     shares = {name: guesses[:, 0], **({f"{name}_top5": guesses.any(dim=1)} if scores.shape[1] > 5 else {})}
-    return [accuracy_score(label, right.numpy()) for label, right in shares.items()]
+    chances, truth = scores.double().softmax(dim=1).numpy(), found.labels.numpy()
+    report = class_report(truth, chances.argmax(axis=1), list(job.train.names), chances=chances)
+    return [accuracy_score(label, right.numpy()) for label, right in shares.items()], report

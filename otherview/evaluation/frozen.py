@@ -21,6 +21,7 @@ from otherview.distributed import computed_by_first, gather_objects, ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.cache import FeatureCache
+from otherview.evaluation.class_report import class_report
 from otherview.evaluation.features import WHOLE, FeatureSpec
 from otherview.evaluation.result import chance_of, finish, write_confusion
 from otherview.evaluation.settings import ClassifiedSettings, FrozenSettings
@@ -166,9 +167,10 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
     )
     with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         predicted, truth = judge(modules_of(backbone, images=images), splits, maker, protocol, advance=progress.advance)
+    first = next(iter(predicted.values()))
     if settings.confusion and launched_rank() == 0:
-        first = next(iter(predicted.values()))
         write_confusion(settings.confusion, truth.numpy(), first.numpy(), names=splits[0].names)
+    report = class_report(truth.numpy(), first.numpy(), list(splits[0].names))
     found: dict[str, list[Score]] = {"encoder": []}
     for kind, guesses in predicted.items():
         score = accuracy_score(f"{protocol.name}_{kind}", (guesses == truth).numpy())
@@ -177,7 +179,9 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
         "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices), **protocol.settings,
         **backbone.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began, chance=chance_of(truth))
+    return finish(
+        settings, found, known=backbone.about, about=about, began=began, chance=chance_of(truth), report=report
+    )
 
 
 def cache_of(settings: FrozenSettings) -> FeatureCache:

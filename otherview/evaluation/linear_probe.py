@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +24,7 @@ from otherview.data.loader import StepPlan
 from otherview.distributed import ranks
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
+from otherview.evaluation.class_report import ClassReport, class_report
 from otherview.evaluation.features import WHOLE, blank_of, extract_all
 from otherview.evaluation.result import chance_of, check_crop_pct, finish, fit_folder
 from otherview.evaluation.settings import LinearProbeSettings
@@ -169,11 +170,11 @@ class LinearProbe(Learner):
         return head
 
     @torch.no_grad()
-    def predict(self, name: str, features: Float[Tensor, "B D"]) -> dict[float, Int[Tensor, " B"]]:
-        """The classes of an encoder's mean tokens, by rate."""
+    def predict(self, name: str, features: Float[Tensor, "B D"]) -> dict[float, Float[Tensor, "B K"]]:
+        """The chances of the classes by an encoder's mean tokens, by rate."""
         probe = self.probes[name].eval()
         found = probe(features.to(next(probe.parameters()).device))
-        return {rate: scores.argmax(dim=1).cpu() for rate, scores in zip(self.rates, found, strict=True)}
+        return {rate: scores.double().softmax(dim=1).cpu() for rate, scores in zip(self.rates, found, strict=True)}
 
 
 WARMUP = 10 / 90
@@ -201,7 +202,7 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )
     learner, batch = _train(backbone, splits[0], settings)
-    found = _judge(learner, splits[1], backbone=backbone, settings=settings)
+    found, report = _judge(learner, splits[1], backbone=backbone, settings=settings)
     if isinstance(settings.weights, str | Path) and launched_rank() == 0:
         _keep(learner, settings.weights, splits[0].names, settings, preprocessing=backbone.preprocessing)
     about = {
@@ -210,7 +211,15 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
         "rates": settings.rates, "crop_pct": settings.crop_pct, "linear_probe_seed": settings.seed,
         **backbone.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began, chance=chance_of(splits[1].labels))
+    return finish(
+        settings,
+        found,
+        known=backbone.about,
+        about=about,
+        began=began,
+        chance=chance_of(splits[1].labels),
+        report=report,
+    )
 
 
 def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> tuple[LinearProbe, int]:
@@ -266,7 +275,7 @@ def _keep(
 
 def _judge(
     learner: LinearProbe, test: Split, *, backbone: Backbone, settings: LinearProbeSettings
-) -> dict[str, list[Score]]:
+) -> tuple[dict[str, list[Score]], ClassReport | None]:
     learner.to(resolve_device(settings.device))
     with RunProgress(total=len(test.indices), title="features", speak=launched_rank() == 0) as progress:
         found = extract_all(
@@ -274,9 +283,12 @@ def _judge(
             indices=test.indices, workers=settings.workers, advance=progress.advance,
         )  # fmt: skip
     scores: dict[str, list[Score]] = {}
+    report: ClassReport | None = None  # of the encoder, by the first rate
     for name, features in found.items():
         truth = test.labels[features.kept]
-        for rate, predicted in learner.predict(name, features.tokens["mean"]).items():
+        for rate, chances in learner.predict(name, features.tokens["mean"]).items():
+            predicted = chances.argmax(dim=1)
+            report = report or class_report(truth.numpy(), predicted.numpy(), list(test.names), chances=chances.numpy())
             words = f"linear_probe_{name} (rate {rate:g})"
             scores.setdefault(name, []).append(accuracy_score(words, (predicted == truth).numpy()))
-    return scores
+    return scores, report

@@ -22,6 +22,7 @@ from otherview.data.spec import open_aloud
 from otherview.distributed import computed_by_first
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
+from otherview.evaluation.class_report import ClassReport
 from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.frozen import FeatureMaker, Known, cache_of, features_of
 from otherview.evaluation.linear import LinearClassifier, fit_logistic
@@ -84,12 +85,12 @@ def linear_segment(settings: LinearSegmentSettings) -> Scores:
     one, two = (_open(spec, count, backbone.preprocessing) for spec, count in wanted)
     backbone = backbone.seeing((one.source, two.source))
     splits = with_fingerprints((one, two), workers=settings.workers, allow_shared=settings.allow_shared)
-    found = _judge(backbone, splits, settings=settings)
+    found, report = _judge(backbone, splits, settings=settings)
     about = {
         "train": settings.train, "test": settings.test, "train_images": len(splits[0].indices), "strength": settings.strength,
         **backbone.preprocessing.about,
     }  # fmt: skip
-    return finish(settings, found, known=backbone.about, about=about, began=began)
+    return finish(settings, found, known=backbone.about, about=about, began=began, report=report)
 
 
 def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
@@ -117,8 +118,8 @@ def _open(spec: str, count: int | None, preprocessing: Preprocessing) -> Split:
 
 def _judge(
     backbone: Backbone, splits: tuple[Split, Split], *, settings: LinearSegmentSettings
-) -> dict[str, list[Score]]:
-    """mIoU and accuracy of every module's tokens."""
+) -> tuple[dict[str, list[Score]], ClassReport | None]:
+    """mIoU and accuracy of every module's tokens, and the encoder's class by class."""
     grid = backbone.grid
     maker = FeatureMaker(
         backbone.preprocessing, FeatureSpec(backbone.patch_size, settings.block), cache_of(settings), settings.workers
@@ -129,13 +130,17 @@ def _judge(
     return computed_by_first(lambda: _heads(train, test, grid, strength=settings.strength))
 
 
-def _heads(train: Known, test: Known, grid: PatchGrid, *, strength: float) -> dict[str, list[Score]]:
+def _heads(
+    train: Known, test: Known, grid: PatchGrid, *, strength: float
+) -> tuple[dict[str, list[Score]], ClassReport | None]:
     """A head fitted on every module's patches, and its scores."""
     found: dict[str, list[Score]] = {}
+    report: ClassReport | None = None
     with RunProgress(total=len(train.tokens), title="heads") as progress:
         for name, tokens in train.tokens.items():
             head = fit_head(tokens["patches"], train.labels, grid, strength=strength)
             result = segment(head, test.tokens[name]["patches"], test.labels, grid=grid)
             found[name] = result.scores(f"linear_segment_{name}")
+            report = report or result.report()
             progress.advance(1)
-    return found
+    return found, report

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otherview.data.objects import IGNORED
 from otherview.errors import BrokenImage
+from otherview.evaluation.class_report import ClassReport
 from otherview.scores import Score
 
 RESAMPLES = 200
@@ -51,6 +52,22 @@ class Segmented(NamedTuple):
     def spread(self, measure: Measure) -> float:
         """Standard error over images, by drawing them anew."""
         return bootstrap_error(len(self.confusion), lambda images: measure(self.drawn(images)))
+
+    def report(self, names: Sequence[str] = ()) -> ClassReport:
+        """Pixels, IoU, sensitivity and precision of every class; None where a class has no pixels."""
+        whole = self.confusion.sum(dim=0)
+        both, truth, said = whole.diagonal(), whole.sum(dim=1), whole.sum(dim=0)
+        rows = []
+        for kind in range(len(whole)):
+            hit, there, named = (float(part[kind]) for part in (both, truth, said))
+            rows.append({
+                "class": names[kind] if kind < len(names) else str(kind), "pixels": int(there),
+                "images": int((self.confusion[:, kind].sum(dim=1) > 0).sum()),
+                "iou": round(hit / (there + named - hit), 6) if there else None,
+                "sensitivity": round(hit / there, 6) if there else None,
+                "precision": round(hit / named, 6) if named else None,
+            })  # fmt: skip
+        return ClassReport(rows)
 
     def drawn(self, images: np.ndarray) -> Float[Tensor, "K K"]:
         """The confusion of these images, each as often as it is named."""

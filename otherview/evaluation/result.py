@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from otherview.errors import WrongRequest
+from otherview.evaluation.class_report import ClassReport, write_rows
 from otherview.evaluation.settings import JudgeSettings
 from otherview.judgement import CHANCE, FROZEN, PIXELS, START, UNTRAINED, Comparison, Judgement, apart, conclude
 from otherview.launch import launched_rank
@@ -57,11 +58,12 @@ def finish(
     about: Mapping[str, Any],
     began: float,
     chance: float | None = None,
+    report: ClassReport | None = None,
 ) -> Scores:
     """The result with what it is about; rank 0 adds one line to results.jsonl, where there is a folder for it.
 
     `found` has the scores of "encoder" and, after it, of its controls; `known` is what the weights say of themselves;
-    `chance` is the accuracy of who always names the most frequent class.
+    `chance` is the accuracy of who always names the most frequent class. A report of the classes is written beside the results.
     """
     unusual = _unusual(settings)
     found = {name: [score._replace(name=score.name + unusual) for score in scores] for name, scores in found.items()}
@@ -71,12 +73,14 @@ def finish(
     token = "cls" if known.get("method") == "moco_v3" else "mean"
     score = score_of_token(found["encoder"], token)
     conclusion, comparisons = concluded(found, token=token, chance=chance)
-    protocol |= {**known, **({} if chance is None else {"chance": chance})}
+    protocol |= {**known, **({} if chance is None else {"chance": chance}), **(report.as_json() if report else {})}
     seconds = time.monotonic() - began
     result = Scores(found["encoder"], control, seconds, protocol, conclusion, comparisons, score.name)
     folder = settings.out or folder_of(settings.weights)
     if folder is not None and launched_rank() == 0:
         append_result(folder, result)
+        if report is not None:
+            write_rows(folder / f"{score.name.split('_encoder')[0]}_classes.csv", report.rows)
         refresh_page(folder)
     return result
 

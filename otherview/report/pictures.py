@@ -114,7 +114,7 @@ def draw_masks(masks: Sequence[np.ndarray], frequency: np.ndarray, *, count: int
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.1 * columns, 4.6]))
     for axes, mask in zip(left.subplots(lines, columns, squeeze=False).flat, masks, strict=False):
         panel(axes, np.full((*mask.shape, 3), 230, np.uint8), f"{int(mask.sum())} of {mask.size}")
-        hatch(axes, mask, (1, 1))
+        hatch(axes, mask, (1.0, 1.0))
     legend(left, [MASKED])
     axes = right.subplots()
     shown = axes.imshow(frequency, vmin=0, vmax=1, cmap="gray_r")

@@ -145,7 +145,8 @@ def conclude(name: str, value: float, error: float, n: int, comparisons: Sequenc
         return Judgement(ALONE, score, "Judge an untrained encoder alike (--weights random:RECIPE) and compare")
     behind, level, ahead = _sorted(comparisons)
     evidence = ", ".join([score, *map(str, [*behind, *level, *ahead])])
-    if behind:
+    if behind or any(one.reference == CHANCE for one in level):
+        behind = behind or [one for one in level if one.reference == CHANCE]
         return Judgement(NOT_YET, evidence, _what_to_do({one.reference for one in behind}))
     if none := [one for one in level if one.enough]:
         return Judgement(NOT_YET, evidence, _what_to_do({one.reference for one in none}))
@@ -171,7 +172,7 @@ FROZEN = "logistic regression on its frozen features"
 def _what_to_do(ahead: set[str]) -> str:
     """By what the score is not ahead of, the most telling first."""
     if CHANCE in ahead:
-        return "It has not learned the classes: give more --epochs, a higher --rate or more training images"
+        return "It has not learned the classes: train for more epochs, with a higher rate or on more images"
     if FROZEN in ahead:
         return "Use `otherview evaluate linear`, or fine-tune with a lower --rate or more --epochs"
     if START in ahead:

@@ -121,7 +121,9 @@ def test_the_head_reaches_scikit_learns_accuracy() -> None:
     shift, scale = normed[0].mean(axis=0), normed[0].std(axis=0)
     theirs = LogisticRegression(max_iter=5000).fit((normed[0] - shift) / scale, np.asarray(train.label))
     wanted = theirs.score((normed[1] - shift) / scale, np.asarray(test.label))
-    found = (learner.predict("encoder", queries)[1.0].argmax(dim=1) == torch.as_tensor(test.label)).double().mean().item()
+    found = (
+        (learner.predict("encoder", queries)[1.0].argmax(dim=1) == torch.as_tensor(test.label)).double().mean().item()
+    )
     noise = 2 * (wanted * (1 - wanted) / 500) ** 0.5
     assert 0.5 < wanted < 0.999 and found > wanted - noise
 

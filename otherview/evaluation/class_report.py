@@ -104,12 +104,6 @@ def _ends(name: str) -> tuple[str, ...]:
     return (name,) if bare == name else (f"{bare}_low", f"{bare}_high")
 
 
-def _ends(name: str) -> tuple[str, ...]:
-    """The columns of a value: two of an interval."""
-    bare = name.removesuffix("_interval")
-    return (name,) if bare == name else (f"{bare}_low", f"{bare}_high")
-
-
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """A table with a line for every class; intervals as two columns."""
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -9,15 +9,17 @@ that a fit begins where `evaluate linear` ends.
 
 import math
 from dataclasses import fields, replace
+from typing import NamedTuple
 
-from otherview.evaluation.settings import FinetuneRecipe, FinetuneSettings
+from otherview.evaluation.settings import FinetuneRecipe, FinetuneSettings, LinearProbeSettings
 from otherview.nn.settings import EncoderSettings
+from otherview.training.fit import default_batch
 
 MANY = 100_000
 """From so many training images on, the published recipe is the default."""
 SMALL_BATCH, LARGEST_BATCH = 32, 1024
-CENTRE_FROM = 160
-"""Side in pixels from which the centre crop leaves a margin out: smaller images show nothing but their object."""
+CENTRE, CENTRE_FROM = 0.875, 160
+"""What the published centre crop keeps, and from which side in pixels on: smaller images show nothing but their object."""
 PUBLISHED_RATE, PUBLISHED_WIDTH = 1e-3, 768
 """The paper's peak rate for 1024 images and a ViT-B; it goes with the root of the batch and against the width."""
 
@@ -44,12 +46,33 @@ def by_images(images: int, encoder: EncoderSettings, *, unit: int) -> FinetuneRe
 def finetune_recipe(settings: FinetuneSettings, *, images: int, encoder: EncoderSettings, unit: int) -> FinetuneRecipe:
     """What was asked for, and the rest by the number of images or, with the protocol `paper`, as published."""
     paper = settings.protocol == "paper" or images >= MANY
-    batch = max(unit, 2, min(LARGEST_BATCH, images // 10) // unit * unit)
-    crop_pct = 0.875 if paper or min(encoder.image_size) >= CENTRE_FROM else 1.0
+    batch = default_batch(images, most=LARGEST_BATCH, unit=unit)
+    crop_pct = CENTRE if paper or min(encoder.image_size) >= CENTRE_FROM else 1.0
     start = FinetuneRecipe(batch=batch) if paper else by_images(images, encoder, unit=unit)
     asked = {field.name: getattr(settings, field.name) for field in fields(FinetuneRecipe)}
     given = {name: value for name, value in asked.items() if value is not None}
     return replace(start, **{"crop_pct": crop_pct, **given})
+
+
+PROBE_RATE, PROBE_PEAK, PROBE_BATCH = 0.1, 6.4, 16384
+"""The paper's rate for 256 images, and what it comes to for its batch: LARS takes steps in proportion to the weights, so that
+small batches want the peak, not the rate."""
+
+
+class ProbeRecipe(NamedTuple):
+    """How a linear probe is fitted."""
+
+    batch: int
+    rates: tuple[float, ...]
+    crop_pct: float
+
+
+def probe_recipe(settings: LinearProbeSettings, *, images: int, size: tuple[int, int], unit: int) -> ProbeRecipe:
+    """What was asked for, and the rest by the number of images or, with the protocol `paper`, as published."""
+    paper = settings.protocol == "paper"
+    batch = settings.batch or default_batch(images, most=PROBE_BATCH, unit=unit)
+    rates = settings.rates or ((PROBE_RATE,) if paper else (float(f"{PROBE_PEAK * 256 / batch:.2g}"),))
+    return ProbeRecipe(batch, rates, settings.crop_pct or (CENTRE if paper or min(size) >= CENTRE_FROM else 1.0))
 
 
 def in_words(recipe: FinetuneRecipe, *, images: int, paper: bool) -> str:

@@ -11,6 +11,7 @@ Axes: B images, D width, K classes.
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import Backbone, load_backbone
 from otherview.evaluation.class_report import ClassReport, class_report
 from otherview.evaluation.features import WHOLE, blank_of, extract_all
+from otherview.evaluation.fit_defaults import ProbeRecipe, probe_recipe
 from otherview.evaluation.result import chance_of, check_crop_pct, finish, fit_folder
 from otherview.evaluation.settings import LinearProbeSettings
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, with_fingerprints
@@ -38,7 +40,7 @@ from otherview.scores import Score, Scores, accuracy_score
 from otherview.signature import takes
 from otherview.training.console import RunProgress
 from otherview.training.device import compute_on, resolve_device
-from otherview.training.fit import Fit, default_batch, run_fit
+from otherview.training.fit import Fit, run_fit
 from otherview.training.optim import make_lars
 from otherview.training.settings import TrainingSettings
 from otherview.views.crop import one_try_crop
@@ -179,15 +181,17 @@ class LinearProbe(Learner):
 
 WARMUP = 10 / 90
 """Share of the probe in which the rate rises."""
-LARGEST_BATCH = 16384
 
 
 @takes(LinearProbeSettings)
 def linear_probe(settings: LinearProbeSettings) -> Scores:
     """Accuracy of the last epoch for every rate, next to the untrained encoder."""
     began = time.monotonic()
-    check_crop_pct(settings.crop_pct)
-    if not (0 < settings.epochs < math.inf and settings.rates and min(settings.rates) > 0):
+    if settings.crop_pct is not None:
+        check_crop_pct(settings.crop_pct)
+    if not (
+        0 < settings.epochs < math.inf and (settings.rates is None or (settings.rates and min(settings.rates) > 0))
+    ):
         raise WrongRequest(f"--epochs {settings.epochs:g} and --rates {settings.rates} must be above 0")
     if settings.batch is not None and settings.batch < 2:
         raise WrongRequest(f"--batch {settings.batch} is too small for batch norm: give 2 or more")
@@ -201,14 +205,17 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     splits = with_fingerprints(
         splits, workers=settings.workers, allow_shared=settings.allow_shared, held_out=settings.test is None
     )
-    learner, batch = _train(backbone, splits[0], settings)
+    unit = settings.accumulation * launched_ranks()
+    preprocessing = backbone.preprocessing
+    recipe = probe_recipe(settings, images=len(splits[0].indices), size=preprocessing.size, unit=unit)
+    backbone = replace(backbone, preprocessing=preprocessing._replace(crop_pct=recipe.crop_pct))
+    learner = _train(backbone, splits[0], settings, recipe)
     found, report = _judge(learner, splits[1], backbone=backbone, settings=settings)
     if isinstance(settings.weights, str | Path) and launched_rank() == 0:
         _keep(learner, settings.weights, splits[0].names, settings, preprocessing=backbone.preprocessing)
     about = {
         "train": settings.train, "test": settings.judged_on, "train_images": len(splits[0].indices),
-        "epochs": settings.epochs, "batch": batch,
-        "rates": settings.rates, "crop_pct": settings.crop_pct, "linear_probe_seed": settings.seed,
+        "protocol": settings.protocol, "epochs": settings.epochs, **recipe._asdict(), "linear_probe_seed": settings.seed,
         **backbone.preprocessing.about,
     }  # fmt: skip
     return finish(
@@ -222,16 +229,15 @@ def linear_probe(settings: LinearProbeSettings) -> Scores:
     )
 
 
-def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> tuple[LinearProbe, int]:
-    """The fitted probes of the encoder and its untrained control, and the batch they were fitted with."""
-    images = len(split.indices)
-    batch = settings.batch or default_batch(images, most=LARGEST_BATCH, unit=settings.accumulation * launched_ranks())
+def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings, recipe: ProbeRecipe) -> LinearProbe:
+    """The fitted probes of the encoder and its controls."""
+    images, batch = len(split.indices), recipe.batch
     steps = 4 if shortened() else max(1, round(settings.epochs * (images // batch)))
     learner = LinearProbe(
         backbone.modules,
         width=blank_of(backbone.encoder, backbone.preprocessing, WHOLE)["mean"].shape[1],
         classes=len(split.names),
-        rates=settings.rates,
+        rates=recipe.rates,
         views=LabelledViews(plain_view(backbone.preprocessing, backbone.grid, draw=one_try_crop)),
         seed=settings.seed,
     )
@@ -239,21 +245,21 @@ def _train(backbone: Backbone, split: Split, settings: LinearProbeSettings) -> t
         folder=fit_folder(settings, "linear_probe"),
         about={
             "protocol": "linear probe", "weights": weights_fingerprint(backbone.encoder), "train": settings.train,
-            "images": labels_fingerprint(split), "steps": steps, "batch": batch, "rates": settings.rates, "seed": settings.seed,
+            "images": labels_fingerprint(split), "steps": steps, "batch": batch, "rates": recipe.rates, "seed": settings.seed,
             "size": list(backbone.preprocessing.size),
             "accumulation": settings.accumulation,
         },
         source=split.relabelled,
         plan=StepPlan(images, batch, steps, settings.seed, accumulation=settings.accumulation),
         settings=TrainingSettings(
-            lr_per_256=settings.rates[0], warmup=WARMUP, weight_decay=0.0, clip_norm=None, precision="fp32",
+            lr_per_256=recipe.rates[0], warmup=WARMUP, weight_decay=0.0, clip_norm=None, precision="fp32",
             accumulation=settings.accumulation, workers=settings.workers, save_every=max(1, steps // 10),
         ),
         preprocessing=backbone.preprocessing,
         compute=settings,
     )  # fmt: skip
     run_fit(learner, fit, make_optimiser=make_lars)
-    return learner, batch
+    return learner
 
 
 def _keep(
@@ -265,10 +271,10 @@ def _keep(
     preprocessing: Preprocessing,
 ) -> None:
     """A classifier for every encoder and rate, which `predict` and `evaluate robustness` take."""
-    card = load_encoder(weights).card.seeing(preprocessing._replace(crop_pct=settings.crop_pct))
+    card = load_encoder(weights).card.seeing(preprocessing)
     folder = fit_folder(settings, "linear_probe")
     for name, encoder in learner.frozen.items():
-        for rate in settings.rates:
+        for rate in learner.rates:
             path = folder / f"{'classifier' if name == 'encoder' else name}-{rate:g}.safetensors"
             save_classifier(path, encoder, learner.classifier(name, rate), card, list(names))  # pyright: ignore
 
@@ -279,7 +285,7 @@ def _judge(
     learner.to(resolve_device(settings.device))
     with RunProgress(total=len(test.indices), title="features", speak=launched_rank() == 0) as progress:
         found = extract_all(
-            dict(learner.frozen.items()), test.source, backbone.preprocessing._replace(crop_pct=settings.crop_pct),
+            dict(learner.frozen.items()), test.source, backbone.preprocessing,
             indices=test.indices, workers=settings.workers, advance=progress.advance,
         )  # fmt: skip
     scores: dict[str, list[Score]] = {}

@@ -97,16 +97,18 @@ class LinearSettings(ClassifiedSettings):
 class LinearProbeSettings(ShownSettings, LabelledSettings):
     """The paper's linear probe: 90 epochs of LARS on a frozen encoder; the last epoch is reported."""
 
+    protocol: Literal["auto", "paper"] = "auto"
+    """auto: the published peak rate whatever the batch; paper: the published rate for 256 images, whatever the batch."""
     epochs: float = 90.0
     """Times through the training images."""
     batch: int | None = None
     """Images a step; default: 16384, or a tenth of the training images where they are fewer."""
     accumulation: int = 1
     """Micro-batches per step; batch norm sees the whole batch only with 1."""
-    rates: tuple[float, ...] = (0.1,)
-    """Learning rates for a batch of 256; several are trained in one pass, each with its own head."""
-    crop_pct: float = 0.875
-    """Share of the shorter side that the centre crop of a test image keeps (224 of 256); 1 for small images."""
+    rates: tuple[float, ...] | None = None
+    """Learning rates for a batch of 256; several are trained in one pass, each with its own head; paper: 0.1."""
+    crop_pct: float | None = None
+    """Share of the shorter side that the centre crop of a test image keeps; paper: 0.875; auto: 1 for sides below 160 px."""
     seed: int = 0
     """Seed of the heads, the order of images and their crops."""
 

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
-from otherview.report.page import Chart, Picture, Section, Table, write_page
+from otherview.config import to_yaml
+from otherview.judgement import NOT_YET
+from otherview.recipes.registry import find
+from otherview.report.glossary import WORDS, glossary_of, linked
+from otherview.report.page import Bar, Bars, Chart, Picture, Section, Table, write_page
 from otherview.report.run_page import write_run_page
 
 PNG = base64.b64decode(
@@ -30,7 +34,17 @@ def page(tmp_path: Path) -> Path:
     rows = [["b", "0.30 ± 0.02"], [HOSTILE, "0.9"], ["c", "12.5"], ["a", "-1"], ["d", ""]]
     sections = [
         Section("Is it learning?", [Chart("kNN.", HOSTILE, "step", lines)]),
-        Section("How good?", [Table("Scores.", "text", ("name", "value"), rows)]),
+        Section(
+            "How good?",
+            [
+                Table("Scores.", "text", ("name", "value"), rows),
+                Bars(
+                    "kNN.",
+                    "above raw pixels",
+                    [Bar("this encoder", 0.6, 0.5, 0.7, True), Bar(f"raw pixels {HOSTILE}", 0.4, 0.4, 0.4)],
+                ),
+            ],
+        ),
         Section("Nothing", []),
         Section("What it sees", [Picture(HOSTILE, "text", PNG)]),
     ]
@@ -87,6 +101,13 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
     def column(number: int) -> list[str]:
         return [cell.text for cell in browser.find_elements("css selector", f"tbody td:nth-child({number})")]
 
+    track = browser.find_element("css selector", ".bar.mine .track").rect
+    for part, left, width in ((".fill", 0.0, 0.6), (".whisker", 0.5, 0.2)):
+        found = browser.find_element("css selector", f".bar.mine {part}").rect
+        assert found["x"] - track["x"] == pytest.approx(left * track["width"], abs=1.5)
+        assert found["width"] == pytest.approx(width * track["width"], abs=1.5)
+    assert len(browser.find_elements("css selector", ".whisker")) == 1  # what has no interval has no whisker
+
     heads = browser.find_elements("css selector", "th button")
     heads[1].click()
     assert column(2) == ["12.5", "0.9", "0.30 ± 0.02", "-1", ""]
@@ -137,3 +158,40 @@ def test_a_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert "the run has just begun" in text and "--data &#39;a b/&#39;" in text
     (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": null, "spectrum": [null, 0.1], "grad_norm": 2.0}\n')
     assert "so far:" in write_run_page(tmp_path).read_text()
+
+
+def test_special_words_are_links_to_their_meaning_and_everything_is_escaped() -> None:
+    text = 'kNN <b>above</b> raw pixels, kNN again & "raw pixels"; knn_encoder is a name'
+    found = str(linked(text))
+    assert found.count('<a class="word"') == 2 and 'href="#word-raw-pixels"' in found and 'href="#word-knn"' in found
+    assert (
+        "&lt;b&gt;above&lt;/b&gt;" in found
+        and "kNN again &amp; &#34;raw pixels&#34;" in found
+        and "knn_encoder" in found
+    )
+    assert [one.word for one in glossary_of([text])] == ["kNN", "raw pixels"]
+    assert all(one.meaning.endswith(".") for one in WORDS) and len({one.anchor for one in WORDS}) == len(WORDS)
+
+
+def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
+    """Raw pixels are ahead at the end: the page may not begin with "learning"."""
+    config = find("siamese_im_pico_32").make()
+    (tmp_path / "config.yaml").write_text("# otherview pretrain --config config.yaml --data d\n" + to_yaml(config))
+    looks: list[dict[str, Any]] = [
+        {"step": step, "knn_mean": 0.3 + step / 5000, "knn_cls": 0.3} for step in (0, 500, 1000)
+    ]
+    looks[0] |= {"knn_images": 2000, "knn_pixels": 0.2, "knn_chance": 0.1}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in looks))
+    score = {"value": 0.5, "unit": "accuracy", "n": 400, "spread": 0.02}
+    line = {
+        "scores": [{"name": "knn_encoder_mean", **score}], "control": [], "test": "t", "chance": 0.1,
+        "conclusion": {"score": "knn_encoder_mean", "state": NOT_YET, "sentence": "not yet worth it: pixels are ahead."},
+        "comparisons": [{"reference": "raw pixels", "value": 0.7, "spread": 0.02}],
+    }  # fmt: skip
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n")
+    text = write_run_page(tmp_path).read_text(encoding="utf-8")
+    assert text.index('class="verdict first">not yet worth it') < text.index("so far: learning")
+    names = re.findall(r'<span class="name">(?:<a[^>]*>)?([^<]+)', text)
+    assert names == ["this encoder", "raw pixels", "chance"]
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert data[0]["levels"] == {"raw pixels": 0.2, "chance": 0.1}

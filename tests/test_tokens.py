@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 
 from otherview.evaluation.token_pictures import cls_attention, component_colours
+from otherview.geometry import Crop, PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
+from otherview.report.drawn_tokens import draw_attention, draw_components, draw_matches
+from otherview.views.view import View, ViewPair
 
 
 @pytest.mark.parametrize(("depth", "registers"), [(1, 0), (3, 2)])
@@ -64,3 +67,27 @@ def test_the_pictures_are_drawn(otherview: Callable, result_of: Callable, tmp_pa
     ):
         done = otherview(*wrong)
         assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_colours_in_shares_are_drawn_as_they_are() -> None:
+    """Rounded to levels, every principal component and every mask over an image would be black."""
+    colours = np.linspace(0, 1, 48, dtype=np.float32).reshape(1, 4, 4, 3)
+    figure = draw_components([np.zeros((8, 8, 3), np.uint8)], {"trained": colours})
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert any(np.asarray(one).shape == (4, 4, 3) and float(np.asarray(one).max()) == 1 for one in shown)
+    deep = np.full((4, 4, 3), 65535, np.uint16)
+    axes = draw_components([deep], {}).axes[0]
+    assert np.asarray(axes.images[0].get_array()).max() == 255
+
+
+def test_every_picture_says_what_its_marks_mean() -> None:
+    grid = PatchGrid(2, 2)
+    crop = Crop(*(torch.tensor([side]) for side in (0.0, 0.0, 8.0, 8.0)), torch.tensor([False]), torch.tensor([0]))  # pyright: ignore
+    view = View(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), crop, torch.zeros(1, 4, dtype=torch.bool))  # pyright: ignore
+    everything = np.ones((1, 4), bool)
+    matches = draw_matches(ViewPair(view, view), np.arange(4)[None], everything, everything, grid)
+    words = [text.get_text() for legend in matches.legends for text in legend.get_texts()]
+    assert words == ["where the patch lies", "the patch most similar to it", "found its place", "did not"]
+    attention = draw_attention([np.zeros((8, 8, 3), np.uint8)], np.full((1, 2, 2, 2), 0.25))
+    ticks = [text.get_text() for axes in attention.axes for text in axes.get_yticklabels()]
+    assert "1× (uniform)" in ticks

@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
         """Whether it is more than chance may do."""
         if self.p is not None:
             return self.p < LEVEL
-        return self.difference != 0 and abs(self.difference) >= ERRORS * self.error
+        return self.error > 0 and abs(self.difference) >= ERRORS * self.error  # an error of 0 is one that is not known
 
     @property
     def standard_errors(self) -> float:
@@ -95,7 +95,7 @@ class Comparison(NamedTuple):
         beside = f"{self.reference} {self.value:.3f}"
         if not self.difference:
             return f"equal to {beside}"
-        sure = f"{abs(self.standard_errors):.1f} standard errors" if self.error else "every image that differs"
+        sure = f"{abs(self.standard_errors):.1f} standard errors" if self.error else "of unknown error"
         if self.p is not None:
             sure += f", p {self.p:.2g}" if self.p >= 0.001 else ", p < 0.001"
         if self.counts:
@@ -107,7 +107,8 @@ class Comparison(NamedTuple):
     @property
     def enough(self) -> bool:
         """Whether the test images would show a small difference, so that one that does not count is none."""
-        return self.error <= SMALL_ERROR and self.n > 1
+        least = SOUGHT / ERRORS if self.reference == CHANCE else SMALL_ERROR
+        return max(self.error, 1 / max(1, self.n)) <= least  # on few images, equal answers are no proof
 
 
 def points(difference: float) -> str:
@@ -145,8 +146,7 @@ def conclude(name: str, value: float, error: float, n: int, comparisons: Sequenc
         return Judgement(ALONE, score, "Judge an untrained encoder alike (--weights random:RECIPE) and compare")
     behind, level, ahead = _sorted(comparisons)
     evidence = ", ".join([score, *map(str, [*behind, *level, *ahead])])
-    if behind or any(one.reference == CHANCE for one in level):
-        behind = behind or [one for one in level if one.reference == CHANCE]
+    if behind:
         return Judgement(NOT_YET, evidence, _what_to_do({one.reference for one in behind}))
     if none := [one for one in level if one.enough]:
         return Judgement(NOT_YET, evidence, _what_to_do({one.reference for one in none}))
@@ -164,7 +164,7 @@ def _sorted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], list[C
     return behind, level, [one for one in comparisons if one.counts and one.difference > 0]
 
 
-UNTRAINED, PIXELS, START, CHANCE = "the untrained encoder", "raw pixels", "the start weights", "chance"
+UNTRAINED, PIXELS, START, CHANCE = "the untrained encoder", "raw pixels", "the start weights", "chance level"
 FROZEN = "logistic regression on its frozen features"
 """What references are called, everywhere."""
 

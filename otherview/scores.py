@@ -36,13 +36,19 @@ class PerImage(NamedTuple):
         if self.values.shape != other.values.shape:
             return None
         difference = np.atleast_2d(self.values.astype(float) - other.values.astype(float))
-        draws, n = difference.shape
-        error = float(difference.mean(axis=0).std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-        if draws > 1:
-            return math.hypot(error, float(difference.mean(axis=1).std(ddof=1)) / math.sqrt(draws)), None
+        error = _error_of_mean(difference)
+        if len(difference) > 1:
+            return error, None
         if not np.isin((self.values, other.values), (0, 1)).all():
             return error, None
         return error, mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
+
+
+def _error_of_mean(values: np.ndarray) -> float:
+    """Standard error over images and over draws: [R, N]."""
+    draws, n = values.shape
+    error = float(values.mean(axis=0).std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return error if draws == 1 else math.hypot(error, float(values.mean(axis=1).std(ddof=1)) / math.sqrt(draws))
 
 
 class Score(NamedTuple):
@@ -116,8 +122,11 @@ def drawn_score(name: str, right: Sequence[np.ndarray]) -> Score:
     answers = np.stack(right).astype(bool)
     values, n = answers.mean(axis=1).tolist(), answers.shape[1]
     mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else math.sqrt(mean * (1 - mean) / n)
-    return Score(name, mean, "accuracy", n, spread, answers=PerImage(answers if len(values) > 1 else answers[0]))
+    if len(values) == 1:
+        return accuracy_score(name, answers[0])
+    error = 1.96 * _error_of_mean(answers.astype(float))
+    interval = round(max(0.0, mean - error), 6), round(min(1.0, mean + error), 6)
+    return Score(name, mean, "accuracy", n, statistics.stdev(values), interval, PerImage(answers))
 
 
 def append_result(folder: Path, scores: Scores) -> None:

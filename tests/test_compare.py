@@ -185,7 +185,7 @@ def test_two_seeds_that_agree_by_chance_make_no_clear_lead(tmp_path: Path) -> No
     folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_pico_32") for seed in range(2)]
     assert str(verdict_of(compare_runs(folders))) == (
         "level: siamese_im_pico_32: knn_encoder_mean on t 0.500, 0.1 points above mae_pico_32 0.499 (spread 0.010), which "
-        "chance may do. Run more seeds."
+        "may be luck. Run more seeds."
     )
 
 

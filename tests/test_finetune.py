@@ -227,6 +227,8 @@ def test_a_loss_that_has_not_moved_is_said(tmp_path: Path) -> None:
     assert (unmoved(tmp_path) or "").startswith("the loss has not moved: 1.0986 → 1.0984")
     log(*[1.0986] * 5, *[1.08] * 5)
     assert unmoved(tmp_path) is None
+    log(*[0.9] * 5, *[3.9] * 5)
+    assert (unmoved(tmp_path) or "").startswith("the loss has risen: 0.9000 → 3.9000; use a lower rate")
     log(1.0, 1.0)
     assert unmoved(tmp_path) is None
 

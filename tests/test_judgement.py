@@ -99,7 +99,7 @@ HISTORIES: dict[str, tuple[list[History], str]] = {
     ),
     "too few test images": (
         [steps(50, 1001), looks(0.33, 0.36, 0.43, images=60)],
-        "too few test images to say: kNN 0.330 → 0.430 (60 test images): chance may do that on so few images. Give --knn-test "
+        "too few test images to say: kNN 0.330 → 0.430 (60 test images): that may be luck on so few images. Give --knn-test "
         "about 785 images to see a difference of 5 points.",
     ),
     "falling back": (
@@ -144,6 +144,20 @@ HISTORIES: dict[str, tuple[list[History], str]] = {
 def test_what_a_history_is_told(name: str) -> None:
     histories, sentence = HISTORIES[name]
     assert str(judged(*histories)) == sentence
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    """Looks that are far apart, a loss without a least one, a learner of labels whose patches are looked at."""
+    assert judged(steps(50, 2001), looks(0.3, every=5000)).state == EARLY
+    mae = judged(steps(50, 1001), looks(0.3, 0.3, 0.3))
+    assert mae.state == SLOW and "inf" not in mae.evidence
+    patches = [{"step": 500 * k, "retrieval": 0.33, "retrieval_error": 0.01} for k in range(3)]
+    assert judged(steps(50, 1001, accuracy=0.97), patches).state == "fitting"
+    low = steps(50, 1700, effective_rank=2.0)
+    assert judged(low, looks(0.3, every=5000)).state == COLLAPSING
+    assert (
+        judged(low, steps(1700, 1800, effective_rank=9.0), looks(0.3, every=5000)).state == SLOW
+    )  # and no longer early
 
 
 def test_a_run_that_ends_early_is_told_less() -> None:
@@ -266,6 +280,19 @@ def test_what_an_evaluation_concludes(mine: float, errors: float, state: str, sa
     assert bool(found.action) == (state != WORTH_IT)
 
 
+def test_few_images_prove_neither_a_lead_nor_that_there_is_none() -> None:
+    """Errors of 0 are unknown ones: AP without parts, equal answers of three images."""
+    assert conclude("AP", 0.21, 0.0, 8, [Comparison("the untrained encoder", 0.20, 0.01, 0.0, 8)]).state == TOO_FEW
+    right, wrong = accuracy_score("a", np.ones(3)), accuracy_score("b", np.ones(3))
+    assert conclude("kNN", 1.0, 0.0, 3, [right.beside(wrong, "the untrained encoder")]).state == TOO_FEW
+    alike = accuracy_score("a", np.arange(1000) % 2), accuracy_score("b", np.arange(1000) % 2)
+    assert conclude("kNN", 0.5, 0.016, 1000, [alike[0].beside(alike[1], "the untrained encoder")]).state == NOT_YET
+    eight = accuracy_score("knn_encoder_mean", np.arange(10) < 8)
+    assert concluded({"encoder": [eight]}, chance=0.5)[0].state == TOO_FEW
+    one_class = concluded({"encoder": [accuracy_score("knn_encoder_mean", np.ones(50))]}, chance=1.0)
+    assert "chance" not in one_class[0].evidence
+
+
 def test_a_conclusion_is_about_the_method_s_token_beside_its_own_controls() -> None:
     def score(name: str, share: float) -> Score:
         return accuracy_score(name, np.arange(1000) < share * 1000)
@@ -283,7 +310,7 @@ def test_a_conclusion_is_about_the_method_s_token_beside_its_own_controls() -> N
     assert "its cls token (0.200) is 20.0 points below the untrained encoder 0.400" in judgement.evidence
     assert concluded(found, token="cls")[0].state == NOT_YET
     by_chance, comparisons = concluded({"encoder": found["encoder"][:1]}, chance=0.59)
-    assert by_chance.state == NOT_YET and comparisons[0].reference == "chance"
+    assert by_chance.state == NOT_YET and comparisons[0].reference == "chance level"
     assert concluded({"encoder": found["encoder"][:1]}, chance=0.7)[0].action.startswith(
         "It has not learned the classes"
     )

@@ -102,10 +102,10 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
         return [cell.text for cell in browser.find_elements("css selector", f"tbody td:nth-child({number})")]
 
     track = browser.find_element("css selector", ".bar.mine .track").rect
-    for part, left, width in ((".fill", 0.0, 0.6), (".whisker", 0.5, 0.2)):
+    for part, left, share in ((".fill", 0.0, 0.6), (".whisker", 0.5, 0.2)):
         found = browser.find_element("css selector", f".bar.mine {part}").rect
         assert found["x"] - track["x"] == pytest.approx(left * track["width"], abs=1.5)
-        assert found["width"] == pytest.approx(width * track["width"], abs=1.5)
+        assert found["width"] == pytest.approx(share * track["width"], abs=1.5)
     assert len(browser.find_elements("css selector", ".whisker")) == 1  # what has no interval has no whisker
 
     heads = browser.find_elements("css selector", "th button")
@@ -184,7 +184,7 @@ def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in looks))
     score = {"value": 0.5, "unit": "accuracy", "n": 400, "spread": 0.02}
     line = {
-        "scores": [{"name": "knn_encoder_mean", **score}], "control": [], "test": "t", "chance": 0.1,
+        "scores": [{"name": "knn_encoder_mean", **score}], "control": [], "test": "t", "chance": 0.1, "weights": str(tmp_path),
         "conclusion": {"score": "knn_encoder_mean", "state": NOT_YET, "sentence": "not yet worth it: pixels are ahead."},
         "comparisons": [{"reference": "raw pixels", "value": 0.7, "spread": 0.02}],
     }  # fmt: skip
@@ -192,6 +192,6 @@ def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
     text = write_run_page(tmp_path).read_text(encoding="utf-8")
     assert text.index('class="verdict first">not yet worth it') < text.index("so far: learning")
     names = re.findall(r'<span class="name">(?:<a[^>]*>)?([^<]+)', text)
-    assert names == ["this encoder", "raw pixels", "chance"]
+    assert names == ["this encoder", "raw pixels", "chance level"]
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
-    assert data[0]["levels"] == {"raw pixels": 0.2, "chance": 0.1}
+    assert data[0]["levels"] == {"raw pixels": 0.2, "chance level": 0.1}

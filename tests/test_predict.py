@@ -17,6 +17,7 @@ from otherview.data.shapes import Shapes
 from otherview.data.spec import open_source
 from otherview.dense.detector import Detector
 from otherview.dense.fitted import FittedDetector, FittedSegmenter, save_detector, save_segmenter
+from otherview.dense.inference import picture_name
 from otherview.dense.upernet import UPerNet
 from otherview.errors import WrongRequest
 from otherview.evaluate import few_shot, finetune, linear_probe
@@ -49,7 +50,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, floa
     common: dict[str, Any] = {"train": TRAIN, "test": TEST, "out": out, "device": "cpu", "threads": 1}
     said = {
         "finetune/classifier": finetune(WEIGHTS, epochs=2.0, control=False, **common),
-        "linear_probe/classifier-0.1": linear_probe(WEIGHTS, epochs=3.0, **common),
+        "linear_probe/classifier-0.1": linear_probe(WEIGHTS, epochs=3.0, rates=(0.1,), **common),
         "few_shot/classifier-3-shots-0": few_shot(WEIGHTS, shares=(), shots=(3,), draws=1, **common),
     }
     return out, {name: scores.scores[0].value for name, scores in said.items()}
@@ -154,13 +155,27 @@ def test_a_segmenter_draws_classes_and_continues(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "pixels/classes.json").read_text()) == {"0": "ground", "1": "cat", "2": "dog"}
     first = np.asarray(Image.open(pictures[0]))
     assert first.shape == (40, 70) and first.max() <= 2
-    pictures[1].unlink()
+    about = json.loads((tmp_path / "pixels/about.json").read_text())
+    (tmp_path / "pixels/about.json").write_text(
+        json.dumps({k: v for k, v in about.items() if k != "finished"}, sort_keys=True)
+    )
+    pictures[1].unlink()  # as if it had been stopped
     kept = pictures[0].stat().st_mtime_ns
     predict(str(model), data=str(data), out=tmp_path / "pixels", device="cpu")
     assert pictures[1].exists() and pictures[0].stat().st_mtime_ns == kept
+    predict(str(model), data=str(data), out=tmp_path / "pixels", device="cpu")  # finished: made anew
+    assert pictures[0].stat().st_mtime_ns != kept
     (tmp_path / "new/4.png").unlink()  # another request: nothing of the one before stays
     predict(str(model), data=str(data), out=tmp_path / "pixels", device="cpu")
     assert len([*(tmp_path / "pixels/classes").glob("*.png")]) == 4
+
+
+def test_pictures_have_names_that_a_file_system_takes() -> None:
+    for name in ("", ".", "..", "a/" * 200 + "b.png", "ü" * 300, "../../etc/passwd", "a b\nc.tar.gz"):
+        found = picture_name(7, name)
+        assert (
+            found.startswith("0000007-") and found.endswith(".png") and "/" not in found and len(found.encode()) < 255
+        )
 
 
 def test_what_cannot_be_asked_is_said(fits: tuple[Path, dict[str, float]], tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def category_report(truth: Mapping[str, Any], found: Sequence[Detection], *, ima
         values = by_category(truth, found, what=what, image_ids=image_ids)
         for row, kind in zip(rows, truth["categories"], strict=True):
             value = values[kind["id"]]
-            row[f"{name}_ap"] = None if math.isnan(value) else round(value, 6)
+            missed = 0.0 if counts[kind["id"]] else None
+            row[f"{name}_ap"] = missed if math.isnan(value) else round(value, 6)
     return ClassReport(rows)
 
 

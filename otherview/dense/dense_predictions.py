@@ -26,6 +26,8 @@ from otherview.weights.pretrained import weights_fingerprint
 
 PART = 64
 """Images between two writes of detections."""
+LARGEST_SHOWN = 800
+"""Side in pixels at which images are drawn beside their classes."""
 
 
 def predict_boxes(
@@ -109,9 +111,10 @@ def predict_pixels(
     known = {**about, "weights": weights_fingerprint(net)}
     folder = out / "classes"
     _check_same(out, known)
-    missing = [index for index in range(len(source)) if not (folder / picture_name(index, source.name(index))).exists()]
+    wanted = [folder / picture_name(index, source.name(index)) for index in range(len(source))]
+    missing = [index for index, place in enumerate(wanted) if not place.exists()]
     left = np.array(from_first(missing), np.int64)  # ranks may have looked at different moments
-    drawn, shares = [], np.zeros(len(fitted.names))
+    drawn = []
     with RunProgress(total=len(source), title="pixels", speak=launched_rank() == 0) as progress:
         progress.advance(len(source) - len(left))
         for one in predictions(net, source, left, preprocessing, fitted.config, workers=workers, annotated=False):
@@ -119,28 +122,29 @@ def predict_pixels(
             if one is None:
                 continue
             one.save(folder)
-            shares += np.bincount(one.predicted.reshape(-1), minlength=len(shares))
             if len(drawn) < pictures:
-                drawn.append((one.name, one.pixels, one.predicted))
-    everyone = on_first((drawn, shares)) or []
+                every = max(1, max(one.predicted.shape) // LARGEST_SHOWN)
+                drawn.append((one.name, one.pixels[::every, ::every], one.predicted[::every, ::every]))
+    everyone = on_first(drawn) or []
 
     def joined() -> dict[str, Any]:
         write_atomically(out / "classes.json", json.dumps(dict(enumerate(fitted.names)), indent=1).encode())
-        some = [one for part, _ in everyone for one in part][:pictures]
+        some = [one for part in everyone for one in part][:pictures]
         if some:
             draw_pixels([(*one[:2], None, one[2]) for one in some], fitted.names).savefig(out / "pictures.png", dpi=110)
-        return {"images": len([*folder.glob("*.png")])}
+        write_atomically(out / "about.json", json.dumps({**known, "finished": True}, sort_keys=True).encode())
+        return {"images": sum(place.exists() for place in wanted)}
 
     return computed_by_first(joined)
 
 
 def _check_same(out: Path, about: Mapping[str, Any]) -> None:
-    """Pictures of another request are removed."""
+    """Pictures of another request, and of this one where it had been finished, are removed: their images may have changed."""
     if launched_rank() > 0:
         return
     identity, said = out / "about.json", json.dumps(dict(about), sort_keys=True)
     if identity.exists() and identity.read_text(encoding="utf-8") != said:
-        for picture in (out / "classes").glob("*.png"):
+        for picture in (out / "classes").glob("[0-9]" * 7 + "-*.png"):
             picture.unlink()
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(identity, said.encode())

@@ -39,6 +39,8 @@ from otherview.views.view import normalise
 Detection = dict[str, Any]
 """image_id, category_id, bbox [left, top, width, height], score, segmentation: a line of a results file."""
 BATCH = 8
+LONGEST_NAME = 60
+"""Characters of an image's name in that of its picture; four bytes each still fit a file system."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Prediction(NamedTuple):
 
 def picture_name(number: int, name: str) -> str:
     """Of the picture of an image's classes: its index and its name, without characters that lead elsewhere."""
-    stem = re.sub(r"[^\w.-]+", "_", str(Path(name).with_suffix("")))
+    stem = re.sub(r"[^\w.-]+", "_", re.sub(r"\.\w+$", "", name))[-LONGEST_NAME:]
     return f"{number:07d}-{stem}.png"
 
 

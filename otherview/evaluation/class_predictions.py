@@ -81,10 +81,13 @@ def _join(out: Path, parts: Parts, source: Source, names: Sequence[str]) -> dict
             counts[name] += images
 
     write = _write_csv if out.suffix == ".csv" else _write_parquet
-    atomically(out, lambda path: write(path, rows(), names, count))
-    if not any(counts.values()):
-        out.unlink()
-        raise WrongRequest("none of the images can be read: `otherview doctor` says why")
+
+    def written(path: Path) -> None:
+        write(path, rows(), names, count)
+        if not any(counts.values()):
+            raise WrongRequest("none of the images can be read: `otherview doctor` says why")
+
+    atomically(out, written)
     return counts
 
 

@@ -137,5 +137,8 @@ def start_linearly(head: ClassHead, features: Float[Tensor, "N D"], labels: Int[
     with torch.enable_grad():
         fitted = fit_logistic(norm(features).detach(), labels, strength=1 / len(labels))
     weight = (fitted.weight / fitted.scale[:, None]).T
-    last.weight.copy_(weight)
-    last.bias.copy_(fitted.bias - weight @ fitted.shift)
+    bias = fitted.bias - weight @ fitted.shift
+    last.weight.zero_()
+    last.bias.fill_(float(bias.min()))  # of classes beyond those whose images can be read
+    last.weight[: len(weight)] = weight
+    last.bias[: len(bias)] = bias

@@ -225,11 +225,13 @@ def _keep(
     state = loaded.encoder.vit.state_dict()
     encoder.vit.load_state_dict({name: value for name, value in state.items() if not name.startswith("norm.")})
     for name, weight in fitted.items():
-        head = ClassHead(*weight.shape)
+        head = ClassHead(len(weight), len(names))
         last = head[1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.weight.copy_(weight.T / math.sqrt(len(weight)))
+            last.weight.zero_()
+            last.weight[: weight.shape[1]] = weight.T / math.sqrt(len(weight))
+            last.bias[weight.shape[1] :] = -torch.inf  # classes that no image was drawn of are never named
         (folder / "few_shot").mkdir(parents=True, exist_ok=True)
         save_classifier(folder / f"few_shot/classifier-{name}.safetensors", encoder, head, card, list(names))
 

@@ -20,7 +20,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.class_report import ClassReport, class_report
 from otherview.evaluation.classifier import FineTune, start_linearly
 from otherview.evaluation.features import extract_all
-from otherview.evaluation.fit_defaults import finetune_recipe, in_words
+from otherview.evaluation.fit_defaults import MANY, finetune_recipe, in_words
 from otherview.evaluation.result import chance_of, finish, fit_folder
 from otherview.evaluation.settings import FinetuneRecipe, FinetuneSettings
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, settled_images, with_fingerprints
@@ -133,7 +133,7 @@ def _recipe(settings: FinetuneSettings, train: Split, card: Card) -> FinetuneRec
             f"--augment {recipe.augment} is for colour images, not {card.encoder.channels} channels: give none"
         )
     if launched_rank() == 0:
-        print(in_words(recipe, images=images, paper=settings.protocol == "paper"), file=sys.stderr)
+        print(in_words(recipe, images=images, paper=settings.protocol == "paper" or images >= MANY), file=sys.stderr)
     return recipe
 
 
@@ -212,6 +212,8 @@ def _judge(name: str, learner: FineTune, job: _Job) -> tuple[list[Score], ClassR
         scores = learner.head(found.mean.to(next(learner.parameters()).device)).cpu()
     guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices == found.labels[:, None]
     shares = {name: guesses[:, 0], **({f"{name}_top5": guesses.any(dim=1)} if scores.shape[1] > 5 else {})}
+    made = [accuracy_score(label, right.numpy()) for label, right in shares.items()]
+    if name != "finetune_encoder":
+        return made, ClassReport([])
     chances, truth = scores.double().softmax(dim=1).numpy(), found.labels.numpy()
-    report = class_report(truth, chances.argmax(axis=1), list(job.train.names), chances=chances)
-    return [accuracy_score(label, right.numpy()) for label, right in shares.items()], report
+    return made, class_report(truth, chances.argmax(axis=1), list(job.train.names), chances=chances)

@@ -167,7 +167,9 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
     )
     with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         predicted, truth = judge(modules_of(backbone, images=images), splits, maker, protocol, advance=progress.advance)
-    first = next(iter(predicted.values()))
+    token = "cls" if backbone.about.get("method") == "moco_v3" else "mean"
+    first = next((said for kind, said in predicted.items() if kind.startswith(f"encoder_{token}")), None)
+    first = next(iter(predicted.values())) if first is None else first
     if settings.confusion and launched_rank() == 0:
         write_confusion(settings.confusion, truth.numpy(), first.numpy(), names=splits[0].names)
     report = class_report(truth.numpy(), first.numpy(), list(splits[0].names))

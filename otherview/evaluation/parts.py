@@ -1,7 +1,8 @@
 """A long computation over images, part by part: what is there already belongs to the same request, and is not made again.
 
     parts = Parts(out, about, images=len(source), size=1000)
-    for start, indices in parts.missing(): …write parts.place(start, ".npz")…
+    parts.open()
+    for start, indices, there in parts.all(): …unless it is there, write parts.place(start)…
 
 The parts lie in OUT.parts/ until `close`.
 """

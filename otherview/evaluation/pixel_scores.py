@@ -31,8 +31,9 @@ class Segmented(NamedTuple):
 
     @classmethod
     def of(cls, found: Sequence[np.ndarray]) -> "Segmented":
-        """From the confusion of every image."""
-        return cls(torch.from_numpy(np.stack(found)).double())
+        """From the confusion of every image; those in which no pixel counts are left out."""
+        counted = [one for one in found if one.any()]
+        return cls(torch.from_numpy(np.stack(counted or found)).double())
 
     @property
     def counted(self) -> bool:

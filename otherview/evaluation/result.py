@@ -104,7 +104,7 @@ def concluded(
     mine = found["encoder"]
     score = score_of_token(mine, token)
     comparisons = _compared(score, found)
-    if chance is not None:
+    if chance is not None and chance < 1:
         by_chance = apart(CHANCE, score.value, math.sqrt(chance * (1 - chance) / score.n), chance, 0.0, n=score.n)
         comparisons += [] if by_chance.counts and by_chance.difference > 0 else [by_chance]
     judgement = conclude(

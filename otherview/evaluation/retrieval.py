@@ -109,7 +109,8 @@ def without_position(tokens: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:
 
 def most_similar(online: Float[Tensor, "I L D"], target: Float[Tensor, "I L D"]) -> Int[Tensor, "I L"]:
     """For every patch of the target view, which patch of the online view is most like it (cosine)."""
-    return (F.normalize(target, dim=2) @ F.normalize(online, dim=2).transpose(1, 2)).argmax(dim=2)
+    pairs_of = zip(F.normalize(online, dim=2), F.normalize(target, dim=2), strict=True)
+    return torch.stack([(asked @ known.T).argmax(dim=1) for known, asked in pairs_of])  # one by one: L × L numbers each
 
 
 def found_places(

@@ -229,7 +229,8 @@ def component_colours(tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L 3"]:
     What all images have at a position is taken off first, or the components would tell little else. The sign of a component
     is chosen so that its largest weight is positive; 2 % at both ends are cut off.
     """
-    centred = (tokens - tokens.mean(dim=0)).flatten(0, 1).double()
+    shared = tokens.mean(dim=0) if len(tokens) > 1 else tokens.mean(dim=1, keepdim=True)  # of one image, the mean patch
+    centred = (tokens - shared).flatten(0, 1).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     basis = vectors[:, -3:].flip(1)
     basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from otherview.judgement import ALONE, ERRORS, Judgement, points
+from otherview.judgement import ALONE, Judgement, apart, points
 from otherview.report.comparison import Finished, Row, markdown, notes
 from otherview.report.page import Chart, Section, Table, write_page
 
@@ -159,14 +159,16 @@ def verdict_of(rows: Sequence[Row]) -> Judgement:
     score = shared[0]
     first, second = sorted(rows, key=lambda row: row.mean(row.own(score)), reverse=True)[:2]
     best, next_best = first.mean(first.own(score)), second.mean(second.own(score))
-    spread = max(row.doubt(row.own(score)) for row in (first, second))
+    doubts = first.doubt(first.own(score)), second.doubt(second.own(score))
+    n = first.runs[0].n[first.own(score)]
+    found = apart(second.name, best, doubts[0], next_best, doubts[1], n=n)
     names = " and ".join(dict.fromkeys(row.own(score) for row in (first, second)))
     evidence = (
-        f"{names} {best:.3f}, {points(best - next_best)} above {second.name} {next_best:.3f} (spread {spread:.3f})"
+        f"{names} {best:.3f}, {points(best - next_best)} above {second.name} {next_best:.3f} (spread {max(doubts):.3f})"
     )
-    if best - next_best > ERRORS * spread:
+    if found.counts:
         return Judgement(f"{first.name} leads", evidence)
-    return Judgement("level", f"{first.name}: {evidence}, which chance may do", "Run more seeds")
+    return Judgement("level", f"{first.name}: {evidence}, which may be luck", "Run more seeds")
 
 
 def _chart(rows: Sequence[Row], unit: str, whole: Whole, *, where: str) -> Chart:

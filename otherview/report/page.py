@@ -130,6 +130,7 @@ def _drawn(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
 def _words(part: Part) -> list[str]:
     """Everything that a part says in words."""
     names = [*part.series] if isinstance(part, Chart) else [*part.head] if isinstance(part, Table) else []
+    names += [bar.name for bar in part.bars] if isinstance(part, Bars) else []
     return [part.title, part.text, *names]
 
 

@@ -42,7 +42,7 @@ def write_run_page(folder: Path) -> Path:
     write_page(
         path,
         title=f"{config.method.name} · {folder.name}",
-        verdict=_verdicts(config, summary, lines, results),
+        verdict=_verdicts(config, summary, lines, results, folder=folder),
         facts=_facts(config, summary, lines),
         command=_command(folder, config),
         sections=[
@@ -60,8 +60,10 @@ def _verdicts(
     summary: Mapping[str, Any] | None,
     lines: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path,
 ) -> list[str]:
-    """What the run and its evaluations are told, bad news first."""
+    """What the run and its evaluations are told, bad news first; those of other weights name them."""
     said: list[tuple[bool, str]] = []
     if not lines:
         said.append((False, "the run has just begun"))
@@ -70,7 +72,8 @@ def _verdicts(
         said.append((found.bad, str(found) if summary else f"so far: {found}"))
     for line in _latest(results):
         if (concluded := line.get("conclusion")) is not None:
-            said.append((concluded["state"] in BAD, concluded["sentence"]))
+            of = "" if line.get("weights") == str(folder) else f" (weights {line.get('weights')})"
+            said.append((concluded["state"] in BAD and not of, concluded["sentence"] + of))
     return [sentence for bad, sentence in sorted(said, key=lambda one: not one[0])]
 
 
@@ -135,7 +138,7 @@ def _chart(
     return [Chart(title, text, "step", series, levels or {})] if series else []
 
 
-LEVELS = {"knn_pixels": "raw pixels", "knn_chance": "chance", "knn_untrained_mean": "untrained encoder"}
+LEVELS = {"knn_pixels": "raw pixels", "knn_chance": "chance level", "knn_untrained_mean": "untrained encoder"}
 
 
 def _levels(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -187,7 +190,7 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> list[Part]:
             value = f"{score['value']:.4f} ± {score['spread']:.4f}"
             rows.append([score["name"], value, score["unit"], f"{score['n']:,}", *about])
     head = ("score", "value", "unit", "test images", "learned from", "judged on", "weights")
-    text = "± is the standard error. A click on a column's name sorts."
+    text = "± is the standard error (few shot: the standard deviation over draws). A click on a column's name sorts."
     return [*_bars(latest), *([Table("All scores.", text, head, rows)] if rows else [])]
 
 
@@ -202,7 +205,13 @@ def _bars(results: Sequence[Mapping[str, Any]]) -> list[Part]:
         if "chance" in line and all(bar.name != CHANCE for bar in bars):
             bars.append(_bar(CHANCE, line["chance"], 0.0))
         name = score["name"].replace("_encoder", "").replace("_", " ")
-        found.append(Bars(f"{name}.", f"{line['conclusion']['sentence']} Judged on {line.get('test')}.", bars))
+        found.append(
+            Bars(
+                f"{name}.",
+                f"{line['conclusion']['sentence']} Judged on {line.get('test')}, weights {line.get('weights')}.",
+                bars,
+            )
+        )
     return found
 
 

@@ -91,12 +91,12 @@ def starting(config: RunConfig, init: str | Path) -> tuple[RunConfig, Start]:
 
 def open_watched(bank: str | None, test: str | None, *, every: int) -> tuple[Source, Source] | None:
     """The labelled sources of the online kNN, opened early so that a wrong one is said at once."""
+    if every < 1:
+        raise WrongRequest(f"--knn-every {every} is too few: give 1 or more")
     if bank is None and test is None:
         return None
     if bank is None or test is None:
         raise WrongRequest("--knn-bank and --knn-test belong together: give both or neither")
-    if every < 1:
-        raise WrongRequest(f"--knn-every {every} is too few: give 1 or more")
     sources = open_source(bank), open_source(test)
     for source, spec in zip(sources, (bank, test), strict=True):
         labels_of(source, spec)

@@ -67,10 +67,11 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fres
 def note_watched(out: Path, bank: str | None, test: str | None) -> None:
     """Keep which images the online kNN looks at, so that runs watched on different ones are not drawn together."""
     path = out / "data.json"
+    if bank is None or not path.exists():
+        return
     known = json.loads(path.read_text(encoding="utf-8"))
-    watched = {"knn_bank": bank, "knn_test": test}
-    if bank is not None and known != known | watched:
-        write_atomically(path, json.dumps(known | watched).encode())
+    if "knn_bank" not in known:  # curves of a continued run stay those of the images that it began with
+        write_atomically(path, json.dumps(known | {"knn_bank": bank, "knn_test": test}).encode())
 
 
 def settings_that_differ(path: Path, config: RunConfig) -> list[str]:

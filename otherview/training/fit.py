@@ -105,11 +105,13 @@ def run_fit(
 
 
 def unmoved(folder: Path) -> str | None:
-    """A sentence about a fit whose loss ended where it began, and what to do; by the medians of five logged lines."""
+    """A sentence about a fit whose loss ended where it began, or above, and what to do; by the medians of five logged lines."""
     losses = [line["loss"] for line in json_lines(folder / "metrics.jsonl") if line.get("loss") is not None]
     if len(losses) < 2 * MEDIAN_OF:
         return None
     first, last = (statistics.median(part) for part in (losses[:MEDIAN_OF], losses[-MEDIAN_OF:]))
     if last < (1 - LEAST_CHANGE) * first:
         return None
+    if last > (1 + LEAST_CHANGE) * first:
+        return f"the loss has risen: {first:.4f} → {last:.4f}; use a lower rate"
     return f"the loss has not moved: {first:.4f} → {last:.4f}; train for longer, or with a higher rate"

@@ -75,6 +75,8 @@ class Health:
         self.knn = Curve("kNN" if token == "mean" else "kNN of the cls token", least=KNN_POINTS)
         self.other = Curve("the cls token" if token == "mean" else "the mean token", least=KNN_POINTS)
         self.retrieval = Curve("patches that find their place", least=RETRIEVAL_POINTS)
+        self.untrained_retrieval: float | None = None
+        """Of a run that started from weights."""
         self.rankme: list[float] = []
         """The first and the latest."""
         self.beside: dict[str, float] = {}
@@ -82,6 +84,8 @@ class Health:
         self.images = 0
         """Test images of the online kNN."""
         self.waited = 0.0
+        self.warned = False
+        """Whether it has ever looked like a collapse: then it is no longer too early to say anything."""
 
     def see(self, line: Mapping[str, Any]) -> None:
         """One line of the metrics log."""
@@ -101,6 +105,7 @@ class Health:
         self._look(line)
         self.accuracy = next((value for name, value in line.items() if name.startswith("accuracy")), self.accuracy)
         self.waited = line.get("waited", self.waited)
+        self.warned |= self.collapsing
 
     def _look(self, line: Mapping[str, Any]) -> None:
         """What the callbacks measured, if this line has it."""
@@ -112,7 +117,7 @@ class Health:
             if (value := line.get(f"knn_{token}")) is not None:
                 curve.add(Look(self.step, value, self._binomial(value)))
         if (value := line.get("retrieval_untrained")) is not None:
-            self.retrieval.name += f" (of an untrained encoder {value:.3f})"
+            self.untrained_retrieval = value
         if (value := line.get("retrieval")) is not None:
             self.retrieval.add(Look(self.step, value, line.get("retrieval_error", 0.0)))
         if (value := line.get("rankme")) is not None:
@@ -149,7 +154,7 @@ class Health:
         if (reason := self._diverging()) is not None:
             return Judgement(DIVERGING, reason, "Lower training.lr_per_256, or use training.precision fp32")
         measure, evidence = self.measure, self._evidence
-        unseen = measure is not None and measure.early and self.step < self.collapse_after
+        unseen = measure is not None and measure.early and not self.warned
         if self.step < EARLY_STEPS or (unseen and not final):
             return Judgement(EARLY, ", ".join([f"{self.step:,} steps so far", *evidence]))
         long_low = self.low_since is not None and self.low_since <= self.step / 2
@@ -193,12 +198,15 @@ class Health:
         if measure.unsure:
             wanted = images_for(measure.latest.value) if measure is self.knn else None
             return Judgement(
-                TOO_FEW, f"{said}: chance may do that on so few images",
+                TOO_FEW, f"{said}: that may be luck on so few images",
                 f"Give --knn-test about {wanted:,} images to see a difference of 5 points" if wanted else "",
             )  # fmt: skip
+        if measure is self.retrieval and self.accuracy is not None:
+            return self._unwatched(evidence)
         if measure is self.retrieval:
             return Judgement(UNKNOWN, said, "Give --knn-bank and --knn-test, two sets of labelled images")
-        nothing_left = bool(self.losses) and statistics.median(self.losses) <= AT_LEAST * self.reachable
+        least = AT_LEAST * self.reachable
+        nothing_left = bool(self.losses) and math.isfinite(least) and statistics.median(self.losses) <= least
         if nothing_left:
             said += f", the loss {self.losses[-1]:.3f} is near the least that its targets allow ({self.reachable:.3f})"
         return Judgement(SLOW, said, "Train for more steps: learning often starts late, after thousands of them")
@@ -209,6 +217,8 @@ class Health:
         said = [str(curve) for curve in (self.knn, self.retrieval) if curve.looks]
         if said and self.knn.looks and self.images:
             said[0] += f" ({self.images:,} test images)"
+        if self.untrained_retrieval is not None:
+            said[-1] += f" (an untrained encoder: {self.untrained_retrieval:.3f})"
         if self.rankme:
             said.append(f"RankMe {self.rankme[0]:.1f} → {self.rankme[1]:.1f}")
         if self.rank is not None:

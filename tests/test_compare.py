@@ -211,6 +211,11 @@ def test_runs_judged_on_different_images_are_neither_compared_nor_drawn_together
         ["mae_pico_32"]
     ] * 3
     assert any("watched on different images" in said for said in notes(rows))
+    for folder in folders:  # as runs of before have it: not recorded, and on other images
+        (folder / "data.json").unlink()
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    (folders[1] / "summary.json").write_text(json.dumps({**summary, "data": "elsewhere"}))
+    assert len(watched_alike(compare_runs(folders))) == 2
 
 
 def test_tables_fit_a_terminal(tmp_path: Path) -> None:

@@ -108,6 +108,9 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
         assert found["width"] == pytest.approx(share * track["width"], abs=1.5)
     assert len(browser.find_elements("css selector", ".whisker")) == 1  # what has no interval has no whisker
 
+    short = [cell.text for cell in browser.find_elements("css selector", "td.short")]
+    assert "0.30 ± 0.02" in short and HOSTILE not in short  # numbers are not broken, long words are
+
     heads = browser.find_elements("css selector", "th button")
     heads[1].click()
     assert column(2) == ["12.5", "0.9", "0.30 ± 0.02", "-1", ""]

@@ -118,15 +118,18 @@ def read_run(folder: Path, name: str | None = None) -> Finished:
         errors={column: score["spread"] for column, score in found.items()},
         n={column: score["n"] for column, score in found.items()},
         curve=[line for line in json_lines(folder / "metrics.jsonl") if line.get("knn_mean") is not None],
-        watched=_watched(folder),
+        watched=_watched(folder, trained_on=summary.get("data", "")),
     )
 
 
-def _watched(folder: Path) -> str:
+def _watched(folder: Path, *, trained_on: str) -> str:
+    """Which images an online kNN looked at; where nobody wrote it down, those of runs on other data were others."""
     path = folder / "data.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return (
-        f"{known['knn_test']} (bank {known['knn_bank']})" if known.get("knn_test") else "images that were not recorded"
+        f"{known['knn_test']} (bank {known['knn_bank']})"
+        if known.get("knn_test")
+        else f"images that were not recorded, by a run on {trained_on}"
     )
 
 

@@ -12,7 +12,7 @@ not yet worth it   it has risen, but raw pixels, the untrained encoder or the st
 learning           it has risen by 5 points (patch retrieval: 2) and by more than chance may do since the start
 too few            it has moved that far, but on so few test images that chance may do it
 slow               none of these
-fitting            a learner of labels that nobody looks at: how many of its training images it names right
+fitting            supervised training without an online kNN: the share of its training images that it classifies correctly
 
 The measure is the online kNN of the method's own token; without labels it is patch retrieval, which can show that dense features
 are learned, and shows nothing about others. None of the rules goes back from a later state to "too early to say".

@@ -15,8 +15,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from otherview import evaluate
 from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import read_embedding
+from otherview.files import json_lines
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.weights.checkpoints import read_file
@@ -294,6 +296,17 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
         expected, found = model.state_dict()["blocks.3.mlp.fc2.weight"], kept.encoder.vit.state_dict()
         torch.testing.assert_close(found["blocks.3.mlp.fc2.weight"], expected, rtol=1e-4, atol=1e-6)
         assert found["pos_embed"].shape == (1, 145, 128)
+    first = json_lines(tmp_path / "r/metrics.jsonl")[
+        0
+    ]  # without labels: patches of the start and of an untrained encoder
+    assert {"retrieval", "rankme", "retrieval_untrained", "rankme_untrained"} <= first.keys()
+    # at that rate the encoder is the weights that it started from, which are a control of every evaluation
+    found = evaluate.knn(tmp_path / "r", train="shapes:60", test="shapes:40:test", k=3)
+    assert [score.name for score in found.control] == [
+        f"knn_{name} (k 3)" for name in ("start_mean", "start_cls", "untrained_mean", "untrained_cls", "pixels")
+    ]
+    assert found.control[0].value == found.scores[0].value
+    assert found.comparisons[0].reference == "the start weights" and found.comparisons[0].difference == 0
     without = otherview(*words, *sizes[:-2], OTHERVIEW_SHORTEN="1")
     assert without.returncode == 2 and "other settings" in without.stderr
     smaller = otherview(*words[:-4], "--out", "s", "--encoder.width", "64", "--init", "w.safetensors")

@@ -6,6 +6,7 @@ stop and a checkpoint was written.
 
 import difflib
 import inspect
+import io
 import json
 import os
 import sys
@@ -34,6 +35,9 @@ WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below cha
 
 def main() -> None:
     """The program. It ends here, whatever became of its workers and of the other processes of its job."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal or a file that lacks a character gets its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     status = dispatch(sys.argv[1:])
     _leave()
     try:

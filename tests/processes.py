@@ -42,3 +42,9 @@ def in_process(words: list[str], *, folder: Path, **environment: str) -> subproc
             status = int(leaving.code or 0)
     plt.close("all")
     return subprocess.CompletedProcess(words, status, said.getvalue(), told.getvalue())
+
+
+def has_trained(run: Path) -> bool:
+    """Whether a run has logged a step: looks at what was learned come before the first."""
+    log = run / "metrics.jsonl"
+    return log.exists() and '"loss"' in log.read_text(encoding="utf-8")

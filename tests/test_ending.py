@@ -12,6 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.processes import has_trained
+
 SECONDS = 20
 SMALL = (
     "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--encoder.width", "32",
@@ -50,7 +52,7 @@ def ended(process: subprocess.Popen, *, within: float = SECONDS) -> tuple[int, s
 def training(out: Path, process: subprocess.Popen) -> None:
     """Wait until a run has logged a step."""
     patience = time.monotonic() + 120
-    while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
+    while not has_trained(out):
         assert process.poll() is None and time.monotonic() < patience, process.communicate()[1]
         time.sleep(0.05)
 

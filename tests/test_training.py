@@ -27,6 +27,7 @@ from otherview.training.optim import warmup_cosine
 from otherview.training.state import environment, load_checkpoint, save_checkpoint
 from otherview.weights.export import export as otherview_export
 from otherview.weights.names import load_encoder
+from tests.processes import has_trained
 
 SMALL = (
     "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--steps", "14",
@@ -159,7 +160,7 @@ def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     patience = time.monotonic() + 120
-    while not (out / "metrics.jsonl").exists() and time.monotonic() < patience:
+    while not has_trained(out) and time.monotonic() < patience:
         time.sleep(0.01)
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=120)

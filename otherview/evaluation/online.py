@@ -117,7 +117,10 @@ class OnlineRetrieval(Callback):
         indices = first_of(self.source, images_used(self.images))
         if len(indices) < 2:
             return {}
-        views = list(pairs(self.source, indices, self.preprocessing, self.grid, seed=0, workers=self.workers))
+        made = pairs(
+            self.source, indices, self.preprocessing, self.grid, seed=0, workers=self.workers, named=False
+        )  # training names what cannot be read
+        views = list(made)
         spec = FeatureSpec(encoder.settings.patch_size)
         found, shown = retrieve({"it": encoder}, iter(views), self.preprocessing, grid=self.grid, spec=spec)["it"]
         if shown.any(dim=1).sum() < 2:

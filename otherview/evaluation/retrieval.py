@@ -45,16 +45,26 @@ LEAST_SHARE = 0.3
 
 
 def pairs(
-    source: Source, indices: np.ndarray, preprocessing: Preprocessing, grid: PatchGrid, *, seed: int, workers: int
+    source: Source,
+    indices: np.ndarray,
+    preprocessing: Preprocessing,
+    grid: PatchGrid,
+    *,
+    seed: int,
+    workers: int,
+    named: bool = True,
 ) -> Iterator[ViewPair]:
-    """Batches of two views of each image, crops and mirroring alone; images that cannot be read are named and left out."""
+    """Batches of two views of each image, crops and mirroring alone; images that cannot be read are left out.
+
+    They are `named`, unless somebody else does that.
+    """
     whole = MaskSettings(kind="none")
     settings = ViewSettings(crop_share=(LEAST_SHARE, 1), online_colour=PLAIN, target_colour=PLAIN, mask=whole)
     maker = SampleMaker(source, PairViews(settings, preprocessing.size, grid), seed, preprocessing)
     keys = [[(0, int(index)) for index in part] for part in np.array_split(indices, -(-len(indices) // 100))]
     loader: Batches[Sample] = Batches(maker, workers=workers, batch_sampler=keys)
     for sample in loader:
-        for index in sample.replaced():
+        for index in sample.replaced() if named else ():
             name_once(source.name(index))
         kept = torch.as_tensor(sample.broken) < 0
         yield ViewPair(*(_of(view, kept) for view in sample.views))

@@ -198,3 +198,24 @@ def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
     assert names == ["this encoder", "raw pixels", "chance level"]
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert data[0]["levels"] == {"raw pixels": 0.2, "chance level": 0.1}
+
+
+def test_a_checkpoint_s_conclusion_is_no_news_of_the_finished_encoder(tmp_path: Path) -> None:
+    """However the folder was written when it was judged, and whatever else was."""
+    config = find("siamese_im_pico_32").make()
+    (tmp_path / "config.yaml").write_text("# otherview pretrain --config config.yaml --data d\n" + to_yaml(config))
+    known = {"steps": 1000, "config_hash": "c0"}
+    ended = {**known, "data": "d", "images_per_second": 1.0, "waited_for_data_share": 0, "seconds": 9}
+    (tmp_path / "summary.json").write_text(json.dumps(ended))
+    (tmp_path / "metrics.jsonl").write_text("")
+    score = {"name": "knn_encoder_mean", "value": 0.5, "unit": "accuracy", "n": 400, "spread": 0.02}
+    said = {"score": score["name"], "state": NOT_YET}
+    common: dict[str, Any] = {"scores": [score], "control": [], "test": "t", "config_hash": "c0"}
+    lines = [
+        {**common, "weights": "elsewhere/run@500", "steps": 500, "conclusion": {**said, "sentence": "half of it."}},
+        {**common, "weights": "elsewhere/run/", "steps": 1000, "conclusion": {**said, "sentence": "all of it."}},
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = write_run_page(tmp_path).read_text(encoding="utf-8")
+    assert 'class="verdict first">all of it.</p>' in text
+    assert 'class="verdict">half of it. (weights elsewhere/run@500)</p>' in text

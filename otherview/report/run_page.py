@@ -23,6 +23,7 @@ from otherview.judgement import BAD, CHANCE
 from otherview.launch import launched_rank
 from otherview.methods.learner import Learner
 from otherview.report.page import Bar, Bars, Chart, Part, Picture, Section, Table, write_page
+from otherview.scores import results_of_run
 from otherview.training.callbacks import Callback
 from otherview.training.health import judged
 
@@ -70,9 +71,11 @@ def _verdicts(
     else:
         found = judged(lines, token=config.token, final=summary is not None)
         said.append((found.bad, str(found) if summary else f"so far: {found}"))
+    own = results_of_run(folder)
     for line in _latest(results):
         if (concluded := line.get("conclusion")) is not None:
-            of = "" if line.get("weights") == str(folder) else f" (weights {line.get('weights')})"
+            mine = line in own or Path(str(line.get("weights"))) == folder
+            of = "" if mine else f" (weights {line.get('weights')})"
             said.append((concluded["state"] in BAD and not of, concluded["sentence"] + of))
     return [sentence for bad, sentence in sorted(said, key=lambda one: not one[0])]
 

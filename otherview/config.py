@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from otherview.data.image import Preprocessing
 
 
+def token_of(method: str | None) -> Literal["mean", "cls"]:
+    """The token that stands for an image (specification 2): MoCo-v3's is cls, the others' the mean of the patches'."""
+    return "cls" if method == "moco_v3" else "mean"
+
+
 class RunConfig(BaseModel):
     """Everything that decides the outcome of a pre-training run, apart from the images."""
 
@@ -101,8 +106,8 @@ class RunConfig(BaseModel):
 
     @property
     def token(self) -> Literal["mean", "cls"]:
-        """The token that stands for an image (specification 2): MoCo-v3's is cls, the others' the mean of the patches'."""
-        return "cls" if self.method.name == "moco_v3" else "mean"
+        """The token that stands for an image."""
+        return token_of(self.method.name)
 
     @property
     def preprocessing(self) -> "Preprocessing":

@@ -134,16 +134,18 @@ def mcnemar(only_mine: int, only_others: int) -> float:
     return float(binomtest(only_mine, asked, 0.5).pvalue) if asked else 1.0
 
 
-def images_for(value: float, *, difference: float = SOUGHT) -> int:
-    """So many test images show that difference between two accuracies near `value`, asked about different images."""
-    return math.ceil(2 * value * (1 - value) * (ERRORS / difference) ** 2)
+def images_for(value: float) -> int:
+    """So many test images show a difference of 5 points between two accuracies near `value`, asked about different images."""
+    return math.ceil(2 * value * (1 - value) * (ERRORS / SOUGHT) ** 2)
 
 
 def conclude(name: str, value: float, error: float, n: int, comparisons: Sequence[Comparison]) -> Judgement:
     """What a score says beside its references: was it worth it?"""
     score = f"{name} {value:.3f} ± {error:.3f} ({n:,} test images)"
     if not comparisons:
-        return Judgement(ALONE, score, "Judge an untrained encoder alike (--weights random:RECIPE) and compare")
+        return Judgement(
+            ALONE, score, "Judge an untrained encoder in the same way (--weights random:RECIPE) and compare"
+        )
     behind, level, ahead = _sorted(comparisons)
     evidence = ", ".join([score, *map(str, [*behind, *level, *ahead])])
     if behind:

@@ -22,6 +22,7 @@ from otherview.dense.upernet import UPerNet
 from otherview.errors import WrongRequest
 from otherview.evaluate import few_shot, finetune, linear_probe
 from otherview.evaluation.class_predictions import predict_classes
+from otherview.evaluation.parts import NewImages
 from otherview.nn.encoder import Encoder
 from otherview.recipes.dense import detect_pico, segment_pico
 from otherview.recipes.registry import find
@@ -91,11 +92,11 @@ def test_parts_that_are_there_are_not_predicted_again(
         return extract(*args, **options)
 
     monkeypatch.setattr(class_predictions, "extract_all", counted)
-    ask: dict[str, Any] = {"about": {}, "workers": 0, "device": torch.device("cpu")}
+    new = NewImages(source, tmp_path / "c.csv", {}, torch.device("cpu"), workers=0)
     with pytest.raises(KeyboardInterrupt):
-        predict_classes(model, source, tmp_path / "c.csv", **ask)
+        predict_classes(model, new)
     assert calls == [25, 25, 10]
-    predict_classes(model, source, tmp_path / "c.csv", **ask)
+    predict_classes(model, new)
     assert calls == [25, 25, 10, 10] and share_right(tmp_path / "c.csv") == pytest.approx(
         fits[1]["finetune/classifier"]
     )

@@ -10,6 +10,27 @@ from pydantic import BaseModel
 Show = Callable[[dict[str, Any]], Sequence[str]]
 
 
+COLUMNS = 100
+"""Of a terminal that every table fits into."""
+
+
+def terminal_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, widths: Sequence[int | None]) -> list[str]:
+    """Columns with numbers on the right, the first one with names; words wider than their column are folded."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    for place, (name, width) in enumerate(zip(head, widths, strict=True)):
+        table.add_column(name, justify="right" if place else "left", overflow="fold", max_width=width)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=COLUMNS, color_system=None, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """`otherview WORDS [flags]`: flags become `settings`, whose fields are the parameters of `work`."""

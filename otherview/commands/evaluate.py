@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from otherview.commands.command import Command
+from otherview.commands.command import Command, terminal_table
 from otherview.dense.settings import DetectSettings, SegmentSettings
 from otherview.evaluation.settings import (
     FewShotSettings,
@@ -47,12 +47,7 @@ def class_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     cells = [[cell(row.get(name)) for name in columns] for row in rows]
-    names = [one[0] if len(one[0]) <= LONGEST_NAME else f"{one[0][: LONGEST_NAME - 1]}…" for one in cells]
-    first = max(map(len, [*names, "class"]))
-    widths = [max(map(len, column)) for column in zip(columns[1:], *(row[1:] for row in cells), strict=True)]
-    lines = [(name, row[1:]) for name, row in zip(["class", *names], [columns, *cells], strict=True)]
-    return ["", *("  ".join([f"{name:{first}}", *(f"{one:>{width}}" for one, width in zip(row, widths, strict=True))]).rstrip()
-                  for name, row in lines), ""]  # fmt: skip
+    return ["", *terminal_table(columns, cells, widths=[LONGEST_NAME, *[None] * (len(columns) - 1)]), ""]
 
 
 def show_robustness(result: dict[str, Any]) -> list[str]:

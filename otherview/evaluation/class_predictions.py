@@ -4,7 +4,7 @@ Axes: N images, K classes.
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from otherview.distributed import computed_by_first, rank
 from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import save_rows
 from otherview.evaluation.features import extract_all
-from otherview.evaluation.parts import Parts
+from otherview.evaluation.parts import NewImages, Parts
 from otherview.files import atomically
 from otherview.launch import launched_rank
 from otherview.training.console import RunProgress
@@ -30,24 +30,24 @@ PART = 1000
 ENDINGS = (".csv", ".parquet")
 
 
-def predict_classes(
-    model: Path, source: Source, out: Path, *, about: Mapping[str, Any], workers: int, device: torch.device
-) -> dict[str, Any]:
+def predict_classes(model: Path, new: NewImages) -> dict[str, Any]:
     """Write the file, or go on with it; returns how many images it has, and of which classes."""
+    source, out = new.source, new.out
     if out.suffix not in ENDINGS:
         raise WrongRequest(f"--out {out} must end in {' or '.join(ENDINGS)}: a line an image")
     classifier = load_classifier(model)
-    classifier.encoder.to(device)
-    classifier.head.to(device)
+    classifier.encoder.to(new.device)
+    classifier.head.to(new.device)
     preprocessing = settled(source, classifier.card.preprocessing, flag="--data", fixed=True)
-    known = {**about, "weights": weights_fingerprint(classifier.encoder), "head": weights_fingerprint(classifier.head)}
+    models = {"weights": classifier.encoder, "head": classifier.head}
+    known = {**new.about, **{name: weights_fingerprint(module) for name, module in models.items()}}
     parts = Parts(path=out, about=known, images=len(source), size=PART)
     parts.open()
     with RunProgress(total=len(source), title="classes", speak=launched_rank() == 0) as progress:
         for start, indices, there in parts.all():
             if not there:
                 found = extract_all(
-                    {"it": classifier.encoder}, source, preprocessing, indices=indices, workers=workers
+                    {"it": classifier.encoder}, source, preprocessing, indices=indices, workers=new.workers
                 )["it"]
                 chances = probabilities(classifier, found.tokens["mean"])
                 rows = {"chances": chances, "indices": indices[found.kept.numpy()]}

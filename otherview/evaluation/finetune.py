@@ -20,7 +20,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.class_report import ClassReport, class_report
 from otherview.evaluation.classifier import FineTune, start_linearly
 from otherview.evaluation.features import extract_all
-from otherview.evaluation.fit_defaults import MANY, finetune_recipe, in_words
+from otherview.evaluation.fit_defaults import finetune_recipe, in_words, published
 from otherview.evaluation.result import chance_of, finish, fit_folder
 from otherview.evaluation.settings import FinetuneRecipe, FinetuneSettings
 from otherview.evaluation.split import Split, labels_fingerprint, open_splits, settled_images, with_fingerprints
@@ -119,10 +119,8 @@ def _check(settings: FinetuneSettings) -> None:
 
 def _recipe(settings: FinetuneSettings, train: Split, card: Card) -> FinetuneRecipe:
     """What was asked for and chosen, which is said."""
-    images, unit = (
-        len(train.indices),
-        2 * settings.accumulation * launched_ranks(),
-    )  # mixing wants every micro-batch even
+    images = len(train.indices)
+    unit = 2 * settings.accumulation * launched_ranks()  # mixing wants every micro-batch even
     recipe = finetune_recipe(settings, images=images, encoder=card.encoder, unit=unit)
     if recipe.batch % unit:
         raise WrongRequest(
@@ -133,7 +131,7 @@ def _recipe(settings: FinetuneSettings, train: Split, card: Card) -> FinetuneRec
             f"--augment {recipe.augment} is for colour images, not {card.encoder.channels} channels: give none"
         )
     if launched_rank() == 0:
-        print(in_words(recipe, images=images, paper=settings.protocol == "paper" or images >= MANY), file=sys.stderr)
+        print(in_words(recipe, images=images, paper=published(settings, images=images)), file=sys.stderr)
     return recipe
 
 

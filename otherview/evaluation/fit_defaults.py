@@ -45,13 +45,21 @@ def by_images(images: int, encoder: EncoderSettings, *, unit: int) -> FinetuneRe
 
 def finetune_recipe(settings: FinetuneSettings, *, images: int, encoder: EncoderSettings, unit: int) -> FinetuneRecipe:
     """What was asked for, and the rest by the number of images or, with the protocol `paper`, as published."""
-    paper = settings.protocol == "paper" or images >= MANY
+    paper = published(settings, images=images)
     batch = default_batch(images, most=LARGEST_BATCH, unit=unit)
-    crop_pct = CENTRE if paper or min(encoder.image_size) >= CENTRE_FROM else 1.0
     start = FinetuneRecipe(batch=batch) if paper else by_images(images, encoder, unit=unit)
     asked = {field.name: getattr(settings, field.name) for field in fields(FinetuneRecipe)}
     given = {name: value for name, value in asked.items() if value is not None}
-    return replace(start, **{"crop_pct": crop_pct, **given})
+    return replace(start, **{"crop_pct": _centre(encoder.image_size, paper=paper), **given})
+
+
+def published(settings: FinetuneSettings, *, images: int) -> bool:
+    """Whether what is not asked for is as the paper has it."""
+    return settings.protocol == "paper" or images >= MANY
+
+
+def _centre(size: tuple[int, int], *, paper: bool) -> float:
+    return CENTRE if paper or min(size) >= CENTRE_FROM else 1.0
 
 
 PROBE_RATE, PROBE_PEAK, PROBE_BATCH = 0.1, 6.4, 16384
@@ -72,7 +80,7 @@ def probe_recipe(settings: LinearProbeSettings, *, images: int, size: tuple[int,
     paper = settings.protocol == "paper"
     batch = settings.batch or default_batch(images, most=PROBE_BATCH, unit=unit)
     rates = settings.rates or ((PROBE_RATE,) if paper else (float(f"{PROBE_PEAK * 256 / batch:.2g}"),))
-    return ProbeRecipe(batch, rates, settings.crop_pct or (CENTRE if paper or min(size) >= CENTRE_FROM else 1.0))
+    return ProbeRecipe(batch, rates, settings.crop_pct or _centre(size, paper=paper))
 
 
 def in_words(recipe: FinetuneRecipe, *, images: int, paper: bool) -> str:

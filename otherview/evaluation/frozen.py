@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from otherview.config import token_of
 from otherview.data.image import Preprocessing
 from otherview.data.index_cache import cache_folder
 from otherview.distributed import computed_by_first, gather_objects, ranks
@@ -167,9 +168,8 @@ def judge_frozen(settings: ClassifiedSettings, protocol: Protocol) -> Scores:
     )
     with RunProgress(total=images, title="features", speak=launched_rank() == 0) as progress:
         predicted, truth = judge(modules_of(backbone, images=images), splits, maker, protocol, advance=progress.advance)
-    token = "cls" if backbone.about.get("method") == "moco_v3" else "mean"
-    first = next((said for kind, said in predicted.items() if kind.startswith(f"encoder_{token}")), None)
-    first = next(iter(predicted.values())) if first is None else first
+    own = f"encoder_{token_of(backbone.about.get('method'))}"
+    first = predicted[next((kind for kind in predicted if kind.startswith(own)), next(iter(predicted)))]
     if settings.confusion and launched_rank() == 0:
         write_confusion(settings.confusion, truth.numpy(), first.numpy(), names=splits[0].names)
     report = class_report(truth.numpy(), first.numpy(), list(splits[0].names))

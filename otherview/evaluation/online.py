@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from otherview.data.image import Preprocessing
 from otherview.data.source import Source, first_of, labels_of, same_numbers
-from otherview.evaluation.features import FeatureSpec, extract_all, tokens_of
+from otherview.evaluation.features import FeatureSpec, extract_all
 from otherview.evaluation.knn import accuracy, knn_predict
-from otherview.evaluation.retrieval import pairs, retrieve, share_found
+from otherview.evaluation.retrieval import found_places, pairs, patches_of_pairs, share_found, without_position
 from otherview.evaluation.split import images_used
 from otherview.geometry import PatchGrid
 from otherview.methods.learner import Learner
@@ -46,16 +46,15 @@ class OnlineKnn(Callback):
     def on_step(self, step: int, learner: Learner) -> Mapping[str, float]:
         """Accuracies in [0, 1]; before the first step also the references' and the number of test images."""
         encoder = next(iter(learner.encoders.values()))
-        found, images = self._accuracies(encoder, self.preprocessing)
+        modules: dict[str, nn.Module | None] = {"knn": encoder}
+        if step == 0 and self.untrained is not None:
+            modules["knn_untrained"] = self.untrained.to(next(encoder.parameters()).device)
+        found, images = self._accuracies(modules, self.preprocessing)
         if step:
             return found
         chance = float(torch.bincount(self._labels[1]).max()) / len(self._labels[1])
-        found |= {"knn_images": images, "knn_chance": chance} | self._accuracies(None, self._small)[0]
-        if self.untrained is not None:
-            twin = self.untrained.to(next(encoder.parameters()).device)
-            beside, _ = self._accuracies(twin, self.preprocessing)
-            found |= {name.replace("knn_", "knn_untrained_"): value for name, value in beside.items()}
-        return found
+        pixels, _ = self._accuracies({"knn": None}, self._small)
+        return {**found, **pixels, "knn_images": images, "knn_chance": chance}
 
     @property
     def _small(self) -> Preprocessing:
@@ -66,8 +65,10 @@ class OnlineKnn(Callback):
             size = size[0] // 2, size[1] // 2
         return self.preprocessing._replace(size=size)
 
-    def _accuracies(self, module: nn.Module | None, preprocessing: Preprocessing) -> tuple[dict[str, float], int]:
-        """By kind of token, and over how many test images; of no module, the pixels themselves."""
+    def _accuracies(
+        self, modules: Mapping[str, nn.Module | None], preprocessing: Preprocessing
+    ) -> tuple[dict[str, float], int]:
+        """By module and kind of token, and over how many test images; of no module, the pixels themselves."""
         counts = images_used(self.bank_size), images_used(self.query_size)
         indices = [first_of(source, count) for source, count in zip((self.bank, self.queries), counts, strict=True)]
         if not self._labels:
@@ -78,14 +79,16 @@ class OnlineKnn(Callback):
             everyone = everyone[0], same_numbers(everyone[1], of=self.queries.classes, like=self.bank.classes)
             self._labels = [torch.from_numpy(labels[chosen]) for labels, chosen in zip(everyone, indices, strict=True)]
         bank, queries = (
-            extract_all({"it": module}, source, preprocessing, indices=chosen)["it"]
+            extract_all(modules, source, preprocessing, indices=chosen)
             for source, chosen in zip((self.bank, self.queries), indices, strict=True)
         )
-        known, truth = self._labels[0][bank.kept], self._labels[1][queries.kept]
+        kept = (next(iter(side.values())).kept for side in (bank, queries))
+        known, truth = (labels[places] for labels, places in zip(self._labels, kept, strict=True))
         k = min(20, len(known))
         found = {
-            f"knn_{kind}": accuracy(knn_predict(rows, known, queries.tokens[kind], k=k), truth)
-            for kind, rows in bank.tokens.items()
+            f"{name}_{kind}": accuracy(knn_predict(rows, known, queries[name].tokens[kind], k=k), truth)
+            for name, features in bank.items()
+            for kind, rows in features.tokens.items()
         }
         return found, len(truth)
 
@@ -117,21 +120,18 @@ class OnlineRetrieval(Callback):
         indices = first_of(self.source, images_used(self.images))
         if len(indices) < 2:
             return {}
-        made = pairs(
+        views = pairs(
             self.source, indices, self.preprocessing, self.grid, seed=0, workers=self.workers, named=False
         )  # training names what cannot be read
-        views = list(made)
         spec = FeatureSpec(encoder.settings.patch_size)
-        found, shown = retrieve({"it": encoder}, iter(views), self.preprocessing, grid=self.grid, spec=spec)["it"]
+        tokens, crops = patches_of_pairs({"it": encoder}, views, self.preprocessing, spec=spec)
+        online, target = tokens["it"]
+        found, shown = found_places(without_position(online), without_position(target), crops, self.grid)
         if shown.any(dim=1).sum() < 2:
             return {}
         share, error, _ = share_found(found, shown)
-        means = [
-            tokens_of(encoder, view.pixels, self.preprocessing, FeatureSpec())["mean"]
-            for pair in views
-            for view in pair
-        ]
-        return {"retrieval": share, "retrieval_error": error, "rankme": float(rankme(torch.cat(means)))}
+        means = torch.cat([online, target]).mean(dim=1)
+        return {"retrieval": share, "retrieval_error": error, "rankme": float(rankme(means))}
 
 
 def rankme(features: Float[Tensor, "N D"]) -> Float[Tensor, ""]:

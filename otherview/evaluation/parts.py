@@ -12,13 +12,33 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from otherview.data.source import Source
 from otherview.distributed import from_first
 from otherview.files import write_atomically
 from otherview.launch import launched_rank
+
+
+class NewImages(NamedTuple):
+    """Images that something fitted is applied to, and where the result goes."""
+
+    source: Source
+    out: Path
+    about: Mapping[str, Any]
+    """What names the images."""
+    device: torch.device
+    workers: int = 1
+    pictures: int = 0
+    """How many are drawn with what was found."""
+
+
+def identity_of(about: Mapping[str, Any]) -> str:
+    """What stands in an about.json: equal for equal requests."""
+    return json.dumps(dict(about), sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +61,7 @@ class Parts:
         """Keep the parts of this very request, drop those of another."""
         if launched_rank() > 0:
             return
-        identity, said = self.folder / "about.json", json.dumps(dict(self.about), sort_keys=True)
+        identity, said = self.folder / "about.json", identity_of(self.about)
         if self.folder.exists() and (not identity.exists() or identity.read_text(encoding="utf-8") != said):
             shutil.rmtree(self.folder)
         self.folder.mkdir(exist_ok=True, parents=True)

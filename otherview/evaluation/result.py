@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otherview.config import token_of
 from otherview.errors import WrongRequest
 from otherview.evaluation.class_report import ClassReport, write_rows
 from otherview.evaluation.settings import JudgeSettings
@@ -70,7 +71,7 @@ def finish(
     named = {name: getattr(settings, name) for name in ("allow_shared", "block") if getattr(settings, name, None)}
     protocol = {"weights": str(settings.weights), **about, **named, "device": str(resolve_device(settings.device))}
     control = [score for name, scores in found.items() if name != "encoder" for score in scores]
-    token = "cls" if known.get("method") == "moco_v3" else "mean"
+    token = token_of(known.get("method"))
     score = score_of_token(found["encoder"], token)
     conclusion, comparisons = concluded(found, token=token, chance=chance)
     protocol |= {**known, **({} if chance is None else {"chance": chance}), **(report.as_json() if report else {})}

@@ -9,7 +9,7 @@ Axes: I images, L patches, D width.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -75,9 +75,31 @@ def _of(view: View, kept: Bool[Tensor, " B"]) -> View:
 
 
 @torch.no_grad()
+def patches_of_pairs(
+    modules: Mapping[str, nn.Module | None],
+    batches: Iterable[ViewPair],
+    preprocessing: Preprocessing,
+    *,
+    spec: FeatureSpec,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[dict[str, tuple[Float[Tensor, "I L D"], Float[Tensor, "I L D"]]], tuple[Crop, Crop]]:
+    """Patch tokens of the online and the target views by module, and where the views lie; of None the normalised pixels."""
+    tokens: dict[str, list[list[Tensor]]] = {name: [] for name in modules}
+    crops: list[tuple[Crop, Crop]] = []
+    for batch in batches:
+        crops.append((batch.online.crop, batch.target.crop))
+        for name, module in modules.items():
+            sides = [tokens_of(module, view.pixels, preprocessing, spec)["patches"] for view in batch]
+            tokens[name].append([side.float().cpu() for side in sides])
+        advance(len(batch.online.pixels))
+    joined = joined_crops([online for online, _ in crops]), joined_crops([target for _, target in crops])
+    whole = {name: [torch.cat(side) for side in zip(*both, strict=True)] for name, both in tokens.items()}
+    return {name: (online, target) for name, (online, target) in whole.items()}, joined
+
+
 def retrieve(
     modules: Mapping[str, nn.Module | None],
-    batches: Iterator[ViewPair],
+    batches: Iterable[ViewPair],
     preprocessing: Preprocessing,
     *,
     grid: PatchGrid,
@@ -85,25 +107,10 @@ def retrieve(
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[Bool[Tensor, "I L"], Bool[Tensor, "I L"]]]:
     """`found_places` by module; None are the patches' own normalised pixels."""
-    tokens: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
-    crops: list[tuple[Crop, Crop]] = []
-    for batch in batches:
-        crops.append((batch.online.crop, batch.target.crop))
-        for name, module in modules.items():
-            online, target = (
-                tokens_of(module, view.pixels, preprocessing, spec)["patches"].float().cpu() for view in batch
-            )
-            tokens[name].append((online, target))
-        advance(len(batch.online.pixels))
-    joined = joined_crops([online for online, _ in crops]), joined_crops([target for _, target in crops])
+    tokens, crops = patches_of_pairs(modules, batches, preprocessing, spec=spec, advance=advance)
     return {
-        name: found_places(
-            without_position(torch.cat([online for online, _ in both])),
-            without_position(torch.cat([target for _, target in both])),
-            joined,
-            grid,
-        )
-        for name, both in tokens.items()
+        name: found_places(without_position(online), without_position(target), crops, grid)
+        for name, (online, target) in tokens.items()
     }
 
 

@@ -72,7 +72,7 @@ class ClassifiedSettings(ShownSettings, LabelledSettings, FrozenSettings):
     """Settings common to evaluations that can print confusions."""
 
     confusion: Path | None = None
-    """Also write a confusion matrix of the first score, with the accuracy of each class: *.csv."""
+    """Also write a confusion matrix of the first score by the method's token, with the accuracy of each class: *.csv."""
 
 
 @dataclass(kw_only=True)

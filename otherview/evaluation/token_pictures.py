@@ -20,12 +20,12 @@ from otherview.data.spec import open_aloud
 from otherview.errors import WrongRequest
 from otherview.evaluation.backbone import load_backbone
 from otherview.evaluation.embedding import read_embedding
-from otherview.evaluation.features import FeatureSpec, tokens_of
+from otherview.evaluation.features import FeatureSpec
 from otherview.evaluation.retrieval import (
     found_places,
-    joined_crops,
     most_similar,
     pairs,
+    patches_of_pairs,
     share_found,
     without_position,
 )
@@ -115,15 +115,8 @@ def _matches_figure(settings: MatchesSettings, source: Source) -> tuple[Figure, 
         )
     spec = FeatureSpec(backbone.patch_size)
     batches = list(pairs(source, indices, preprocessing, backbone.grid, seed=settings.seed, workers=0))
-    tokens = [
-        [tokens_of(backbone.encoder, view.pixels, preprocessing, spec)["patches"] for view in batch]
-        for batch in batches
-    ]
-    online, target = (without_position(torch.cat(side)) for side in zip(*tokens, strict=True))
-    crops = (
-        joined_crops([batch.online.crop for batch in batches]),
-        joined_crops([batch.target.crop for batch in batches]),
-    )
+    tokens, crops = patches_of_pairs({"it": backbone.encoder}, batches, preprocessing, spec=spec)
+    online, target = map(without_position, tokens["it"])
     right, shown = found_places(online, target, crops, backbone.grid)
     share, spread, n = share_found(right, shown)
     count = min(settings.count, len(batches[0].online.pixels))

@@ -1,7 +1,7 @@
 """Several runs side by side: what each learned, from how many images, for how much compute.
 
 rows = compare_runs([Path("runs/a"), Path("runs/b")])      # runs that differ in their seed alone are one row
-markdown(rows, gflops), table(rows, gflops)
+markdown(cells_of(rows, gflops)), table(rows, gflops)
 """
 
 import json
@@ -137,15 +137,15 @@ CONTROLS = {"frozen": "frozen features", "start": "start weights", "untrained": 
 """What stands beside a score, by the word in its name, and what its line is called."""
 
 
-def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
-    """A table that can be pasted: mean ± standard deviation over seeds, of one seed the spread of its evaluation.
+def cells_of(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[list[str]]:
+    """The table, its head first: mean ± standard deviation over seeds, of one seed the spread of its evaluation.
 
     Below a row stand its controls, each once: rows that share an encoder share the untrained one, and all share the
     pixels. `gflops` is per image, by row name.
     """
     columns = _columns(rows)
     head = ["", "seeds", "images", "GFLOP an image", "PFLOP", "minutes", "CPU minutes", *_short(columns)]
-    lines = [head, ["---"] * len(head)]
+    lines = [head]
     known: set[tuple[str, ...]] = set()
     for row in rows:
         run = row.runs[0]
@@ -159,7 +159,13 @@ def markdown(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[str]:
             if any(values) and values not in known:
                 known.add(values)
                 lines.append([f"{row.name}: {words}", str(len(row.runs)), *[""] * 5, *cells])
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    return lines
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> list[str]:
+    """A table that can be pasted."""
+    head, *rows = cells
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from otherview.judgement import ALONE, Judgement, apart, points
-from otherview.report.comparison import Finished, Row, markdown, notes
+from otherview.report.comparison import Finished, Row, cells_of, notes
 from otherview.report.page import Chart, Section, Table, write_page
 
 matplotlib.use("Agg")
@@ -117,7 +117,7 @@ def mean_curve(row: Row, whole: Whole) -> Curve | None:
 
 def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, float], *, command: str) -> None:
     """The page of `otherview compare`; `gflops` is per image, by row name."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown(rows, gflops)]
+    head, *lines = cells_of(rows, gflops)
     text = (
         "Mean ± standard deviation over seeds; of a single seed, what its evaluation gave over test images or draws. "
         "A click on a head sorts."
@@ -137,7 +137,7 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         facts=[("rows", str(len(rows))), ("runs", str(sum(len(row.runs) for row in rows))), ("data", ", ".join(data))],
         command=command,
         sections=[
-            Section("How good is it?", [Table("Scores.", text, ["row", *lines[0][1:]], lines[2:])]),
+            Section("How good is it?", [Table("Scores.", text, ["row", *head[1:]], lines)]),
             Section("How soon?", [chart for chart in charts if chart.series]),
         ],
     )

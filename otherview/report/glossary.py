@@ -20,13 +20,12 @@ class Word(NamedTuple):
         return "word-" + re.sub(r"\W+", "-", self.word.lower())
 
 
-def _read() -> list[Word]:
-    """From a text file, a word and its meaning a line."""
-    text = resources.files("otherview.report").joinpath("assets", "glossary.txt").read_text(encoding="utf-8")
-    return [Word(*line.split(": ", 1)) for line in text.splitlines()]
+def asset(name: str) -> str:
+    """A text that pages are made of."""
+    return resources.files("otherview.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-WORDS = _read()
+WORDS = [Word(*line.split(": ", 1)) for line in asset("glossary.txt").splitlines()]
 _BY_WORD = {one.word.lower(): one for one in WORDS}
 _PATTERN = re.compile(
     r"(?<!\w)(" + "|".join(re.escape(one.word) for one in sorted(WORDS, key=lambda one: -len(one.word))) + r")(?!\w)",

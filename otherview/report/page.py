@@ -8,7 +8,6 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from otherview.files import write_atomically
-from otherview.report.glossary import glossary_of, linked
+from otherview.report.glossary import asset, glossary_of, linked
 
 
 class Chart(NamedTuple):
@@ -100,8 +99,8 @@ def write_page(
         words=glossary_of(
             [title, *verdict, *(text for section in shown for part in section.parts for text in _words(part))]
         ),
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
         data=Markup(
             _embedded([{"x": chart.x, "series": _points(chart), "levels": dict(chart.levels)} for chart in charts])
         ),
@@ -144,12 +143,8 @@ def _embedded(content: Any) -> str:
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _asset(name: str) -> str:
-    return resources.files("otherview.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["linked"] = linked
-    return environment.from_string(_asset("page.html"))
+    return environment.from_string(asset("page.html"))

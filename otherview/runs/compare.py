@@ -12,7 +12,7 @@ from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
 from otherview.files import check_picture, check_written
 from otherview.recipes.studies import STUDIES, find_study
-from otherview.report.comparison import Row, compare_runs, markdown, notes, table
+from otherview.report.comparison import Row, cells_of, compare_runs, markdown, notes, table
 from otherview.report.comparison_page import draw_comparison, verdict_of, write_comparison_page
 from otherview.runs.settings import STUDIED, CompareSettings
 from otherview.runs.study import Plan, run_study
@@ -56,9 +56,9 @@ def compare(settings: CompareSettings) -> dict[str, Any]:
     if settings.curves:
         draw_comparison(rows, gflops).savefig(settings.curves, dpi=150)
     found = [_as_json(row, gflops[row.name]) for row in rows]
-    verdict = verdict_of(rows)
+    verdict, cells = verdict_of(rows), cells_of(rows, gflops)
     return {
-        "rows": found, "markdown": markdown(rows, gflops), "notes": notes(rows), "verdict": str(verdict),
+        "rows": found, "table": cells, "markdown": markdown(cells), "notes": notes(rows), "verdict": str(verdict),
         "judgement": verdict.as_json(), "as_markdown": settings.markdown,
     }  # fmt: skip
 

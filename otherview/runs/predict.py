@@ -6,7 +6,6 @@ Which of the three is the fit's to say.
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from otherview.data.spec import absolute, open_aloud
 from otherview.dense.dense_predictions import predict_boxes, predict_pixels
 from otherview.errors import WrongRequest
 from otherview.evaluation.class_predictions import predict_classes
+from otherview.evaluation.parts import NewImages
 from otherview.evaluation.split import SHORTENED_IMAGES
 from otherview.files import check_written
 from otherview.launch import shortened
@@ -29,6 +29,7 @@ FITS = (
     "detect/detector.safetensors", "segment/segmenter.safetensors",
 )  # fmt: skip
 """Where evaluations leave what they fit, below a run folder or --out."""
+WORK = {"classifier": predict_classes, "detector": predict_boxes, "segmenter": predict_pixels}
 HOW = "`otherview evaluate finetune`, `linear-probe`, `few-shot`, `detect` or `segment` makes one"
 
 
@@ -45,24 +46,13 @@ def predict(settings: PredictSettings) -> dict[str, Any]:
     source = open_aloud(settings.data)
     if shortened():
         source = Selected(source, first_of(source, SHORTENED_IMAGES))
-    about: Mapping[str, Any] = {"data": absolute(settings.data), "images": len(source)}
-    device = compute_on(settings)
     if kind == "classifier":
         check_written(settings.out, flag="--out")
-        made = predict_classes(model, source, settings.out, about=about, workers=settings.workers, device=device)
-    else:
-        if settings.out.suffix in (".csv", ".parquet", ".json"):
-            raise WrongRequest(f"--out {settings.out} must be a folder: a {kind} writes several files")
-        work = predict_boxes if kind == "detector" else predict_pixels
-        made = work(
-            model,
-            source,
-            settings.out,
-            about=about,
-            pictures=settings.pictures,
-            workers=settings.workers,
-            device=device,
-        )
+    elif settings.out.suffix in (".csv", ".parquet", ".json"):
+        raise WrongRequest(f"--out {settings.out} must be a folder: a {kind} writes several files")
+    about = {"data": absolute(settings.data), "images": len(source)}
+    new = NewImages(source, settings.out, about, compute_on(settings), settings.workers, settings.pictures)
+    made = WORK[kind](model, new)
     left = {"left_out": len(source) - made["images"], "seconds": round(time.monotonic() - began, 1)}
     return {"out": str(settings.out), "kind": kind, "model": str(model), **made, **left}
 

@@ -37,7 +37,7 @@ from otherview.weights.pretrained import save_encoder
 
 PAGES = 20
 """How often report.html is rewritten in a run."""
-PATCHES_FROZEN = "the patch embedding stays as it starts, as published; --encoder.train-patch-embedding trains it"
+PATCHES_FROZEN = "the patch embedding is not trained, as published; --encoder.train-patch-embedding trains it"
 SHORTENED_STEPS = 8
 """Steps of a run where a shortened one is asked for."""
 

@@ -1,8 +1,10 @@
 """The same batches for any number of workers, ranks and restarts; broken images replaced by the stated rule."""
 
 import gc
+import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,18 @@ def test_any_number_of_workers(workers: int) -> None:
     alone, shared = batches(PLAN), batches(PLAN, workers=workers)
     assert len(alone) == len(shared) == 8
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is not told here")
+def test_a_worker_that_its_parent_ends_is_no_failure() -> None:
+    """With another status than success, torch reports the worker in place of the error that ended the run."""
+    maker = SampleMaker(Shapes(PLAN.images), VIEWS, seed=PLAN.seed)
+    waiting = iter(make_loader(maker, PLAN, start=0, workers=1, pin=False))
+    next(waiting)
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_any_restart() -> None:

@@ -37,14 +37,15 @@ def settle_worker(_worker: int) -> None:
     What the parent left to its garbage collector stays there: a worker that frees another library's session waits for
     threads that only the parent has, for ever (ONNX Runtime's, after an export in the same process).
     """
+    _leave_for_parent_alone()  # before the import, which may start threads: they too are not to hear it
+    for number in STOPPING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+
     import cv2
 
     gc.freeze()
     keep_pages(KEPT_UNUSED)
-    for number in STOPPING:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    _leave_for_parent_alone()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
@@ -52,7 +53,8 @@ def settle_worker(_worker: int) -> None:
 def _leave_for_parent_alone() -> None:
     """End this process at a SIGTERM of its parent, and at nobody else's; where the sender is not told, at anybody's.
 
-    Ignoring it altogether would leave a parent that ends with an error waiting for its workers for ever.
+    Ignoring it altogether would leave a parent that ends with an error waiting for its workers for ever. The status is
+    success, as of torch's own workers: with another, torch would report the worker in place of the error that ends the run.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return
@@ -62,7 +64,7 @@ def _leave_for_parent_alone() -> None:
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
-        os._exit(128 + signal.SIGTERM)
+        os._exit(0)
 
     threading.Thread(target=wait, daemon=True, name="waits for the parent's SIGTERM").start()
 

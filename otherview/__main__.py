@@ -31,6 +31,9 @@ ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, be
 COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
+CHOSEN = (
+    "Without them, what is not given is chosen; the values in brackets are then the published ones, for many images."
+)
 
 
 def main() -> None:
@@ -109,11 +112,14 @@ def parse(command: Command, flags: list[str]) -> Any:
     options: dict[str, Any] = {"prog": f"otherview {command.words}", "config": (tyro.conf.AvoidSubcommands,)}
     if command.config is None:
         return tyro.cli(command.settings, args=flags, description=about, **options)
-    config, rest = _base_config(flags, kind=command.config, default=command.recipe or "")
+    config, rest = _base_config(flags, kind=command.config, default=command.recipe)
     default = object.__new__(command.settings)  # not made by its own rules: what is required is still missing
     for field in fields(command.settings):
         setattr(default, field.name, config if field.name == "config" else _default_of(field))
-    parsed = tyro.cli(command.settings, args=rest, description=f"{about}\n{WITH_CONFIG}", default=default, **options)
+    about = f"{about}\n{WITH_CONFIG}" + ("" if command.recipe else f" {CHOSEN}")
+    parsed = tyro.cli(command.settings, args=rest, description=about, default=default, **options)
+    if len(rest) == len(flags) and not command.recipe:
+        parsed.config = only_given(parsed.config, rest)
     if isinstance(parsed.config, RunConfig):
         _refuse_unused(parsed.config, rest)
     return parsed
@@ -133,8 +139,22 @@ def _refuse_unused(config: RunConfig, flags: list[str]) -> None:
                 raise WrongRequest(f"{flag} has no effect here, because {why}: leave it out")
 
 
-def _base_config(flags: list[str], *, kind: type[BaseModel], default: str) -> tuple[BaseModel, list[str]]:
-    """Take --recipe NAME or --config FILE out of the flags."""
+def only_given(config: BaseModel, flags: Sequence[str], prefix: str = "") -> BaseModel:
+    """The same config, of which only what these flags give counts as set."""
+    names = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in flags if word.startswith("--")}
+    found: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            inner = only_given(value, flags, f"{prefix}{name}.")
+            found |= {name: inner} if inner.model_fields_set else {}
+        elif names & {f"{prefix}{name}", f"{prefix}no_{name}"}:
+            found[name] = value
+    return type(config).model_validate(found)
+
+
+def _base_config(flags: list[str], *, kind: type[BaseModel], default: str | None) -> tuple[BaseModel, list[str]]:
+    """Take --recipe NAME or --config FILE out of the flags; without either, the default recipe or, with none, a bare config."""
     found: dict[str, str] = {}
     rest: list[str] = []
     words = iter(flags)
@@ -148,7 +168,8 @@ def _base_config(flags: list[str], *, kind: type[BaseModel], default: str) -> tu
         raise WrongRequest("--recipe and --config exclude each other: a config holds everything a recipe gives")
     if "--config" in found:
         return read_config(Path(found["--config"]), kind), rest
-    return find(found.get("--recipe", default), kind).make(), rest
+    name = found.get("--recipe", default)
+    return kind() if name is None else find(name, kind).make(), rest
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:

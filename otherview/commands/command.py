@@ -44,7 +44,7 @@ class Command:
     show: Show
     """The result as lines for a person."""
     recipe: str | None = None
-    """For a command with a config: the recipe that it starts from by default."""
+    """For a command with a config: the recipe that it starts from by default; None: the command chooses what is not given."""
 
     @property
     def config(self) -> type[BaseModel] | None:

@@ -84,11 +84,11 @@ COMMANDS = (
     ),
     _protocol(
         "detect", "boxes and masks of objects: ViTDet with Mask R-CNN, box and mask AP", DetectSettings,
-        "dense.detection:detect", recipe="vitdet_b_coco",
+        "dense.detection:detect",
     ),
     _protocol(
         "segment", "the class of every pixel: UPerNet on the whole encoder, mIoU", SegmentSettings,
-        "dense.segmentation:segment", recipe="upernet_b_ade20k",
+        "dense.segmentation:segment",
     ),
     _protocol(
         "linear-segment", "a linear head on frozen patch tokens names every pixel", LinearSegmentSettings,

@@ -9,7 +9,7 @@ RGB is a wrong request. What deep images' values mean is found here, and images 
 import numpy as np
 
 from otherview.data.image import Preprocessing
-from otherview.data.picture import picture_of
+from otherview.data.picture import open_picture, picture_of
 from otherview.data.ranges import with_ranges
 from otherview.data.settings import said
 from otherview.data.source import Source, first_of, name_once
@@ -59,6 +59,19 @@ def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixe
         f"none of {len(faults)} images of {flag} can be read, the first of them because {faults[0]}: "
         "`otherview doctor` says why for each"
     )
+
+
+def median_sides(source: Source) -> tuple[int, int]:
+    """The medians of the shorter and the longer side, in pixels, of some images spread over the source."""
+    found: list[tuple[int, int]] = []
+    for index in first_of(source, LOOKED_AT).tolist():
+        try:
+            image = open_picture(source.read(index), source.name(index))
+        except BrokenImage:
+            continue
+        found.append((min(image.height, image.width), max(image.height, image.width)))
+    shorter, longer = np.median(np.array(found or [(1, 1)]), axis=0)
+    return round(float(shorter)), round(float(longer))
 
 
 def hardly_used(source: Source, preprocessing: Preprocessing, *, flag: str) -> str:

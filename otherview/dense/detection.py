@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,18 @@ from otherview.data.objects import Category, Placing, mask_tools, placed_in, pla
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_aloud
 from otherview.dense.box_ap import ap_scores, category_report
+from otherview.dense.dense_defaults import settled_detection
 from otherview.dense.detector import Detector
-from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
+from otherview.dense.fit_models import (
+    DenseFit,
+    about_fit,
+    check_request,
+    chosen,
+    compare_splits,
+    fit_dense,
+    load_both,
+    settled_config,
+)
 from otherview.dense.fitted import FittedDetector, save_detector
 from otherview.dense.inference import Detection, detections
 from otherview.dense.regions import repeat_factors, repeated
@@ -111,9 +121,9 @@ SHOWN_FAULTS = 10
 @takes(DetectSettings)
 def detect(settings: DetectSettings) -> Scores:
     """Box and mask AP after the last step, next to the untrained encoder's."""
-    config, train, test = settings.config, settings.train, settings.test
+    train, test = settings.train, settings.test
     began = time.monotonic()
-    check_request(settings, config)
+    check_request(settings, settings.config.training)
 
     mask_tools()
     sources = open_aloud(train), open_aloud(test)
@@ -125,12 +135,16 @@ def detect(settings: DetectSettings) -> Scores:
     judged = chosen(sources[1], settings.test_images)
     if not any(splits[1].kinds(int(index)) for index in judged):
         raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
-    loaded = load_both(settings, config, sources)
-    used = chosen(sources[0], settings.train_images)
+    loaded = load_both(settings, sources)
+    card, used = loaded["encoder"].card, _shown(sources[0], splits[0], settings)
+    config = settled_config(
+        settings.config, settings, Selected(sources[0], used), card.encoder, settle=settled_detection
+    )
+    settings = replace(settings, config=config)
     job = _Job(
         settings=settings,
         images=f"{compare_splits(settings, (sources[0], used), (sources[1], judged))} {_annotations(splits[0])}",
-        learned=_learned_from(sources[0], used, splits[0], settings),
+        learned=_repeated(sources[0], used, splits[0], settings),
         test=sources[1],
         judged=judged,
         categories=splits[0].categories,
@@ -141,7 +155,7 @@ def detect(settings: DetectSettings) -> Scores:
     return finish(
         settings,
         found,
-        known=known_of(loaded["encoder"].card),
+        known=known_of(card),
         about=about_fit(settings, config, job.learned),
         began=began,
         report=report,
@@ -189,15 +203,21 @@ def _say_faults(split: Placing) -> None:
         print(f"and {more} other annotations of {split.file}", file=sys.stderr)
 
 
-def _learned_from(source: Source, indices: np.ndarray, split: Placing, settings: DetectSettings) -> Source:
-    """Training images that show an object; where asked for, those with rare classes more often."""
-    kinds = [split.kinds(int(index)) for index in indices]
-    shown = np.array([bool(some) for some in kinds])
+def _shown(source: Source, split: Placing, settings: DetectSettings) -> np.ndarray:
+    """Indices of the training images that show an object."""
+    indices = chosen(source, settings.train_images)
+    shown = np.array([bool(split.kinds(int(index))) for index in indices])
     if not shown.any():
         raise WrongRequest(f"--train {settings.train} shows no object that can be learned from")
-    indices, kinds = indices[shown], [some for some in kinds if some]
+    return indices[shown]
+
+
+def _repeated(source: Source, indices: np.ndarray, split: Placing, settings: DetectSettings) -> Source:
+    """Training images; where asked for, those with rare classes more often."""
     if settings.config.repeat_threshold is not None:
-        factors = repeat_factors(kinds, threshold=settings.config.repeat_threshold)
+        factors = repeat_factors(
+            [split.kinds(int(index)) for index in indices], threshold=settings.config.repeat_threshold
+        )
         indices = indices[repeated(factors, seed=settings.seed)]
     return Selected(source, indices)
 

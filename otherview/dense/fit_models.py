@@ -1,30 +1,35 @@
 """What detection and segmentation share: models fitted one after another, on an encoder and on its untrained twin."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from otherview.data.first_images import median_sides
 from otherview.data.loader import StepPlan
 from otherview.data.source import Source, first_of
+from otherview.dense.dense_defaults import Known, in_words
 from otherview.dense.settings import DenseSettings, DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
 from otherview.evaluation.result import fit_folder
 from otherview.evaluation.split import Split, images_used, settled_images, with_fingerprints
-from otherview.launch import launched_ranks, shortened
+from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.methods.learner import Learner
 from otherview.nn.encoder import Encoder
-from otherview.training.device import compute_on
+from otherview.nn.settings import EncoderSettings
+from otherview.training.device import compute_on, resolve_device
 from otherview.training.fit import Fit, run_fit
 from otherview.training.optim import Rate, make_optimiser
-from otherview.training.settings import FREE_TO_CHANGE
+from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
 from otherview.weights.names import check_weights, load_encoder, named
 from otherview.weights.pretrained import Card, PretrainedEncoder
 
+Config = TypeVar("Config", DetectConfig, SegmentConfig)
 SHORTENED_STEPS, SHORTENED_IMAGES = 4, 24
 
 
@@ -45,32 +50,47 @@ class DenseFit:
     rate: Rate
 
 
-def check_request(settings: DenseSettings, config: DetectConfig | SegmentConfig) -> None:
+def check_request(settings: DenseSettings, training: TrainingSettings) -> None:
     """Raise WrongRequest before anything is opened."""
     check_weights(settings.weights)
     fit_folder(settings, "")
-    unit = config.training.accumulation * launched_ranks()
-    if config.batch % unit:
-        raise WrongRequest(f"--batch {config.batch} must be a multiple of {unit}: micro-batches of every process")
-    if config.training.trackers:
+    if training.trackers:
         raise WrongRequest("training.trackers are for pretrain only; a fit logs its metrics to metrics.jsonl")
     if settings.pictures < 0:
         raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
 
 
-def load_both(
-    settings: DenseSettings, config: DetectConfig | SegmentConfig, sources: Sequence[Source]
-) -> dict[str, PretrainedEncoder]:
-    """The encoder, checked against config and images, and its untrained twin where asked for; the device is chosen."""
+def load_both(settings: DenseSettings, sources: Sequence[Source]) -> dict[str, PretrainedEncoder]:
+    """The encoder, checked against the images, and its untrained twin where asked for; the device is chosen."""
     compute_on(settings)
     loaded = load_encoder(named(settings.weights))
     had = loaded.card.encoder
     if had.channels != 3:
         raise WrongRequest(f"{settings.weights} wants {had.channels} channels: this is for colour images")
-    config.check(patch_size=had.patch_size, depth=had.depth)
     loaded.card = loaded.card.seeing(settled_images(sources, loaded.card.preprocessing))
     twin = {"untrained": PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)}
     return {"encoder": loaded, **(twin if settings.control else {})}
+
+
+def settled_config(
+    config: Config,
+    settings: DenseSettings,
+    learned: Source,
+    encoder: EncoderSettings,
+    *,
+    settle: Callable[[Config, Known], Config],
+) -> Config:
+    """What was asked for, and the rest by the training images and the encoder, which is said; checked."""
+    unit = config.training.accumulation * launched_ranks()
+    on_gpu = resolve_device(settings.device).type == "cuda"
+    known = Known(len(learned), median_sides(learned), encoder, unit, on_gpu)
+    config, chosen_here = settle(config, known), not config.recipe
+    if chosen_here and launched_rank() == 0:
+        print(in_words(config, known), file=sys.stderr)
+    if config.batch % unit:
+        raise WrongRequest(f"--batch {config.batch} must be a multiple of {unit}: micro-batches of every process")
+    config.check(patch_size=encoder.patch_size, depth=encoder.depth)
+    return config
 
 
 def about_fit(settings: DenseSettings, config: DetectConfig | SegmentConfig, learned: Source) -> dict[str, Any]:

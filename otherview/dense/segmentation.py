@@ -5,7 +5,7 @@ Axes: B images, C channels, K classes, S side in pixels, H and W pixels.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,18 @@ from otherview.data.objects import IGNORED, check_pixels, pixels_named
 from otherview.data.shapes import Shapes
 from otherview.data.source import Selected, Source, name_once
 from otherview.data.spec import open_aloud
+from otherview.dense.dense_defaults import settled_segmentation
 from otherview.dense.detection import draw_anew
-from otherview.dense.fit_models import DenseFit, about_fit, check_request, chosen, compare_splits, fit_dense, load_both
+from otherview.dense.fit_models import (
+    DenseFit,
+    about_fit,
+    check_request,
+    chosen,
+    compare_splits,
+    fit_dense,
+    load_both,
+    settled_config,
+)
 from otherview.dense.fitted import FittedSegmenter, save_segmenter
 from otherview.dense.inference import predictions
 from otherview.dense.samples import PixelsView, PixelViews, numbered
@@ -128,22 +138,25 @@ class _Job:
 @takes(SegmentSettings)
 def segment(settings: SegmentSettings) -> Scores:
     """mIoU and pixel accuracy after the last step, next to the untrained encoder's."""
-    config, train, test = settings.config, settings.train, settings.test
+    train, test = settings.train, settings.test
     began = time.monotonic()
-    check_request(settings, config)
-    if config.batch < 2 * config.training.accumulation * launched_ranks():
-        raise WrongRequest(
-            f"--batch {config.batch} leaves one image per process and micro-batch: batch norm needs two or more"
-        )
+    check_request(settings, settings.config.training)
 
     sources = open_aloud(train), open_aloud(test)
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
         check_agreement(source, flag=spec)
-    loaded = load_both(settings, config, sources)
+    loaded = load_both(settings, sources)
+    card = loaded["encoder"].card
     used, judged = chosen(sources[0], settings.train_images), chosen(sources[1], settings.test_images)
-    images = compare_splits(settings, (sources[0], used), (sources[1], judged))
     learned = Selected(sources[0], used)
+    config = settled_config(settings.config, settings, learned, card.encoder, settle=settled_segmentation)
+    if config.batch < 2 * config.training.accumulation * launched_ranks():
+        raise WrongRequest(
+            f"--batch {config.batch} leaves one image per process and micro-batch: batch norm needs two or more"
+        )
+    settings = replace(settings, config=config)
+    images = compare_splits(settings, (sources[0], used), (sources[1], judged))
     classes, labels = _classes(learned, Selected(sources[1], judged), settings)
     job = _Job(
         settings=settings,
@@ -156,7 +169,7 @@ def segment(settings: SegmentSettings) -> Scores:
     made = {name: _segmented(name, one.encoder, one.card, job) for name, one in loaded.items()}
     found, report = {name: scores for name, (scores, _) in made.items()}, made["encoder"][1]
     about = {**about_fit(settings, config, learned), "classes": job.classes}
-    return finish(settings, found, known=known_of(loaded["encoder"].card), about=about, began=began, report=report)
+    return finish(settings, found, known=known_of(card), about=about, began=began, report=report)
 
 
 def _classes(learned: Source, judged: Source, settings: SegmentSettings) -> tuple[int, str]:

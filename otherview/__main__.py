@@ -160,16 +160,27 @@ def _base_config(flags: list[str], *, kind: type[BaseModel], default: str | None
     words = iter(flags)
     for word in words:
         name, equals, value = word.partition("=")
-        if name in ("--recipe", "--config"):
+        if name in ("--recipe", "--config") or (name == "--size" and kind is RunConfig):
             found[name] = value if equals else next(words, "")
         else:
             rest.append(word)
-    if len(found) > 1:
-        raise WrongRequest("--recipe and --config exclude each other: a config holds everything a recipe gives")
     if "--config" in found:
+        if len(found) > 1:
+            raise WrongRequest(
+                f"--config holds everything that a recipe gives: leave {min(found.keys() - {'--config'})} out"
+            )
         return read_config(Path(found["--config"]), kind), rest
     name = found.get("--recipe", default)
-    return kind() if name is None else find(name, kind).make(), rest
+    if name is None:
+        return kind(), rest
+    recipe = find(name, kind)
+    return recipe.sized(_pixels(found["--size"])) if "--size" in found else recipe.make(), rest
+
+
+def _pixels(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise WrongRequest(f"--size {word} is no number of pixels: give the side of the images, as in --size 96")
+    return int(word)
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -174,7 +174,7 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
     said = "siamese_im_pico_32 leads: knn_encoder_mean on t 0.505, 10.5 points above mae_pico_32 0.400 (spread 0.010)."
     assert said in text
     assert "than chance" not in text.split('id="data">')[0]
-    assert ">0.505 ± 0.007</td>" in text and text.count("<tr>") == 3
+    assert ">0.505 ± 0.007</td>" in text and text.count("<tr>") == 6
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert [chart["x"] for chart in data] == ["thousand images", "PFLOP", "minutes"]
     assert data[0]["series"][0]["points"][-1] == [6.4, pytest.approx(0.505)]

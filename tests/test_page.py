@@ -37,7 +37,7 @@ def page(tmp_path: Path) -> Path:
         Section(
             "How good?",
             [
-                Table("Scores.", "text", ("name", "value"), rows),
+                Table("Scores.", "text", ("name", "value (train images 2,000, test images 500)"), rows),
                 Bars(
                     "kNN.",
                     "above raw pixels",
@@ -97,6 +97,9 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
     assert all(link.get_attribute("title") for link in browser.find_elements("css selector", "a.word"))
     # Nothing is wider than the screen but what scrolls by itself.
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    cells = "[...document.querySelectorAll('td')]"
+    cut_off = f"{cells}.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+    assert browser.execute_script(f"return {cut_off}") == []
 
     def column(number: int) -> list[str]:
         return [cell.text for cell in browser.find_elements("css selector", f"tbody td:nth-child({number})")]

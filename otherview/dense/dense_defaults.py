@@ -101,17 +101,17 @@ def _detection(asked: DetectConfig, known: Known) -> DetectConfig:
     size = square(known.sides[1], unit=4 * encoder.patch_size, most=PATCHES["detect"] * encoder.patch_size)
     size = _given(asked, "size", size)
     side = size // encoder.patch_size
-    share, channels = side / PATCHES["detect"], channels_for(encoder.width)
+    area, channels = (side / PATCHES["detect"]) ** 2, channels_for(encoder.width)
     small = channels < published.boxes.channels
     boxes = BoxSettings(
         channels=channels,
         hidden=4 * channels,
         box_convolutions=1 if small else 4,
         mask_convolutions=2 if small else 4,
-        proposals_before=(max(200, round(2000 * share)), max(100, round(1000 * share))),
-        proposals=max(100, round(1000 * share)),
-        anchors_sampled=max(64, round(256 * share)),
-        regions_sampled=max(48, round(512 * share)),
+        proposals_before=(max(200, round(2000 * area)), max(100, round(1000 * area))),
+        proposals=max(100, round(1000 * area)),
+        anchors_sampled=max(64, round(256 * area)),
+        regions_sampled=max(48, round(512 * area)),
     )
     together = side <= ALL_ATTEND
     windows = WindowSettings(

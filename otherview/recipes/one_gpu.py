@@ -10,16 +10,14 @@ from typing import Any
 from otherview.config import RunConfig
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings, SupervisedSettings
 from otherview.nn.settings import EncoderSettings
+from otherview.recipes.ladder import EPOCHS, siamese_im_small, sized_views
 from otherview.recipes.rivals import NO_MASK
 from otherview.recipes.scaling import rule
 from otherview.training.settings import TrainingSettings
-from otherview.views.settings import PLAIN, ColourSettings, MaskSettings, ViewSettings
+from otherview.views.settings import PLAIN, MaskSettings
 
-EPOCHS = 200
 IMAGENETTE, CIFAR10 = 9469, 50_000
 """Training images."""
-OVERLAPPING = (0.4, 1.0)
-"""Range of a crop's share of the image."""
 
 
 def siamese_im_imagenette_200ep() -> RunConfig:
@@ -29,19 +27,11 @@ def siamese_im_imagenette_200ep() -> RunConfig:
     cost      71 PFLOP: nine minutes of an H200 at the measured 3,540 images/s, not compiled
     expected  kNN .717 after 108 of 120 epochs, the one run so far; aim for 200: kNN .865, linear .902
     """
-    steps = EPOCHS * IMAGENETTE // 256
-    scaled = rule(batch=256, steps=steps, width=384)
-    return RunConfig(
-        recipe="siamese_im_imagenette_200ep",
-        batch=256,
-        steps=steps,
-        encoder=EncoderSettings(image_size=(112, 112), patch_size=8, width=384, depth=12, heads=6),
-        method=SiameseIMSettings(
-            head_width=384, head_heads=6, negative_weight=scaled.negative_weight, momentum=scaled.momentum
-        ),
-        views=ViewSettings(crop_share=OVERLAPPING),
-        training=TrainingSettings(optimiser="muon", lr_per_256=scaled.lr_per_256, warmup=0.05),
-    )
+    small = siamese_im_small(112)
+    steps = EPOCHS * IMAGENETTE // small.batch
+    momentum = rule(batch=small.batch, steps=steps, width=384).momentum
+    method = small.method.model_copy(update={"momentum": momentum})
+    return small.model_copy(update={"recipe": "siamese_im_imagenette_200ep", "steps": steps, "method": method})
 
 
 def siamese_im_cifar10_200ep() -> RunConfig:
@@ -53,7 +43,6 @@ def siamese_im_cifar10_200ep() -> RunConfig:
     """
     steps = EPOCHS * CIFAR10 // 512
     scaled = rule(batch=512, steps=steps, width=192)
-    colour = ColourSettings(blur_probability=0.0)  # sigma 2 would wipe 32 pixels out
     return RunConfig(
         recipe="siamese_im_cifar10_200ep",
         batch=512,
@@ -62,11 +51,7 @@ def siamese_im_cifar10_200ep() -> RunConfig:
         method=SiameseIMSettings(
             head_width=192, head_heads=3, negative_weight=scaled.negative_weight, momentum=scaled.momentum
         ),
-        views=ViewSettings(
-            crop_share=OVERLAPPING,
-            online_colour=colour,
-            target_colour=colour.model_copy(update={"solarise_probability": 0.2}),
-        ),
+        views=sized_views(32),
         training=TrainingSettings(optimiser="muon", lr_per_256=scaled.lr_per_256, warmup=0.05),
     )
 

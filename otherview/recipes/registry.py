@@ -5,6 +5,7 @@ config = recipe.make()
 """
 
 import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, get_type_hints
@@ -15,7 +16,7 @@ from typing_extensions import TypeVar
 from otherview.config import RunConfig
 from otherview.dense.settings import DetectConfig, SegmentConfig
 from otherview.errors import WrongRequest
-from otherview.recipes import dense, one_gpu, rivals, siamese_im
+from otherview.recipes import dense, ladder, one_gpu, rivals, siamese_im
 
 Config = TypeVar("Config", bound=BaseModel, default=RunConfig)
 COMMANDS: dict[type[BaseModel], str] = {
@@ -33,6 +34,13 @@ class Recipe(Generic[Config]):
     name: str
     make: Callable[[], Config]
 
+    def sized(self, size: int) -> Config:
+        """The config for images of so many pixels along a side; raises WrongRequest where the recipe has one size only."""
+        if "size" not in inspect.signature(self.make).parameters:
+            others = ", ".join(one.__name__ for one in ladder.RECIPES)
+            raise WrongRequest(f"{self.name} is for one size of images: leave --size out, or take {others}")
+        return self.make(size=size)  # pyright: ignore[reportCallIssue]  # it has the parameter
+
     @property
     def kind(self) -> type[BaseModel]:
         """The class of its config."""
@@ -46,7 +54,7 @@ class Recipe(Generic[Config]):
 
 def all_recipes() -> dict[str, Recipe[BaseModel]]:
     """Every recipe by name."""
-    made = (*siamese_im.RECIPES, *one_gpu.RECIPES, *rivals.RECIPES, *dense.RECIPES)
+    made = (*siamese_im.RECIPES, *ladder.RECIPES, *one_gpu.RECIPES, *rivals.RECIPES, *dense.RECIPES)
     return {make.__name__: Recipe(make.__name__, make) for make in made}
 
 
@@ -78,6 +86,7 @@ def _among(known: dict[str, Recipe[Config]], name: str) -> Recipe[Config]:
     raise WrongRequest(f"there is no recipe {name!r}: {hint} (`otherview recipes` lists them)")
 
 
-def recipe(name: str) -> RunConfig:
-    """The config of a pre-training recipe, ready for `otherview.pretrain` or `model_copy`."""
-    return find(name).make()
+def recipe(name: str, size: int | None = None) -> RunConfig:
+    """The config of a pre-training recipe, ready for `otherview.pretrain`; `size` is the images' side in pixels."""
+    found = find(name)
+    return found.make() if size is None else found.sized(size)

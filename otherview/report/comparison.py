@@ -137,6 +137,10 @@ CONTROLS = {"frozen": "frozen features", "start": "start weights", "untrained": 
 """What stands beside a score, by the word in its name, and what its line is called."""
 
 
+COST = slice(2, 7)
+"""The columns of the table that say what a row cost; scores stand behind them."""
+
+
 def cells_of(rows: Sequence[Row], gflops: Mapping[str, float]) -> list[list[str]]:
     """The table, its head first: mean ± standard deviation over seeds, of one seed the spread of its evaluation.
 

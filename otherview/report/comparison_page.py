@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from otherview.judgement import ALONE, Judgement, apart, points
-from otherview.report.comparison import Finished, Row, cells_of, notes
+from otherview.report.comparison import COST, Finished, Row, cells_of, notes
 from otherview.report.page import Chart, Section, Table, write_page
 
 matplotlib.use("Agg")
@@ -137,10 +137,24 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         facts=[("rows", str(len(rows))), ("runs", str(sum(len(row.runs) for row in rows))), ("data", ", ".join(data))],
         command=command,
         sections=[
-            Section("How good is it?", [Table("Scores.", text, ["row", *head[1:]], lines)]),
+            Section("How good is it?", [_table("Scores.", text, [head, *lines], slice(COST.stop, None))]),
             Section("How soon?", [chart for chart in charts if chart.series]),
+            Section(
+                "What it cost",
+                [
+                    _table(
+                        "Cost.", "Images and compute of one seed, minutes as the mean over seeds.", [head, *lines], COST
+                    )
+                ],
+            ),
         ],
     )
+
+
+def _table(title: str, text: str, cells: Sequence[Sequence[str]], columns: slice) -> Table:
+    """Some columns beside names and seeds, so that a screen has room for them; rows without any are left out."""
+    head, *lines = ([*line[:2], *line[columns]] for line in cells)
+    return Table(title, text, ["row", *head[1:]], [line for line in lines if any(line[2:])])
 
 
 def verdict_of(rows: Sequence[Row]) -> Judgement:

@@ -23,6 +23,7 @@ from otherview.errors import WrongRequest
 from otherview.launch import launched_ranks
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner, with_classes
+from otherview.runs.memory import check_room
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on, finish, make_accelerator, peak_memory_mb
 from otherview.training.loop import to_device
@@ -47,6 +48,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
     if settings.time_budget:
         config = within_budget(config, source, settings=settings)
     plan = agree(lambda: plan_of(config, source, config.steps_for(len(source))))
+    predicted = agree(lambda: check_room(config, device=device, ranks=ranks()))
     learner, step, loading = _measure(config, source, plan, device=device, count=TIMED_STEPS)
     pace = _pace(step, loading, config.training.workers)
     rows, columns = config.encoder.grid
@@ -64,6 +66,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
         "parameters_encoder": sum(p.numel() for p in next(iter(learner.encoders.values())).parameters()),
         "parameters_trained": sum(p.numel() for p in learner.parameters() if p.requires_grad),
         "peak_memory_mb": max(gather_objects(peak_memory_mb(device))),
+        "predicted_memory_mb": round(predicted / 2**20),
         "seconds_per_step": round(step, 3),
         "seconds_of_loading_per_step": round(loading, 3),
         "seconds_per_epoch": round(pace * plan.steps_per_epoch, 1),

@@ -33,7 +33,9 @@ def page(tmp_path: Path) -> Path:
     }
     rows = [["b", "0.30 ± 0.02"], [HOSTILE, "0.9"], ["c", "12.5"], ["a", "-1"], ["d", ""]]
     sections = [
-        Section("Is it learning?", [Chart("kNN.", HOSTILE, "step", lines)]),
+        Section(
+            "Is it learning?", [Chart("kNN.", HOSTILE, "step", lines, levels={"raw pixels": 0.3, "chance level": 0.29})]
+        ),
         Section(
             "How good?",
             [
@@ -110,6 +112,9 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
         assert found["x"] - track["x"] == pytest.approx(left * track["width"], abs=1.5)
         assert found["width"] == pytest.approx(share * track["width"], abs=1.5)
     assert len(browser.find_elements("css selector", ".whisker")) == 1  # what has no interval has no whisker
+
+    upper, lower = (one.rect for one in browser.find_elements("css selector", ".plot .name")[::-1])
+    assert upper["y"] + 0.8 * upper["height"] <= lower["y"]  # names of near levels do not lie on each other
 
     short = [cell.text for cell in browser.find_elements("css selector", "td.short")]
     assert "0.30 ± 0.02" in short and HOSTILE not in short  # numbers are not broken, long words are

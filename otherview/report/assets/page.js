@@ -66,9 +66,11 @@ function draw(place, chart) {
     }
     for (const x of ticks(x0, x1, 5)) node("text", { x: px(x), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, picture).textContent = shown(x);
     node("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, picture).textContent = chart.x;
-    for (const [name, level] of levels) {
+    let above = Infinity;  // from the lowest level up, so that names of near levels stand over each other
+    for (const [name, level] of [...levels].sort((a, b) => a[1] - b[1])) {
       node("line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: py(level), y2: py(level) }, picture);
-      node("text", { x: WIDTH - RIGHT, y: py(level) - 3, "text-anchor": "end" }, picture).textContent = `${name} ${shown(level)}`;
+      above = Math.min(py(level) - 3, above - 12);
+      node("text", { class: "name", x: WIDTH - RIGHT, y: above, "text-anchor": "end" }, picture).textContent = `${name} ${shown(level)}`;
     }
     for (const one of lines) {
       const index = chart.series.indexOf(one);

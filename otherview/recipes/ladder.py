@@ -40,7 +40,7 @@ def siamese_im_small(size: int = 224) -> RunConfig:
     """ViT-S: 384 wide, 12 blocks, 22 M parameters.
 
     command   otherview pretrain --recipe siamese_im_small --data photos/ --out DIR
-    cost      9.0 GB of GPU memory, 3,789 images/s on an H200
+    cost      computed: 9.1 GB of GPU memory; 3,789 images/s on an H200
     expected  no score known to us; siamese_im_imagenette_200ep is this at 112 px
     """
     return _rung("siamese_im_small", size, width=384, depth=12, heads=6)
@@ -50,7 +50,7 @@ def siamese_im_base(size: int = 224) -> RunConfig:
     """ViT-B: 768 wide, 12 blocks, 86 M parameters.
 
     command   otherview pretrain --recipe siamese_im_base --data photos/ --out DIR
-    cost      18.7 GB of GPU memory, 1,946 images/s on an H200
+    cost      computed: 18.9 GB of GPU memory; 1,946 images/s on an H200
     expected  no score known to us; the paper's run is siamese_im_vit_b16
     """
     return _rung("siamese_im_base", size, width=768, depth=12, heads=12)

@@ -4,7 +4,7 @@
     check_room(config, device=device, ranks=1)  # raises WrongRequest, with the accumulation that fits
 
 torch's fake tensors run the real forward pass, backward pass and optimiser; every storage is counted while it lives. For ViT-S/16
-and ViT-B/16 with 256 images that gives 9.1 and 18.9 GB, where an H200 was measured at 9.0 and 18.7 (docs/gpu.md).
+and ViT-B/16 with AdamW and 256 images that gives 9.3 and 19.4 GB; an H200 took 9.0 and 18.7 (docs/gpu.md).
 """
 
 import weakref

@@ -122,7 +122,7 @@ class SiameseIMSettings(_Method):
         if tokens < 4 * width:
             found.append(
                 f"{tokens:,} {what} a step are under 4 × method.head_width {width}: too few tokens for C; "
-                f"use {4 * width / tokens:.1f} times the --batch"
+                f"use --batch {-(-4 * width * images // tokens)} or more"
             )
         return found
 

@@ -47,6 +47,26 @@ def moco_v3_vit_b16() -> RunConfig:
     )
 
 
+def supervised_vit_b16() -> RunConfig:
+    """Supervised pre-training of ViT-B/16: rate, decay and warm-up of the fine-tuning recipe, 300 epochs, no layer decay.
+
+    The views are the pre-training crops and colours; there is no mixing of images (specification 4).
+
+    command   torchrun --nproc-per-node 8 -m otherview pretrain --recipe supervised_vit_b16 --data IMAGENET/train --out DIR
+    cost      not run here
+    expected  no score known to us
+    """
+    return RunConfig(
+        recipe="supervised_vit_b16",
+        batch=1024,
+        epochs=300,
+        encoder=EncoderSettings(train_patch_embedding=True),
+        method=SupervisedSettings(),
+        views=ViewSettings(mask=NO_MASK),
+        training=TrainingSettings(lr_per_256=2.5e-4, betas=(0.9, 0.999), warmup=5 / 300, clip_norm=None),
+    )
+
+
 def mae_pico_32() -> RunConfig:
     """MAE with the encoder, the images and the schedule of siamese_im_pico_32.
 
@@ -119,6 +139,7 @@ def supervised_pico_32() -> RunConfig:
 RECIPES = (
     mae_vit_b16,
     moco_v3_vit_b16,
+    supervised_vit_b16,
     mae_pico_32,
     mae_quick_32,
     moco_v3_pico_32,

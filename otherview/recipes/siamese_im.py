@@ -29,6 +29,19 @@ def siamese_im_vit_b16_400ep() -> RunConfig:
     return RunConfig(recipe="siamese_im_vit_b16_400ep", epochs=400, training=TrainingSettings(warmup=0.1))
 
 
+def siamese_im_article_vit_b16() -> RunConfig:
+    """The article's form of the loss, global and dense (arXiv 2206.01204, versions 1 and 2), in the paper's ViT-B/16 run.
+
+    The weights of the two terms are published nowhere; both are 1.
+
+    command   torchrun --nproc-per-node 8 -m otherview pretrain --recipe siamese_im_article_vit_b16
+              --data IMAGENET/train --out DIR
+    cost      as siamese_im_vit_b16; not run here
+    expected  no score known to us for this form and schedule
+    """
+    return RunConfig(recipe="siamese_im_article_vit_b16", method=SiameseIMSettings(loss="global_dense"))
+
+
 def siamese_im_vit_l16() -> RunConfig:
     """ViT-L/16 after the B recipe; unpublished.
 
@@ -149,6 +162,7 @@ def _small_views() -> ViewSettings:
 RECIPES = (
     siamese_im_vit_b16,
     siamese_im_vit_b16_400ep,
+    siamese_im_article_vit_b16,
     siamese_im_vit_l16,
     siamese_im_vit_h14,
     siamese_im_pico_32,

@@ -25,6 +25,7 @@ from otherview.commands.command import Command
 from otherview.config import RunConfig, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.launch import adopt_slurm, launched_rank
+from otherview.nn.settings import SIZES_OF_WEIGHTS
 from otherview.recipes.registry import find
 
 ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, bench
@@ -121,7 +122,7 @@ def parse(command: Command, flags: list[str]) -> Any:
     if len(rest) == len(flags) and not command.recipe:
         parsed.config = only_given(parsed.config, rest)
     if isinstance(parsed.config, RunConfig):
-        _refuse_unused(parsed.config, rest)
+        _refuse_unused(parsed.config, rest, starts=getattr(parsed, "init", None) is not None)
     return parsed
 
 
@@ -129,9 +130,11 @@ def _default_of(field: Any) -> Any:
     return tyro.MISSING if field.default is MISSING else field.default
 
 
-def _refuse_unused(config: RunConfig, flags: list[str]) -> None:
+def _refuse_unused(config: RunConfig, flags: list[str], *, starts: bool) -> None:
     """Raise WrongRequest for a flag that decides nothing beside the others: who gives it believes that it does."""
     unused = config.unused()
+    if starts:
+        unused |= {f"encoder.{size}": "the weights of --init have a size of their own" for size in SIZES_OF_WEIGHTS}
     for flag in (word.partition("=")[0] for word in flags if word.startswith("--")):
         setting = f"{flag.removeprefix('--').replace('-', '_')}."
         for name, why in unused.items():

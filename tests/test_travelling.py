@@ -16,15 +16,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from otherview import evaluate
+from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.evaluation.embedding import read_embedding
 from otherview.files import json_lines
 from otherview.nn.encoder import Encoder
-from otherview.nn.settings import EncoderSettings
+from otherview.nn.settings import SIZES_OF_WEIGHTS, EncoderSettings
+from otherview.recipes.registry import find
+from otherview.runs.assemble import build_learner
+from otherview.runs.cost import opened
+from otherview.runs.settings import PretrainSettings
 from otherview.weights.checkpoints import read_file
 from otherview.weights.export import to_onnx
 from otherview.weights.formats import to_huggingface, to_timm
-from otherview.weights.names import load_encoder
+from otherview.weights.names import card_of, load_encoder
 from otherview.weights.origins import ORIGINS, converted, twin_in_timm
 from otherview.weights.pretrained import Card, save_encoder
 from tests.official import by_stem, cases, official
@@ -309,8 +314,36 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
     assert found.comparisons[0].reference == "the start weights" and found.comparisons[0].difference == 0
     without = otherview(*words, *sizes[:-2], OTHERVIEW_SHORTEN="1")
     assert without.returncode == 2 and "other settings" in without.stderr
-    smaller = otherview(*words[:-4], "--out", "s", "--encoder.width", "64", "--init", "w.safetensors")
-    assert smaller.returncode == 2 and "--encoder.width 128" in smaller.stderr
+    said = otherview(*words[:-4], "--out", "s", "--encoder.width", "64", "--init", "w.safetensors")
+    assert said.returncode == 2 and "--encoder.width has no effect here, because the weights of --init" in said.stderr
+
+
+def card_for(config: RunConfig, encoder: EncoderSettings) -> Card:
+    config = config.model_copy(update={"encoder": encoder})
+    return card_of(config, method="siamese_im", branch="encoder", steps=9)
+
+
+def test_the_encoder_takes_the_sizes_of_the_weights_that_it_starts_from(tmp_path: Path) -> None:
+    config = find("siamese_im_pico_32").make()
+    sizes = {"width": 64, "depth": 2, "heads": 2, "patch_size": 8, "registers": 1, "layer_scale": 0.1}
+    had = config.encoder.model_copy(update=sizes)
+    save_encoder(tmp_path / "w.safetensors", Encoder(had, seed=3), card_for(config, had))
+    asked = {"data": "shapes:200@64", "out": tmp_path / "r", "init": str(tmp_path / "w.safetensors")}
+    whole = config.model_copy(update={"encoder": config.encoder.model_copy(update={"image_size": (64, 64)})})
+    found = opened(PretrainSettings(whole, **asked))
+    taken = {name: getattr(found.config.encoder, name) for name in SIZES_OF_WEIGHTS}
+    assert taken == {**sizes, "class_token": True} and found.config.encoder.image_size == (64, 64)
+    assert found.start is not None
+    assert "the encoder has the sizes of these weights: 64 wide, 2 blocks, 2 heads, patches of 8 px" in found.start.said
+    found.start.into(build_learner(found.config))
+    odd = config.encoder.model_copy(update={"patch_size": 12, "image_size": (48, 48)})
+    save_encoder(tmp_path / "w.safetensors", Encoder(odd, seed=3), card_for(config, odd))
+    with pytest.raises(WrongRequest, match="not divisible by"):  # 32 px by patches of 12
+        opened(PretrainSettings(config, **asked))
+    gray = config.encoder.model_copy(update={"channels": 1})
+    save_encoder(tmp_path / "w.safetensors", Encoder(gray, seed=3), card_for(config, gray))
+    with pytest.raises(WrongRequest, match=r"is for images of 1 channels, the run for 3: give --encoder\.channels 1"):
+        opened(PretrainSettings(config, **asked))
 
 
 def test_the_encoder_that_ships_is_small_whole_and_knows_its_outlines(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from otherview.errors import WrongRequest
 
+SIZES_OF_WEIGHTS = "width", "depth", "heads", "patch_size", "registers", "layer_scale", "class_token"
+"""Settings of an encoder that its weights decide."""
+
 
 class EncoderSettings(BaseModel):
     """Sizes of a plain pre-norm vision transformer."""

@@ -25,16 +25,15 @@ from otherview.methods.learner import Learner
 from otherview.methods.settings import SupervisedSettings
 from otherview.nn.encoder import Encoder
 from otherview.nn.positions import resampled
+from otherview.nn.settings import SIZES_OF_WEIGHTS
 from otherview.training.callbacks import Callback
 from otherview.training.device import compile_and_checkpoint, make_accelerator
 from otherview.training.state import RunState
 from otherview.weights.names import check_weights, load_encoder
 from otherview.weights.pretrained import weights_fingerprint
 
-SAME = "width", "depth", "heads", "patch_size", "channels", "registers"
-"""Sizes that a recipe must share with the weights it starts from."""
-OF_THE_WEIGHTS = "positions", "column_first"
-"""What belongs to weights, not to a recipe."""
+OF_THE_WEIGHTS = *SIZES_OF_WEIGHTS, "positions", "column_first"
+"""What a run takes from the weights that it starts from, whatever its recipe says."""
 
 
 class Start(NamedTuple):
@@ -57,34 +56,31 @@ def starting(config: RunConfig, init: str | Path) -> tuple[RunConfig, Start]:
 
     loaded = load_encoder(init)
     had, wanted = loaded.card.encoder, config.encoder
-    for name in SAME:
-        if getattr(had, name) != getattr(wanted, name):
-            flag = f"--encoder.{name.replace('_', '-')} {getattr(had, name)}"
-            raise WrongRequest(
-                f"--init {init} has encoder.{name} {getattr(had, name)}, the recipe {getattr(wanted, name)}: give {flag}, "
-                "or a recipe of its size"
-            )
-    if (had.layer_scale is None) != (wanted.layer_scale is None):
+    if had.channels != wanted.channels:
         raise WrongRequest(
-            f"--init {init} has encoder.layer_scale {had.layer_scale}: give --encoder.layer-scale as well"
+            f"--init {init} is for images of {had.channels} channels, the run for {wanted.channels}: give --encoder.channels "
+            f"{had.channels} and as many values for --views.mean and --views.std, or other weights"
         )
     adopted = wanted.model_copy(update={name: getattr(had, name) for name in OF_THE_WEIGHTS})
     config = config.model_copy(update={"encoder": adopted, "start_from": weights_fingerprint(loaded.encoder)})
+    config.check()
     state, said = dict(loaded.encoder.vit.state_dict()), list[str]()
+    if any(getattr(had, name) != getattr(wanted, name) for name in SIZES_OF_WEIGHTS):
+        said.append(
+            f"the encoder has the sizes of these weights: {had.width} wide, {had.depth} blocks, {had.heads} heads, patches of "
+            f"{had.patch_size} px"
+        )
     if had.final_norm and not wanted.final_norm:
         state = {name: value for name, value in state.items() if not name.startswith("norm.")}
         said.append("the norm after the last block is left out: this method has none")
     if wanted.final_norm and not had.final_norm:
         state |= {"norm.weight": torch.ones(had.width), "norm.bias": torch.zeros(had.width)}
         said.append("the norm after the last block starts plain: the weights have none")
-    if "pos_embed" in state and had.grid != wanted.grid:
-        before, table = state["pos_embed"].split([1 + had.registers, PatchGrid(*had.grid).patches], dim=1)
-        state["pos_embed"] = torch.cat(
-            [before, resampled(table[0], PatchGrid(*had.grid), PatchGrid(*wanted.grid))[None]], 1
-        )
-        said.append(
-            f"positions are resampled from {had.grid[0]}×{had.grid[1]} to {wanted.grid[0]}×{wanted.grid[1]} patches"
-        )
+    if "pos_embed" in state and had.grid != adopted.grid:
+        old, new = PatchGrid(*had.grid), PatchGrid(*adopted.grid)
+        before, table = state["pos_embed"].split([1 + had.registers, old.patches], dim=1)
+        state["pos_embed"] = torch.cat([before, resampled(table[0], old, new)[None]], 1)
+        said.append(f"positions are resampled from {old.rows}×{old.columns} to {new.rows}×{new.columns} patches")
     licence = loaded.card.licence_of_starting_weights
     return config, Start(state, licence, [f"starting from {init} ({loaded.card.method}; licence: {licence})", *said])
 

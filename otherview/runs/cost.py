@@ -8,7 +8,7 @@ import re
 import statistics
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,7 @@ from otherview.distributed import agree, from_first, gather_objects, rank, ranks
 from otherview.errors import WrongRequest
 from otherview.launch import launched_ranks
 from otherview.methods.learner import Learner
-from otherview.runs.assemble import build_learner, with_classes
+from otherview.runs.assemble import Start, build_learner, starting, with_classes
 from otherview.runs.memory import check_room
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on, finish, make_accelerator, peak_memory_mb
@@ -44,7 +44,7 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
     With several ranks every one computes its share on its own device; the slowest one counts.
     """
     device = compute_on(settings)
-    config, source = agree(lambda: opened(settings))
+    config, source, _ = agree(lambda: opened(settings))
     if settings.time_budget:
         config = within_budget(config, source, settings=settings)
     plan = agree(lambda: plan_of(config, source, config.steps_for(len(source))))
@@ -75,13 +75,26 @@ def dry_run(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-def opened(settings: PretrainSettings) -> tuple[RunConfig, Source]:
-    """The config, checked and with the classes of the data, and the images; raises WrongRequest."""
+class Opened(NamedTuple):
+    """What is asked for, once it is found to be possible."""
+
+    config: RunConfig
+    source: Source
+    start: Start | None
+
+
+def opened(settings: PretrainSettings) -> Opened:
+    """Everything that may be wrong about a request, before a folder is touched; raises WrongRequest.
+
+    The config knows the classes of the data and the sizes of the weights that it starts from.
+    """
     settings.config.check()
     source = open_aloud(settings.data)
     found = settled(source, settings.config.preprocessing._replace(ranges={}), flag="--data")  # of these images alone
-    config = settings.config.seeing(found)
-    return with_classes(config, source, settings.data), source
+    config, start = settings.config.seeing(found), None
+    if settings.init is not None:
+        config, start = starting(config, settings.init)
+    return Opened(with_classes(config, source, settings.data), source, start)
 
 
 def plan_of(config: RunConfig, source: Source, steps: int) -> StepPlan:

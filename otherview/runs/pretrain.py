@@ -5,18 +5,17 @@ pretrain(find("siamese_im_pico_32").make(), data="photos/", out="runs/first")
 
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from otherview.config import RunConfig
 from otherview.data.loader import StepPlan
-from otherview.data.source import Source
 from otherview.distributed import agree, from_first, rank
 from otherview.files import json_lines, only_writer
 from otherview.launch import launched_rank, shortened, stop_requests
 from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
-from otherview.runs.assemble import Start, assemble, open_watched, starting
-from otherview.runs.cost import dry_run, opened, plan_of, within_budget
+from otherview.runs.assemble import assemble, open_watched
+from otherview.runs.cost import Opened, dry_run, opened, plan_of, within_budget
 from otherview.runs.run_folder import (
     draw_first_pictures,
     draw_last_pictures,
@@ -52,7 +51,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         return dry_run(settings)
     check_threads(settings.threads)
     device = compute_on(settings)
-    asked = agree(lambda: _checked(settings))
+    asked = agree(lambda: opened(settings))
     config = asked.config
     if settings.time_budget:
         config = within_budget(config, asked.source, settings=settings)
@@ -70,23 +69,6 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         config, asked.source, plan, out=settings.out, device=device, watch=watch, knn_every=settings.knn_every
     )
     return _trained(config, run, asked, settings)
-
-
-class _Request(NamedTuple):
-    """What is asked for, once it is found to be possible."""
-
-    config: RunConfig
-    source: Source
-    start: Start | None
-
-
-def _checked(settings: PretrainSettings) -> _Request:
-    """Everything that may be wrong about a request, before a folder is touched."""
-    config, source = opened(settings)
-    start = None
-    if settings.init is not None:
-        config, start = starting(config, settings.init)
-    return _Request(config, source, start)
 
 
 def _folder(config: RunConfig, settings: PretrainSettings, plan: StepPlan) -> tuple[str, list[str]]:
@@ -119,7 +101,7 @@ class ExportEncoders(Callback):
             save_encoder(folder / f"{prefix}{branch}.safetensors", encoder, card)
 
 
-def _trained(config: RunConfig, run: RunState, asked: _Request, settings: PretrainSettings) -> dict[str, Any]:
+def _trained(config: RunConfig, run: RunState, asked: Opened, settings: PretrainSettings) -> dict[str, Any]:
     """Train, write encoders, summary and page; returns the summary."""
     out, start = settings.out, asked.start
     if start:

@@ -32,6 +32,9 @@ ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, be
 COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
+SIZED = (
+    "--size PIXELS beside --recipe is for images of another size, for the recipes that allow it (`otherview recipes`)."
+)
 CHOSEN = (
     "Without them, what is not given is chosen; the values in brackets are then the published ones, for many images."
 )
@@ -117,7 +120,8 @@ def parse(command: Command, flags: list[str]) -> Any:
     default = object.__new__(command.settings)  # not made by its own rules: what is required is still missing
     for field in fields(command.settings):
         setattr(default, field.name, config if field.name == "config" else _default_of(field))
-    about = f"{about}\n{WITH_CONFIG}" + ("" if command.recipe else f" {CHOSEN}")
+    more = SIZED if command.config is RunConfig else CHOSEN
+    about = f"{about}\n{WITH_CONFIG} {more}"
     parsed = tyro.cli(command.settings, args=rest, description=about, default=default, **options)
     if len(rest) == len(flags) and not command.recipe:
         parsed.config = only_given(parsed.config, rest)

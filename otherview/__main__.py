@@ -33,10 +33,10 @@ COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for com
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
 SIZED = (
-    "--size PIXELS beside --recipe is for images of another size, for the recipes that allow it (`otherview recipes`)."
+    "With --recipe, --size PIXELS sets the side of the images, where the recipe allows it (siamese_im_small, for one)."
 )
 CHOSEN = (
-    "Without them, what is not given is chosen; the values in brackets are then the published ones, for many images."
+    "Without either, settings that you do not give are chosen; the values in brackets are then those for many images."
 )
 
 
@@ -123,7 +123,7 @@ def parse(command: Command, flags: list[str]) -> Any:
     more = SIZED if command.config is RunConfig else CHOSEN
     about = f"{about}\n{WITH_CONFIG} {more}"
     parsed = tyro.cli(command.settings, args=rest, description=about, default=default, **options)
-    if len(rest) == len(flags) and not command.recipe:
+    if not config.model_fields_set:  # no recipe and no file
         parsed.config = only_given(parsed.config, rest)
     if isinstance(parsed.config, RunConfig):
         _refuse_unused(parsed.config, rest, starts=getattr(parsed, "init", None) is not None)
@@ -186,7 +186,7 @@ def _base_config(flags: list[str], *, kind: type[BaseModel], default: str | None
 
 def _pixels(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
-        raise WrongRequest(f"--size {word} is no number of pixels: give the side of the images, as in --size 96")
+        raise WrongRequest(f"--size {word} is not a number of pixels: give the side of the images, as in --size 96")
     return int(word)
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_step_of_a_large_encoder_takes_what_was_predicted(recipe: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", ladder.RECIPES)
-def test_the_recipes_say_what_a_gpu_needs(make: ladder.Sized) -> None:
+def test_the_recipes_say_what_a_gpu_needs(make: Callable[[], RunConfig]) -> None:
     said = float(re.search(r"([\d.]+) GB of GPU memory", make.__doc__ or "").group(1))  # pyright: ignore[reportOptionalMemberAccess]
     assert step_memory(make(), batch=ladder.BATCH) / 1e9 == pytest.approx(said, rel=0.03)
 

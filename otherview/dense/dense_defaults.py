@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from otherview.dense.settings import BoxSettings, DetectConfig, SegmentConfig, WindowSettings
+from otherview.evaluation.fit_defaults import MANY
 from otherview.nn.settings import EncoderSettings
 from otherview.training.optim import peak_rate
 
 Settings = TypeVar("Settings", bound=BaseModel)
-MANY = 100_000
-"""From so many training images on, batch, steps, rate and augmentation are the published ones."""
 BATCH, SAVED = 8, 200
 EPOCHS, EPOCHS_OF, LEAST_SEEN = 60, 60, 6400
 """Passes over so many images; and the fewest images that a fit sees, each as often as it takes."""

@@ -188,23 +188,23 @@ class DenseSettings(JudgeSettings):
 class DetectSettings(DenseSettings):
     """Fine-tune an encoder as a detector: box and mask AP, by COCO's rules or, for LVIS files, by LVIS's. Resumes like any run.
 
-    Without --recipe, what is not given is chosen by the training images and the encoder, and said.
+    Without --recipe, settings that you do not give are chosen from the training images and the encoder, and printed.
     Beside the checkpoints lie predictions.json, in COCO's form, and pictures of predictions beside the truth.
     """
 
     config: Annotated[DetectConfig, tyro.conf.arg(name="")] = field(default_factory=DetectConfig)
-    """Every setting of the fit. A config without a recipe is filled: what it does not set is chosen."""
+    """Every setting of the fit. In a config without a recipe, settings that were not set are chosen."""
 
 
 @dataclass(kw_only=True)
 class SegmentSettings(DenseSettings):
     """Fine-tune an encoder with UPerNet: the class of every pixel, mIoU and accuracy. Resumes like any run.
 
-    Without --recipe, what is not given is chosen by the training images and the encoder, and said.
+    Without --recipe, settings that you do not give are chosen from the training images and the encoder, and printed.
     Beside the checkpoints lie a picture of classes for every test image and pictures of predictions beside the truth.
     """
 
     classes: int | None = None
     """How many classes there are; default: what the labels of the training images show."""
     config: Annotated[SegmentConfig, tyro.conf.arg(name="")] = field(default_factory=SegmentConfig)
-    """Every setting of the fit. A config without a recipe is filled: what it does not set is chosen."""
+    """Every setting of the fit. In a config without a recipe, settings that were not set are chosen."""

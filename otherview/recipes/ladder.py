@@ -5,8 +5,6 @@ the image on are what short runs asked for (docs/log.md), and rate and negative 
 own settings have the paper's names: siamese_im_vit_b16.
 """
 
-from collections.abc import Callable
-
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.methods.settings import SiameseIMSettings
@@ -15,8 +13,6 @@ from otherview.recipes.scaling import NEGATIVE_TIMES_WIDTH, rule
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import ColourSettings, ViewSettings
 
-Sized = Callable[..., RunConfig]
-"""A recipe for images of any size, the side in pixels."""
 BATCH, EPOCHS = 256, 200
 OVERLAPPING = (0.4, 1.0)
 """Range of a crop's share of the image."""
@@ -40,7 +36,7 @@ def siamese_im_small(size: int = 224) -> RunConfig:
     """ViT-S: 384 wide, 12 blocks, 22 M parameters.
 
     command   otherview pretrain --recipe siamese_im_small --data photos/ --out DIR
-    cost      computed: 9.1 GB of GPU memory; 3,789 images/s on an H200
+    cost      computed: 9.1 GB of GPU memory; with AdamW 3,789 images/s on an H200
     expected  no score known to us; siamese_im_imagenette_200ep is this at 112 px
     """
     return _rung("siamese_im_small", size, width=384, depth=12, heads=6)
@@ -50,7 +46,7 @@ def siamese_im_base(size: int = 224) -> RunConfig:
     """ViT-B: 768 wide, 12 blocks, 86 M parameters.
 
     command   otherview pretrain --recipe siamese_im_base --data photos/ --out DIR
-    cost      computed: 18.9 GB of GPU memory; 1,946 images/s on an H200
+    cost      computed: 18.9 GB of GPU memory; with AdamW 1,946 images/s on an H200
     expected  no score known to us; the paper's run is siamese_im_vit_b16
     """
     return _rung("siamese_im_base", size, width=768, depth=12, heads=12)

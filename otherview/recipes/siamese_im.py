@@ -3,8 +3,9 @@
 from otherview.config import RunConfig
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
+from otherview.recipes.ladder import sized_views
 from otherview.training.settings import TrainingSettings
-from otherview.views.settings import PLAIN, ColourSettings, MaskSettings, ViewSettings
+from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 
 
 def siamese_im_vit_b16() -> RunConfig:
@@ -150,13 +151,8 @@ def siamese_im_demo() -> RunConfig:
 
 def _small_views() -> ViewSettings:
     """Views of small images: crops from a fifth on, and no blur, which at sigma 2 wipes 32 pixels out."""
-    colour = ColourSettings(blur_probability=0.0)
-    return ViewSettings(
-        crop_share=(0.2, 1.0),
-        online_colour=colour,
-        target_colour=colour.model_copy(update={"solarise_probability": 0.2}),
-        mask=MaskSettings(ratio=0.6, minimum_block=4),
-    )
+    changed = {"crop_share": (0.2, 1.0), "mask": MaskSettings(ratio=0.6, minimum_block=4)}
+    return sized_views(32).model_copy(update=changed)
 
 
 RECIPES = (

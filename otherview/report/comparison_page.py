@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+COUNTED = "Images and compute of one seed, minutes as the mean over seeds."
 STROKES, MARKS = ("-", "--", ":", "-."), "osD^vPX*"
 
 
@@ -117,7 +118,7 @@ def mean_curve(row: Row, whole: Whole) -> Curve | None:
 
 def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, float], *, command: str) -> None:
     """The page of `otherview compare`; `gflops` is per image, by row name."""
-    head, *lines = cells_of(rows, gflops)
+    cells = cells_of(rows, gflops)
     text = (
         "Mean ± standard deviation over seeds; of a single seed, what its evaluation gave over test images or draws. "
         "A click on a head sorts."
@@ -137,16 +138,9 @@ def write_comparison_page(path: Path, rows: Sequence[Row], gflops: Mapping[str, 
         facts=[("rows", str(len(rows))), ("runs", str(sum(len(row.runs) for row in rows))), ("data", ", ".join(data))],
         command=command,
         sections=[
-            Section("How good is it?", [_table("Scores.", text, [head, *lines], slice(COST.stop, None))]),
+            Section("How good is it?", [_table("Scores.", text, cells, slice(COST.stop, None))]),
             Section("How soon?", [chart for chart in charts if chart.series]),
-            Section(
-                "What it cost",
-                [
-                    _table(
-                        "Cost.", "Images and compute of one seed, minutes as the mean over seeds.", [head, *lines], COST
-                    )
-                ],
-            ),
+            Section("What it cost", [_table("Cost.", COUNTED, cells, COST)]),
         ],
     )
 

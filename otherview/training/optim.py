@@ -164,7 +164,7 @@ class Muon(torch.optim.AdamW):
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
             for parameters in alike.values():  # a CPU takes one after another in less memory, with the same bits
-                for part in [parameters] if parameters[0].is_cuda else [[one] for one in parameters]:
+                for part in [[one] for one in parameters] if parameters[0].is_cpu else [parameters]:
                     self._turn(part, rate=group["lr"], decay=group["weight_decay"])
         super().step()
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from otherview import __version__
 from otherview.commands import bench, compare, doctor, evaluate, predict, pretrain, recipes, show, weights
 from otherview.commands.command import Command
-from otherview.config import RunConfig, first_line, read_config
+from otherview.config import RunConfig, filled, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.launch import adopt_slurm, launched_rank
 from otherview.nn.settings import SIZES_OF_WEIGHTS
@@ -32,9 +32,7 @@ ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, be
 COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
-SIZED = (
-    "With --recipe, --size PIXELS sets the side of the images, where the recipe allows it (siamese_im_small, for one)."
-)
+SIZED = "--size PIXELS sets the side of the images, where the recipe allows it (siamese_im_small, for one)."
 CHOSEN = (
     "Without either, settings that you do not give are chosen; the values in brackets are then those for many images."
 )
@@ -120,11 +118,11 @@ def parse(command: Command, flags: list[str]) -> Any:
     default = object.__new__(command.settings)  # not made by its own rules: what is required is still missing
     for field in fields(command.settings):
         setattr(default, field.name, config if field.name == "config" else _default_of(field))
-    more = SIZED if command.config is RunConfig else CHOSEN
+    more = f"{CHOSEN} {SIZED}" if command.config is RunConfig else CHOSEN
     about = f"{about}\n{WITH_CONFIG} {more}"
     parsed = tyro.cli(command.settings, args=rest, description=about, default=default, **options)
-    if not config.model_fields_set:  # no recipe and no file
-        parsed.config = only_given(parsed.config, rest)
+    if not getattr(config, "recipe", ""):  # nothing at all, or a file of some settings: what is not given is chosen
+        parsed.config = filled(config, only_given(parsed.config, rest))
     if isinstance(parsed.config, RunConfig):
         _refuse_unused(parsed.config, rest, starts=getattr(parsed, "init", None) is not None)
     return parsed
@@ -179,7 +177,8 @@ def _base_config(flags: list[str], *, kind: type[BaseModel], default: str | None
         return read_config(Path(found["--config"]), kind), rest
     name = found.get("--recipe", default)
     if name is None:
-        return kind(), rest
+        side = str(_pixels(found["--size"])) if "--size" in found else ""
+        return kind(), [*rest, "--encoder.image-size", side, side] if side else rest
     recipe = find(name, kind)
     return recipe.sized(_pixels(found["--size"])) if "--size" in found else recipe.make(), rest
 

@@ -190,6 +190,15 @@ def read_config(path: Path, kind: type[Config]) -> Config:
         raise WrongRequest(f"{path} is not a valid config: {first_line(error)}") from error
 
 
+def filled(chosen: Config, asked: Config) -> Config:
+    """What was chosen, with everything that was set by whoever asked."""
+    changes: dict[str, Any] = {}
+    for name in asked.model_fields_set:
+        given, had = getattr(asked, name), getattr(chosen, name)
+        changes[name] = filled(had, given) if isinstance(had, BaseModel) and type(had) is type(given) else given
+    return chosen.model_copy(update=changes)
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in one line: a validation error of its first fault, a worker's what happened there."""
     if isinstance(error, ValidationError):

@@ -196,7 +196,7 @@ def run_here(page: str) -> list[list[str]]:
     wanted = [words for words in wanted if words[:2] not in (["bench", "step"], ["bench", "loss"])]
     speaking = [words[0] for words in wanted if "runs/first" in words]
     if speaking and "pretrain" not in speaking:
-        wanted.insert(0, words_of("otherview pretrain --recipe siamese_im_pico_32 --data photos/ --out runs/first"))
+        wanted.insert(0, words_of("otherview pretrain --data photos/ --out runs/first"))
     ways: dict[tuple[str, ...], list[str]] = {}
     for words in wanted:
         ways.setdefault(way_of(words), words)

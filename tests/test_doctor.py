@@ -55,7 +55,7 @@ def test_doctor(images: Path, result_of: Callable[..., dict], tmp_path: Path) ->
         "width": {"least": 50, "median": 50, "largest": 50},
     }
     assert found["kinds"] == {"JPEG RGB": 196}
-    assert found["recipe"] == "siamese_im_pico_32" and found["seconds_per_epoch"] > 0
+    assert found["recipe"] == "chosen" and found["seconds_per_epoch"] > 0
     assert (tmp_path / "found/views.png").stat().st_size > 10_000
     good = open_source(found["good"])
     whole = open_source(str(images))
@@ -93,6 +93,8 @@ def test_many_channels(result_of: Callable[..., dict], tmp_path: Path) -> None:
 
     assert load_encoder(tmp_path / "run").card.preprocessing[3:5] == (5, (0.0, 4000.0))
     wrong = result_of("doctor", "--data", tmp_path / "arrays")
+    assert (wrong["unreadable"], len(wrong["mean"])) == (0, 5) and "channels: 5" in wrong["chosen"][0]  # they are found
+    wrong = result_of("doctor", "--data", tmp_path / "arrays", "--channels", 3)
     assert wrong["unreadable"] == 70 and "encoder.channels" in wrong["faults"][0] and wrong["recipe"] is None
 
 

@@ -31,8 +31,13 @@ def show_findings(result: dict[str, Any]) -> list[str]:
         *lines,
         f"good images  {result['good']}  (a SPEC: give it to --data)",
         f"views        {result['picture'] or result['not_drawn']}",
-        f"an epoch of {result['recipe']} "
-        + (f"could not be timed: {result['not_measured']}" if pace is None else f"takes about {pace:,.0f} s here"),
+        *(
+            [f"no run can be suggested: {result['not_measured']}"]
+            if pace is None
+            else ["what fits images and machine:"]
+        ),
+        *(f"  {line}" for line in result["chosen"]),
+        *([] if pace is None else [f"  an epoch takes about {pace:,.0f} s here"]),
         f"try  {result['command']}",
     ]
 

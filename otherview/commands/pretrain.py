@@ -7,8 +7,12 @@ from otherview.runs.settings import DemoSettings, PretrainSettings
 
 
 def show_summary(result: dict[str, Any]) -> list[str]:
-    """One line a name."""
-    return [f"{name} {value}" for name, value in result.items()]
+    """One line a name; a name without a value is left out."""
+    lines: list[str] = []
+    for name, value in result.items():
+        many = value if isinstance(value, list) else [value]
+        lines += [f"{name} {one}" for one in many if one not in (None, "")]
+    return lines
 
 
 def show_demo(result: dict[str, Any]) -> list[str]:
@@ -32,6 +36,6 @@ COMMANDS = (
     ),
     Command(
         words="pretrain", what="pre-train an encoder on your images; the same command continues",
-        settings=PretrainSettings, work="otherview.runs.pretrain:pretrain", show=show_summary, recipe="siamese_im_vit_b16",
+        settings=PretrainSettings, work="otherview.runs.pretrain:pretrain", show=show_summary,
     ),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from otherview.config import filled
 from otherview.dense.settings import BoxSettings, DetectConfig, SegmentConfig, WindowSettings
 from otherview.evaluation.fit_defaults import MANY
 from otherview.nn.settings import EncoderSettings
@@ -62,15 +63,6 @@ def in_words(config: DetectConfig | SegmentConfig, known: Known) -> str:
         f"{config.batch} ({passes:.3g} epochs), rate {peak_rate(config.training, config.batch):.2g}, scaled by "
         f"{config.jitter[0]:g} to {config.jitter[1]:g} (--recipe {recipe}: the published settings)"
     )
-
-
-def filled(chosen: Settings, asked: Settings) -> Settings:
-    """What was chosen, with everything that was set by whoever asked."""
-    changes: dict[str, Any] = {}
-    for name in asked.model_fields_set:
-        given, had = getattr(asked, name), getattr(chosen, name)
-        changes[name] = filled(had, given) if isinstance(had, BaseModel) and type(had) is type(given) else given
-    return chosen.model_copy(update=changes)
 
 
 def square(side: int, *, unit: int, most: int) -> int:

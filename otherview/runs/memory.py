@@ -110,6 +110,12 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def fits(config: RunConfig, *, device: torch.device, ranks: int, free: int) -> bool:
+    """Whether a step takes no more than its share of the free bytes, as far as the memory can be computed."""
+    share = config.batch // (config.training.accumulation * ranks)
+    return needed(config, images=share, device=device) <= SPARE * free
+
+
 def check_room(config: RunConfig, *, device: torch.device, ranks: int, free: int | None = None) -> int:
     """Bytes that a step takes in each process; raises WrongRequest, with what would fit, where they are not free."""
     free = free_memory(device) if free is None else free

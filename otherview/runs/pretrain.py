@@ -1,6 +1,6 @@
 """Pre-train an encoder on any images: check, build, agree, train, save, export. The same call continues a run.
 
-pretrain(find("siamese_im_pico_32").make(), data="photos/", out="runs/first")
+pretrain(data="photos/", out="runs/first")
 """
 
 import sys
@@ -15,7 +15,8 @@ from otherview.launch import launched_rank, shortened, stop_requests
 from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
 from otherview.runs.assemble import assemble, open_watched
-from otherview.runs.cost import Opened, dry_run, opened, plan_of, within_budget
+from otherview.runs.cost import Opened, dry_run, opened
+from otherview.runs.pace import plan_of
 from otherview.runs.run_folder import (
     draw_first_pictures,
     draw_last_pictures,
@@ -51,16 +52,14 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         return dry_run(settings)
     check_threads(settings.threads)
     device = compute_on(settings)
-    asked = agree(lambda: opened(settings))
+    asked = opened(settings)
     config = asked.config
-    if settings.time_budget:
-        config = within_budget(config, asked.source, settings=settings)
     if shortened():
         config = config.model_copy(update={"steps": min(config.steps or SHORTENED_STEPS, SHORTENED_STEPS)})
     plan = agree(lambda: plan_of(config, asked.source, config.steps_for(len(asked.source))))
     watch = agree(lambda: open_watched(settings.knn_bank, settings.knn_test, every=settings.knn_every))
     state, said = from_first(agree(lambda: _folder(config, settings, plan)))
-    said = [*said, *(asked.start.said if asked.start else ()), *config.warnings()]
+    said = [*said, *_reasons(asked.chosen), *(asked.start.said if asked.start else ()), *config.warnings()]
     _say(*said, *_first_lines(config, plan, settings))
     if state == "finished" and (summary := summary_of(settings.out)):
         _say(f"this run is finished: {summary['verdict']}")
@@ -132,6 +131,11 @@ def _say(*lines: str) -> None:
     if launched_rank() == 0:
         for line in lines:
             print(line, file=sys.stderr)
+
+
+def _reasons(chosen: list[str]) -> list[str]:
+    head = "chosen for these images and this machine (--recipe NAME gives another run, any flag another setting):"
+    return [head, *(f"  {line}" for line in chosen)] if chosen else []
 
 
 def _first_lines(config: RunConfig, plan: StepPlan, settings: PretrainSettings) -> list[str]:

@@ -15,8 +15,8 @@ from otherview.training.settings import ComputeSettings, DeviceName
 class PretrainSettings(ComputeSettings):
     """Pre-train an encoder; run the same command again in the same folder to continue."""
 
-    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(kw_only=False)
-    """Every setting of the run; the values in brackets are the recipe's."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig, kw_only=False)
+    """Every setting of the run; the values in brackets are the recipe's. Without a recipe, what is not given is chosen."""
     data: str
     """A folder, *.txt, *.csv, *.zip, *.tar, *.parquet, hf:…, coco:…, tiles:…, shapes:N and more (docs/data.md), with commas."""
     out: Path
@@ -28,7 +28,7 @@ class PretrainSettings(ComputeSettings):
     dry_run: bool = False
     """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
     time_budget: str | None = None
-    """Run as many steps as fit into 90s, 30m, 1.5h or 2d: measured at the first start, then part of the run's config."""
+    """Take as many steps as fit into 90s, 30m, 1.5h or 2d, measured at the start. Without a recipe: 8h on a GPU, else 1h."""
     knn_bank: str | None = None
     """Labelled images for an online kNN: the bank (5,000 of them)."""
     knn_test: str | None = None
@@ -67,8 +67,8 @@ class DoctorSettings(ComputeSettings):
     """Images: a data SPEC, as for pretrain."""
     out: Path = Path("doctor")
     """Folder for the list of good images (itself a SPEC), the broken ones with reasons, and a picture of views."""
-    channels: int = 3
-    """Image channels; other than 3 for arrays (*.npy) and TIFF with several channels."""
+    channels: int | None = None
+    """Image channels; default: what the images have (arrays and TIFF; ordinary images have 3)."""
     levels: Levels = "auto"
     """What becomes black and white: auto (by kind of file), LOW HIGH, percentile P Q (per image), or the range of the type."""
     workers: int | None = None

@@ -3,7 +3,6 @@
 import shlex
 import time
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,22 @@ from otherview.data.foreign import left_out, told_of
 from otherview.data.image import Preprocessing
 from otherview.data.objects import IGNORED
 from otherview.data.ranges import with_ranges
-from otherview.data.settings import Words, check_levels, keeps_eight_bits, said
+from otherview.data.settings import check_levels, keeps_eight_bits, said
 from otherview.data.source import Selected, Source
 from otherview.data.spec import open_source, words_of
+from otherview.data.survey import channels_of
 from otherview.data.workers import usable_cores
 from otherview.errors import BrokenImage, WrongRequest
 from otherview.evaluation.grouping import folders_on_both_sides
 from otherview.files import make_folder, write_atomically
 from otherview.launch import shortened
-from otherview.recipes.registry import find
-from otherview.recipes.scaling import rule
 from otherview.report import pictures
 from otherview.report.view_pictures import grid_of, pair_maker
-from otherview.runs.cost import dry_run
+from otherview.runs.cost import Opened, cost_of, opened
 from otherview.runs.settings import DoctorSettings, PretrainSettings
 from otherview.signature import takes
 from otherview.training.console import RunProgress
-from otherview.training.device import resolve_device
-from otherview.training.settings import DeviceName
+from otherview.training.device import compute_on
 
 SHOWN = 10
 """Faults named on standard output; the files have them all."""
@@ -43,66 +40,24 @@ SHORTENED_IMAGES = 200
 GOOD_LISTS = ("good.csv", "good.txt")
 
 
-TINY, SMALL = 48, 160
-"""Pixels of the median shorter side up to which images are treated as 32 px, and as 64 px, even on a GPU."""
-LEAST_STD = 1 / 255
-"""A channel that never changes must not be divided by zero."""
-
-
-def suggest(
-    found: Findings, data: Path | str, *, preprocessing: Preprocessing, device: DeviceName
-) -> tuple[RunConfig, str]:
-    """A run that fits images and machine, as a config and as a command."""
-    side = float(np.median(np.minimum(found.heights, found.widths)))
-    large = side > SMALL and resolve_device(device).type == "cuda"
-    name = "siamese_im_vit_b16" if large else "siamese_im_pico_32"
-    config = find(name).make()
-    flags: dict[str, str] = {}
-    encoder: dict[str, Any] = {}
-    if not large and side > TINY:
-        encoder = {"image_size": (64, 64), "patch_size": 8}
-        flags |= {"--encoder.image-size": "64 64", "--encoder.patch-size": "8"}
-    if preprocessing.channels != 3:
-        encoder["channels"] = preprocessing.channels
-        flags["--encoder.channels"] = str(preprocessing.channels)
-    views: dict[str, Any] = {
-        "levels": levels_in_use(found, preprocessing),
-        "mean": tuple(map(float, found.mean)),
-        "std": tuple(max(LEAST_STD, float(value)) for value in found.std),
-        "ranges": dict(preprocessing.ranges),
-    }
-    flags["--views.levels"] = said(views["levels"])
-    flags |= {f"--views.{part}": " ".join(f"{value:.4f}" for value in views[part]) for part in ("mean", "std")}
-    batch, training = config.batch, config.training
-    if found.readable < 4 * batch:
-        batch = max(2, 2 ** int(np.log2(max(2, found.readable / 4))))
-        rate = rule(batch=batch, steps=config.steps or 1, width=config.encoder.width).lr_per_256
-        training = config.training.model_copy(update={"lr_per_256": rate})
-        flags |= {"--batch": str(batch), "--training.lr-per-256": f"{rate:g}"}
-    config = config.model_copy(
-        update={
-            "batch": batch,
-            "training": training,
-            "encoder": config.encoder.model_copy(update=encoder),
-            "views": config.views.model_copy(update=views),
-        }
-    )
-    words = [f"--recipe {name} --data {shlex.quote(str(data))}", *(f"{flag} {value}" for flag, value in flags.items())]
-    return config, " ".join(["otherview pretrain", *words, "--out runs/first"])
-
-
-def levels_in_use(found: Findings, preprocessing: Preprocessing) -> Words:
-    """What was asked for; instead of auto the range that it found, where all images have one."""
-    ranges = {one for kind in found.stored for one in preprocessing.ranges.get(kind, (None,))}
-    only = ranges.pop() if len(ranges) == 1 else None
-    return only if only and preprocessing.levels == "auto" else preprocessing.levels
+def suggest(data: str, settings: DoctorSettings) -> tuple[RunConfig, str]:
+    """What is asked for, besides the data: the config, of which only this is set, and the command."""
+    found: dict[str, Any] = {}
+    words = f"otherview pretrain --data {shlex.quote(data)}"
+    if settings.channels is not None:
+        found["encoder"] = {"channels": settings.channels}
+        words += f" --encoder.channels {settings.channels}"
+    if settings.levels != "auto":
+        found["views"] = {"levels": settings.levels}
+        words += f" --views.levels {said(settings.levels)}"
+    return RunConfig.model_validate(found), f"{words} --out runs/first"
 
 
 @takes(DoctorSettings)
 def doctor(settings: DoctorSettings) -> dict[str, Any]:
     """What is in the data, what is broken, and a run that fits; writes a list of good images into a folder."""
     began = time.monotonic()
-    if settings.channels < 1:
+    if settings.channels is not None and settings.channels < 1:
         raise WrongRequest(f"--channels {settings.channels} is no number of channels: give 1 or more")
     check_levels(settings.levels, "--levels")
     _check_out(settings)
@@ -110,7 +65,9 @@ def doctor(settings: DoctorSettings) -> dict[str, Any]:
     if shortened():
         source = Selected(source, np.arange(min(len(source), SHORTENED_IMAGES)))
     make_folder(settings.out)
-    preprocessing = with_ranges(source, Preprocessing(channels=settings.channels, levels=settings.levels))
+    wanted = Preprocessing(channels=settings.channels or 3, levels=settings.levels)
+    channels = settings.channels or channels_of(source, wanted)
+    preprocessing = with_ranges(source, wanted._replace(channels=channels))
     workers = usable_cores() if settings.workers is None else settings.workers
     with RunProgress(total=len(source), title="images") as progress:
         found = examine(source, preprocessing=preprocessing, workers=workers, advance=progress.advance)
@@ -118,21 +75,14 @@ def doctor(settings: DoctorSettings) -> dict[str, Any]:
     write_atomically(settings.out / "broken.txt", "\n".join([*lines, ""]).encode(errors="replace"))
     result = _report(found, source, preprocessing)
     if found.readable < 2:
-        return {**result, "recipe": None, "command": None, "seconds_per_epoch": None}
+        return {**result, "recipe": None, "chosen": [], "command": None, "seconds_per_epoch": None}
     good = write_good_list(source, settings.data, bad=set(found.unreadable), folder=settings.out)
-    config, command = suggest(
-        found,
-        good if found.unreadable else settings.data,
-        preprocessing=preprocessing,
-        device=settings.device,
-    )
+    asked, command = suggest(str(good) if found.unreadable else settings.data, settings)
     return {
         **result,
         "good": str(good),
-        "recipe": config.recipe,
         "command": command,
-        **_measured(config, str(good), settings),
-        **_picture(config, source, found, settings.out / "views.png"),
+        **_run_of(asked, str(good), settings),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -217,24 +167,30 @@ def _unstated(kind: str, preprocessing: Preprocessing) -> str:
     return "each file says" if by_file else said(preprocessing.levels)
 
 
-def _measured(config: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:
-    """A few real steps on this machine; what was found in the data is said even where they fail."""
+def _run_of(asked: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:
+    """What would be run, a few real steps of it and a picture of its views; what the data has is said even if they fail."""
+    run = PretrainSettings(config=asked, data=data, out=settings.out, device=settings.device, threads=settings.threads)
     try:
-        timed = dry_run(
-            PretrainSettings(
-                config=config, data=data, out=settings.out, device=settings.device, threads=settings.threads
-            )
-        )
+        compute_on(run)
+        ready = opened(run)
+        timed = cost_of(ready, run)
     except (WrongRequest, BrokenImage, OSError) as error:
-        return {"seconds_per_epoch": None, "not_measured": str(error)}
-    return {"seconds_per_epoch": round(timed["seconds_per_epoch"], 1)}
+        none = dict.fromkeys(("recipe", "seconds_per_epoch", "picture"))
+        return {**none, "chosen": [], "not_measured": str(error), "not_drawn": str(error)}
+    pace = {"seconds_per_epoch": timed["seconds_per_epoch"], "hours_expected": timed["hours_expected"]}
+    return {
+        "recipe": ready.config.recipe,
+        "chosen": ready.chosen,
+        **pace,
+        **_picture(ready, settings.out / "views.png"),
+    }
 
 
-def _picture(config: RunConfig, source: Source, found: Findings, path: Path) -> dict[str, Any]:
-    chosen = islice((index for index in range(found.images) if index not in found.unreadable), SHOWN_VIEWS)
+def _picture(run: Opened, path: Path) -> dict[str, Any]:
+    """Views of some images, none of which is broken."""
     try:
-        images, pairs = zip(*map(pair_maker(config, source), chosen), strict=True)
-        pictures.draw_views(images, pairs, grid_of(config)).savefig(path, dpi=150)
+        images, pairs = zip(*map(pair_maker(run.config, run.source), range(SHOWN_VIEWS)), strict=True)
+        pictures.draw_views(images, pairs, grid_of(run.config)).savefig(path, dpi=150)
     except (BrokenImage, OSError) as error:
         return {"picture": None, "not_drawn": str(error)}
     return {"picture": str(path)}

@@ -1,0 +1,99 @@
+"""What some images, drawn at random, say of all of them: how many differ, their size, channels, mean and deviation.
+
+    seen = survey(source, preprocessing=preprocessing)
+    seen.different, seen.sides, seen.mean
+
+For choices before a run; `otherview doctor` reads every image.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from otherview.data.first_images import LOOKED_AT
+from otherview.data.image import Preprocessing
+from otherview.data.picture import open_picture, picture_of
+from otherview.data.source import Source, first_of
+from otherview.errors import BrokenImage, WrongChannels
+
+DRAWN, DECODED = 256, 64
+"""Images that are read, and those of them that are decoded."""
+SCALE = 0.25
+"""At which mean and deviation are measured, where a file can be decoded smaller."""
+LEAST_STD = 1 / 255
+"""A channel that never changes must not be divided by zero."""
+
+
+class Survey(NamedTuple):
+    """Means and deviations are of levels in [0, 1], per channel, every image with the same weight."""
+
+    different: int
+    """Images without their copies, estimated."""
+    sides: tuple[int, int]
+    """Medians of the shorter and the longer side, in pixels."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def channels_of(source: Source, preprocessing: Preprocessing) -> int:
+    """The channels of some images, where all of those have the same number; else as asked for."""
+    found: set[int] = set()
+    for index in first_of(source, LOOKED_AT).tolist():
+        try:
+            picture_of(source, index, preprocessing).decode()
+        except WrongChannels as fault:
+            found.add(fault.channels)
+        except BrokenImage:
+            continue
+        else:
+            return preprocessing.channels
+    return found.pop() if len(found) == 1 else preprocessing.channels
+
+
+def survey(source: Source, *, preprocessing: Preprocessing) -> Survey:
+    """The same images are drawn every time; broken ones are passed over."""
+    drawn = np.random.default_rng(0).permutation(len(source))[:DRAWN]
+    digests: list[bytes] = []
+    sides: list[tuple[int, int]] = []
+    moments: list[np.ndarray] = []
+    for place, index in enumerate(drawn.tolist()):
+        try:
+            data = source.read(index)
+            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+            image = open_picture(data, source.name(index), preprocessing)
+            sides.append((min(image.height, image.width), max(image.height, image.width)))
+            if place < DECODED:
+                moments.append(_moments(image.reduced(SCALE).pixels))
+        except BrokenImage:
+            continue
+    shorter, longer = np.median(np.array(sides or [(1, 1)]), axis=0).tolist()
+    mean, square = np.mean(moments, axis=0) if moments else (np.zeros(preprocessing.channels), np.ones(1))
+    std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_STD)
+    return Survey(
+        different_of(len(source), drawn=len(digests), distinct=len(set(digests))),
+        (round(shorter), round(longer)),
+        tuple(round(float(value), 4) for value in mean),
+        tuple(round(float(value), 4) for value in std),
+    )
+
+
+def _moments(pixels: np.ndarray) -> np.ndarray:
+    """Per channel, mean and mean square of levels in [0, 1]: [2, C]."""
+    levels = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
+    return np.stack([levels.mean(axis=(0, 1)), np.square(levels).mean(axis=(0, 1))])
+
+
+def different_of(images: int, *, drawn: int, distinct: int) -> int:
+    """How many different images there are among `images`, if so many drawn ones were distinct: to two digits, if not all were.
+
+    So many copies of each of M images show about M (1 − (1 − drawn/images) ^ (images/M)) of them among the drawn ones.
+    """
+    if distinct >= drawn:
+        return images
+    low, high = 1.0, float(images)
+    for _ in range(60):
+        middle = (low + high) / 2
+        shown = middle * (1 - (1 - drawn / images) ** (images / middle))
+        low, high = (middle, high) if shown < distinct else (low, middle)
+    return max(distinct, int(float(f"{high:.2g}")))

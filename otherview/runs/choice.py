@@ -1,0 +1,133 @@
+"""The config of a request that names no recipe: rules (recipes/by_images.py), and what only this machine can say.
+
+    found = chosen_run(settings, source)
+    found.config, found.said                  # everything that decides the run, and why, in five lines
+
+A run that the folder holds already stays what it was.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from otherview.config import RunConfig, filled, load_config
+from otherview.data.image import Preprocessing
+from otherview.data.source import Source
+from otherview.data.survey import channels_of, survey
+from otherview.data.workers import usable_cores
+from otherview.distributed import agree, computed_by_first, from_first, ranks
+from otherview.errors import WrongRequest
+from otherview.methods.settings import SiameseIMSettings
+from otherview.recipes.by_images import (
+    Situation,
+    budget_for,
+    chosen,
+    in_schedule,
+    in_words,
+    smaller,
+    steps_at_most,
+)
+from otherview.runs.memory import fits, free_memory
+from otherview.runs.pace import steps_within
+from otherview.runs.settings import PretrainSettings
+from otherview.training.device import compute_on
+from otherview.weights.names import load_encoder
+
+
+class Choice(NamedTuple):
+    """What is run, and why."""
+
+    config: RunConfig
+    said: list[str]
+
+
+def chosen_run(settings: PretrainSettings, source: Source) -> Choice:
+    """What was asked for, completed; raises WrongRequest where it cannot be."""
+    asked = settings.config
+    if not isinstance(asked.method, SiameseIMSettings):
+        raise WrongRequest(f"method.name {asked.method.name} needs a recipe: `otherview recipes` lists them")
+    known = settings.out / "config.yaml"
+    if from_first(known.exists() and not settings.fresh):
+        before = agree(lambda: load_config(known)).model_copy(update={"start_from": ""})
+        return Choice(filled(before, asked), [])
+    situation = agree(lambda: situation_of(settings, source))
+    while True:
+        config, steps, said = _tried(situation, settings, source)
+        less = smaller(situation, steps=steps)
+        if less is None:
+            break
+        situation = less
+    budget = _budget(settings, situation)
+    lines = in_words(config, situation, asked=asked, total=len(source), budget=budget)
+    return Choice(in_schedule(config, steps, asked=_without_steps(asked, budget)), [*lines, *said])
+
+
+def situation_of(settings: PretrainSettings, source: Source) -> Situation:
+    """The images, the machine and the weights that a choice goes by."""
+    asked, on_gpu = settings.config, compute_on(settings).type in ("cuda", "xpu")
+    wanted = Preprocessing(channels=asked.encoder.channels, levels=asked.views.levels)
+    channels = asked.encoder.channels if "channels" in asked.encoder.model_fields_set else channels_of(source, wanted)
+    seen = survey(source, preprocessing=wanted._replace(channels=channels))
+    situation = Situation(
+        images=seen.different, sides=seen.sides, on_gpu=on_gpu, cores=usable_cores(), channels=channels,
+        mean=seen.mean, std=seen.std,
+    )  # fmt: skip
+    if settings.init is None:
+        return situation
+    card = load_encoder(settings.init).card
+    given = card.preprocessing
+    return situation._replace(weights=card.encoder, mean=tuple(given.mean), std=tuple(given.std))
+
+
+def _tried(situation: Situation, settings: PretrainSettings, source: Source) -> tuple[RunConfig, int, list[str]]:
+    """The config that fits the memory, the steps of the run, and what had to be changed while a few of them were tried."""
+    asked, budget = settings.config, _budget(settings, situation)
+    config = computed_by_first(lambda: _in_memory(chosen(situation, asked=asked), settings))
+    said: list[str] = []
+    most = steps_at_most(situation.images, batch=config.batch)
+    while True:
+        try:
+            if budget is None:
+                steps = config.steps_for(len(source))
+            else:
+                steps = min(most, steps_within(budget, config, source, compute=settings))
+            return config, steps, said
+        except torch.OutOfMemoryError:
+            share = config.batch // config.training.accumulation
+            if ranks() > 1 or share % 2:  # the other processes of a job would wait for this one
+                raise
+            config = _in_parts(config, 2 * config.training.accumulation)
+            said.append(f"out of memory with {share} images at once: {share // 2} at once, one part after another")
+
+
+def _in_memory(config: RunConfig, settings: PretrainSettings) -> RunConfig:
+    """In as few parts as the free memory takes; the smallest ones where none fit, and `check_room` says so."""
+    if "accumulation" in settings.config.training.model_fields_set:
+        return config
+    device = compute_on(settings)
+    free = free_memory(device)
+    while not fits(config, device=device, ranks=ranks(), free=free):
+        parts = 2 * config.training.accumulation
+        if config.batch % (parts * ranks()):
+            break
+        config = _in_parts(config, parts)
+    return config
+
+
+def _in_parts(config: RunConfig, parts: int) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": parts})})
+
+
+def _budget(settings: PretrainSettings, situation: Situation) -> str | None:
+    """The time that a run may take; None where steps or epochs are given instead."""
+    if settings.time_budget:
+        return settings.time_budget
+    given = settings.config.model_fields_set & {"steps", "epochs"}
+    return None if given else budget_for(on_gpu=situation.on_gpu)
+
+
+def _without_steps(asked: RunConfig, budget: str | None) -> RunConfig:
+    """A time decides instead of the steps that were given beside it."""
+    if budget is None:
+        return asked
+    return type(asked).model_validate({name: getattr(asked, name) for name in asked.model_fields_set - {"steps"}})

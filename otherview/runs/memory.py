@@ -9,6 +9,7 @@ and ViT-B/16 with AdamW and 256 images that gives 9.3 and 19.4 GB; an H200 took 
 
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import psutil
@@ -63,8 +64,21 @@ class _Counting(TorchDispatchMode):
         return made
 
 
+OF_NO_WEIGHT: Any = {
+    "recipe": True, "steps": True, "start_from": True, "views": {"ranges"}, "method": {"momentum", "momentum_schedule"},
+    "training": {"warmup", "accumulation"},
+}  # fmt: skip
+"""Settings that change no byte of a step: a choice asks before it knows them, and the dry run after it asks again."""
+
+
 def step_memory(config: RunConfig, *, batch: int) -> int:
     """Bytes that a step with so many images at once takes on a GPU; the weights of a config are made, and nothing else."""
+    return _step_memory(config.model_dump_json(exclude=OF_NO_WEIGHT), batch)
+
+
+@cache
+def _step_memory(content: str, batch: int) -> int:
+    config = RunConfig.model_validate_json(content)
     plain = config.training.model_copy(update={"compile": "off"})  # compiled steps take no more
     learner = build_learner(config.model_copy(update={"training": plain}))
     sample = random_batch(learner, DRAWN, channels=config.encoder.channels)

@@ -201,7 +201,7 @@ def test_a_file_without_heads_asks_for_them(otherview: Callable, tmp_path: Path)
     content, _, _ = official(cases("mae")[0], "mae")
     torch.save(content, tmp_path / "m.pth")
     done = otherview("convert", "--from", "mae", "m.pth", "--out", "o.safetensors")
-    assert done.returncode == 2 and "give --heads N" in done.stderr
+    assert done.returncode == 2 and "convert the weights with --heads N" in done.stderr
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class PretrainSettings(ComputeSettings):
     fresh: bool = False
     """Start over; what is in the folder is moved aside, and the new place is printed."""
     init: str | None = None
-    """Weights to start from, whose sizes are taken: a run folder or an encoder file, ours or converted; default: random."""
+    """Weights to start from, whose sizes are taken: a run, a file (MAE, DINO, DINOv2 …), timm:NAME or hf:ORG/NAME."""
     dry_run: bool = False
     """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
     time_budget: str | None = None

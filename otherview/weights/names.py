@@ -3,6 +3,7 @@
 load_encoder("runs/first")              # a finished run's online encoder
 load_encoder("runs/first@3000")         # as a checkpoint that was kept has it; @last: the newest checkpoint
 load_encoder("runs/first/target.safetensors"), load_encoder("reference:demo"), load_encoder("random:siamese_im_pico_32")
+load_encoder("timm:vit_small_patch16_224.augreg_in21k"), load_encoder("hf:facebook/dinov2-small"), load_encoder("mae.pth")
 """
 
 from importlib import resources
@@ -13,12 +14,13 @@ from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import WrongRequest
 from otherview.nn.encoder import Encoder
 from otherview.recipes.registry import find
+from otherview.weights.foreign import foreign, is_foreign
 from otherview.weights.pretrained import UNTRAINED, Card, PretrainedEncoder, encoder_from, read_encoder
 
 REFERENCE, RANDOM = "reference:", "random:"
 START = "start.safetensors"
 """In a run folder: the weights that the run started from."""
-KNOWN = "a finished run's folder, RUN@STEP or RUN@last, an encoder.safetensors, random:RECIPE or reference:demo"
+KNOWN = "a finished run's folder, RUN@STEP, RUN@last, an encoder's file, timm:NAME, hf:ORG/NAME, random:RECIPE or reference:demo"
 
 
 def load_encoder(where: str | Path) -> PretrainedEncoder:
@@ -31,6 +33,9 @@ def load_encoder(where: str | Path) -> PretrainedEncoder:
         config = find(word.removeprefix(RANDOM)).make()
         card = card_of(config, method="untrained", branch="encoder", steps=0)
         return PretrainedEncoder(Encoder(config.encoder, seed=config.seed), card).eval()
+    if is_foreign(word):
+        found = foreign(word)
+        return PretrainedEncoder(found.encoder, found.card).eval()
     path, step = _parts(where)
     if step is not None:
         return _from_checkpoint(path, step)
@@ -51,6 +56,8 @@ def check_weights(where: object) -> None:
     if str(where).startswith(RANDOM):
         find(str(where).removeprefix(RANDOM))
         return
+    if is_foreign(where):
+        return
     path, step = _parts(where)
     if step is None:
         _file_of(where, path)
@@ -60,7 +67,7 @@ def check_weights(where: object) -> None:
 
 def folder_of(where: object) -> Path | None:
     """The run folder that weights belong to, where they are named by one."""
-    if not isinstance(where, str | Path) or str(where).startswith(RANDOM):
+    if not isinstance(where, str | Path) or str(where).startswith(RANDOM) or is_foreign(where):
         return None
     path, _ = _parts(where)
     return path if path.is_dir() and not str(where).startswith(REFERENCE) else None
@@ -102,7 +109,7 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence:
 
 def start_of(where: object) -> PretrainedEncoder | None:
     """The weights that a run started from, as it kept them; None for random ones, and for what is named otherwise."""
-    if not isinstance(where, str | Path) or str(where).startswith((RANDOM, REFERENCE)):
+    if not isinstance(where, str | Path) or str(where).startswith((RANDOM, REFERENCE)) or is_foreign(where):
         return None
     file = _parts(where)[0].expanduser() / START
     return read_encoder(file) if file.is_file() else None

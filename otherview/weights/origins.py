@@ -7,7 +7,7 @@ Names: our specification 1.10 and the names in official checkpoints; what an enc
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +66,13 @@ HEADS_OF_ANY = (
     r"prototypes)"
 )
 """How programs call what is not of the encoder."""
+STRANGE = {
+    r"\brope\b|rope_|rotary|freqs|periods": "rotary positions",
+    r"mlp\.(w\d|gate|fc1_[gx]|weights_in)": "a gated MLP (SwiGLU)",
+    r"rel(ative)?_pos": "relative positions in attention",
+    r"[qk]_norm|norm_[qk]": "norms of queries and keys",
+}
+"""How programs call parts that a plain vision transformer does not have."""
 ESSENTIAL = re.compile(r"blocks\.|norm|.*(token|embed|bias_table)")
 """Names of tensors that an encoder cannot do without."""
 
@@ -142,15 +149,24 @@ def converted(
     return Converted(encoder.eval(), card, loaded, left, weights.container, taken)
 
 
+def parts_of(names: Iterable[str]) -> list[str]:
+    """What of these tensors or modules a plain vision transformer does not have, in words."""
+    names = list(names)
+    return [what for pattern, what in STRANGE.items() if any(re.search(pattern, name) for name in names)]
+
+
+def _no_place(name: str, names: Iterable[str]) -> WrongRequest:
+    """For a tensor that an encoder cannot do without."""
+    parts = " and ".join(parts_of(names)) or "part of what this encoder computes"
+    return WrongRequest(f"{name} ({parts}) has no place in a plain vision transformer: such encoders are not supported")
+
+
 def _check_left(left: Mapping[str, str], state: Mapping[str, Tensor], *, partial: bool, prefix: str) -> None:
     """Raise WrongRequest for tensors without a place, or for those that must not be left out."""
     unknown = [name for name, reason in left.items() if reason == UNKNOWN]
     essential = [name for name in unknown if ESSENTIAL.match(name.removeprefix(prefix))]
     if essential:
-        raise WrongRequest(
-            f"{essential[0]} is part of what this encoder computes and has no place in a plain vision transformer: such "
-            "encoders are not supported"
-        )
+        raise _no_place(essential[0], unknown)
     if unknown and not partial:
         raise WrongRequest(
             f"{len(unknown)} of {len(state)} tensors have no place in an encoder, {unknown[0]} first: is it another "
@@ -205,7 +221,9 @@ def _settings(
     stated = getattr(arguments, "heads", None) or getattr(arguments, "num_heads", None)
     found = heads or stated or origin.heads_by_width.get(width)
     if not found:
-        raise WrongRequest(f"the number of attention heads for width {width} is unknown: give --heads N")
+        raise WrongRequest(
+            f"the number of attention heads for width {width} is unknown: convert the weights with --heads N"
+        )
     scale = "blocks.0.ls1.gamma" in mine
     settings = EncoderSettings(
         image_size=image_size or _image_size(mine, patch, class_token + registers),
@@ -254,7 +272,7 @@ def _fill(encoder: Encoder, mine: Mapping[str, Tensor]) -> None:
         if name not in mine:
             raise WrongRequest(f"the file lacks {name}: it is not whole, or of another make")
         if name not in expected:
-            raise WrongRequest(f"{name} has no place in a plain vision transformer: such encoders are not supported")
+            raise _no_place(name, mine.keys() - expected.keys())
         if mine[name].shape != expected[name].shape:
             raise WrongRequest(
                 f"{name} is {list(mine[name].shape)}, not {list(expected[name].shape)} as the rest implies"

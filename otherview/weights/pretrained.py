@@ -164,6 +164,8 @@ def _read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 
 MODEL = "otherview_model"
 """The entry of a fitted model's metadata: its kind, and everything needed to build it."""
+OURS = {KEY, CLASSES, MODEL}
+"""Metadata of files that were written here."""
 
 
 def save_state(path: Path, module: nn.Module, *, about: Mapping[str, Any]) -> None:

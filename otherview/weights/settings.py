@@ -20,7 +20,7 @@ class ExportSettings(ShownSettings):
     """
 
     weights: str = field(kw_only=False)
-    """A run folder, RUN@STEP or RUN@last, an encoder file, timm:NAME, hf:ORG/NAME, reference:demo or random:RECIPE (untrained)."""
+    """A run folder, RUN@STEP or RUN@last, an encoder file, timm:NAME, hf:ORG/NAME, reference:demo, random:RECIPE (untrained)."""
     to: Literal["timm", "huggingface", "onnx", "safetensors"]
     out: Path
     """A folder for timm and huggingface, a file for onnx (*.onnx) and safetensors (*.safetensors)."""

@@ -179,6 +179,11 @@ def test_doctor_suggests_what_pretrain_chooses(pictures: Path, result_of: Callab
     assert found["seconds_per_epoch"] > 0 and len(said["chosen"]) == 5
 
 
+def test_doctor_takes_fewer_images_than_it_shows(result_of: Callable[..., dict], tmp_path: Path) -> None:
+    found = result_of("doctor", "--data", "shapes:3", "--out", tmp_path / "found", "--threads", 1, "--workers", 0)
+    assert found["picture"] and len(found["chosen"]) == 5
+
+
 def test_channels_are_found(result_of: Callable[..., dict], tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     for number in range(12):

@@ -189,7 +189,8 @@ def _run_of(asked: RunConfig, data: str, settings: DoctorSettings) -> dict[str, 
 def _picture(run: Opened, path: Path) -> dict[str, Any]:
     """Views of some images, none of which is broken."""
     try:
-        images, pairs = zip(*map(pair_maker(run.config, run.source), range(SHOWN_VIEWS)), strict=True)
+        shown = range(min(SHOWN_VIEWS, len(run.source)))
+        images, pairs = zip(*map(pair_maker(run.config, run.source), shown), strict=True)
         pictures.draw_views(images, pairs, grid_of(run.config)).savefig(path, dpi=150)
     except (BrokenImage, OSError) as error:
         return {"picture": None, "not_drawn": str(error)}

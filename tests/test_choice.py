@@ -223,6 +223,15 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_parts(monkeypatch: pytest.Mo
     assert found.config.batch == 64
 
 
+def test_only_a_time_asks_for_a_smaller_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "situation_of", lambda *_: GPU._replace(images=10**6))
+    monkeypatch.setattr(choice, "fits", lambda *_, **__: True)
+    monkeypatch.setattr(choice, "steps_within", lambda _, config, *__, **___: 10**9 // config.encoder.width**2)
+    assert chosen_run(settings(steps=5), SHAPES).config.encoder.width == 768
+    found = chosen_run(settings(), SHAPES)
+    assert (found.config.encoder.width, found.config.steps) == (384, 6781)
+
+
 def test_a_batch_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "free_memory", lambda _: 150 * 2**20)
     found = chosen_run(settings(steps=9), SHAPES)

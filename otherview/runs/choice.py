@@ -51,13 +51,11 @@ def chosen_run(settings: PretrainSettings, source: Source) -> Choice:
         before = agree(lambda: load_config(known)).model_copy(update={"start_from": ""})
         return Choice(filled(before, asked), [])
     situation = agree(lambda: situation_of(settings, source))
-    while True:
-        config, steps, said = _tried(situation, settings, source)
-        less = smaller(situation, steps=steps)
-        if less is None:
-            break
-        situation = less
     budget = _budget(settings, situation)
+    config, steps, said = _tried(situation, settings, source)
+    while budget and (less := smaller(situation, steps=steps)):
+        situation = less
+        config, steps, said = _tried(situation, settings, source)
     lines = in_words(config, situation, asked=asked, total=len(source), budget=budget)
     return Choice(in_schedule(config, steps, asked=_without_steps(asked, budget)), [*lines, *said])
 

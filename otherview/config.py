@@ -47,6 +47,15 @@ class RunConfig(BaseModel):
     views: ViewSettings = ViewSettings()
     training: TrainingSettings = TrainingSettings()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is run as it is: it was made by a recipe, has all settings, or a method that no rules exist for."""
+        return (
+            bool(self.recipe)
+            or self.method.name != "siamese_im"
+            or self.model_fields_set >= set(type(self).model_fields)
+        )
+
     def check(self) -> None:
         """Raise WrongRequest where settings do not fit each other."""
         self.encoder.check()

@@ -1,7 +1,9 @@
 """The run where no recipe is given: the rules, what only the machine can say, and that pretrain, dry run and doctor agree."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from PIL import Image
 
 import otherview as package
 from otherview.config import RunConfig, load_config
+from otherview.data.doctor import examine
 from otherview.data.image import RGB
+from otherview.data.ranges import with_ranges
 from otherview.data.spec import open_source
 from otherview.data.survey import channels_of, different_of, survey
-from otherview.errors import WrongRequest
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.by_images import (
     LEAST_STEPS,
@@ -119,7 +122,7 @@ def test_copies_are_counted_from_a_sample(different: int, copies: int, seed: int
     """Beside the count of all: within a third, wherever the sample has room for it."""
     everything = np.repeat(np.arange(different), copies)
     drawn = np.random.default_rng(seed).permutation(everything)[:256]
-    found = different_of(len(everything), drawn=len(drawn), distinct=len(set(drawn.tolist())))
+    found = different_of(len(everything), Counter(drawn.tolist()).values())
     if copies == 1:
         assert found == different
     elif len(everything) > 256 and different <= 100:
@@ -240,12 +243,63 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyP
     assert kept.config.training.accumulation == 1
 
 
+def test_a_few_that_come_again_tell_nothing_of_the_others() -> None:
+    assert different_of(10**6, [1] * 253 + [3]) == 990_000 and different_of(10**6, [1] * 254 + [2]) == 1_000_000
+    assert different_of(1000, [50, 60, 146]) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [
+        ({"width": 100}, (64, 8, 100, 2)),
+        ({"width": 512}, (64, 8, 512, 16)),
+        ({"image_size": (100, 100)}, (100, 10, 128, 4)),
+        ({"patch_size": 14}, (56, 14, 128, 4)),
+    ],
+)
+def test_what_follows_from_one_size(asked: dict[str, Any], sizes: tuple[int, ...]) -> None:
+    wanted = RunConfig.model_validate({"encoder": asked})
+    config = chosen(CPU, asked=wanted)
+    encoder = config.encoder
+    assert (encoder.image_size[0], encoder.patch_size, encoder.width, encoder.heads) == sizes
+    config.check()
+    assert config.method.head_width % config.method.head_heads == 0 and config.method.head_width % 4 == 0
+    assert (
+        chosen(GPU._replace(images=900), asked=RunConfig.model_validate({"encoder": {"width": 512}})).encoder.heads == 8
+    )
+
+
+def test_a_batch_is_shared_out_over_ranks() -> None:
+    assert [batch_for(GPU._replace(ranks=ranks)) for ranks in (1, 3, 6, 8)] == [256, 255, 252, 256]
+    assert batch_for(GPU._replace(images=20, ranks=8)) == 8
+
+
+def test_deep_images_are_measured_as_the_run_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for number in range(40):
+        values = np.random.default_rng(number).integers(0, 2 ** (7 + number % 6), (40, 40)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"deep/{number}.png")
+    source = open_source(str(tmp_path / "deep"))
+    found = chosen_run(PretrainSettings(RunConfig(steps=1), data=str(tmp_path / "deep"), out=tmp_path / "r"), source)
+    exact = examine(source, preprocessing=with_ranges(source, RGB))
+    assert found.config.views.mean == pytest.approx(tuple(exact.mean), abs=0.003)
+    assert found.config.views.std == pytest.approx(tuple(exact.std), abs=0.003)
+
+
+def test_a_config_of_ones_own_is_run_as_it_is(result_of: Callable[..., dict], tmp_path: Path) -> None:
+    assert RunConfig.model_validate({"method": {"name": "mae"}}).is_whole and not RunConfig().is_whole
+    own = find("siamese_im_demo").make().model_copy(update={"recipe": "", "steps": 2, "batch": 8})
+    assert own.is_whole or RunConfig.model_validate(own.model_dump()).is_whole
+    words = ("pretrain", "--data", "shapes:40", "--out", tmp_path / "run", *QUICK, "--steps", 9, "--batch", 8)
+    result_of(*words, "--time-budget", "1s")
+    result_of(*words, "--time-budget", "1s")  # the time decides, and the same command continues
+
+
 def test_wrong_requests(tmp_path: Path, otherview: Callable) -> None:
-    with pytest.raises(WrongRequest, match="mae needs a recipe"):
-        chosen_run(settings(method={"name": "mae"}), SHAPES)
     for flags, said in (
         (("--size", "x"), "--size x is not a number of pixels"),
         (("--size", "61"), "61 61 is not divisible"),
+        (("--encoder.heads", "3"), "encoder.width 128 must be divisible by encoder.heads 3"),
         (("--time-budget", "soon"), "--time-budget soon is not a duration"),
         (("--batch", "400"), "largest batch that fits is 300"),
     ):

@@ -14,9 +14,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from otherview.errors import WrongRequest
-from otherview.weights import foreign as module
-from otherview.weights.convert import convert
-from otherview.weights.foreign import foreign, is_foreign
+from otherview.weights import convert as module
+from otherview.weights.convert import convert, foreign, is_foreign
 from otherview.weights.names import folder_of, load_encoder
 
 SIZES: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "num_classes": 0}

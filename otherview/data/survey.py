@@ -7,6 +7,8 @@ For choices before a run; `otherview doctor` reads every image.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,8 @@ from otherview.errors import BrokenImage, WrongChannels
 
 DRAWN, DECODED = 256, 64
 """Images that are read, and those of them that are decoded."""
+MANY_AGAIN = 8
+"""So many different images that were drawn more than once say that copies are the rule."""
 SCALE = 0.25
 """At which mean and deviation are measured, where a file can be decoded smaller."""
 LEAST_STD = 1 / 255
@@ -71,7 +75,7 @@ def survey(source: Source, *, preprocessing: Preprocessing) -> Survey:
     mean, square = np.mean(moments, axis=0) if moments else (np.zeros(preprocessing.channels), np.ones(1))
     std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_STD)
     return Survey(
-        different_of(len(source), drawn=len(digests), distinct=len(set(digests))),
+        different_of(len(source), Counter(digests).values()),
         (round(shorter), round(longer)),
         tuple(round(float(value), 4) for value in mean),
         tuple(round(float(value), 4) for value in std),
@@ -84,13 +88,17 @@ def _moments(pixels: np.ndarray) -> np.ndarray:
     return np.stack([levels.mean(axis=(0, 1)), np.square(levels).mean(axis=(0, 1))])
 
 
-def different_of(images: int, *, drawn: int, distinct: int) -> int:
-    """How many different images there are among `images`, if so many drawn ones were distinct: to two digits, if not all were.
+def different_of(images: int, copies: Collection[int]) -> int:
+    """How many different images there are, if those drawn were seen so many times each; to two digits, if not all once.
 
-    So many copies of each of M images show about M (1 − (1 − drawn/images) ^ (images/M)) of them among the drawn ones.
+    Where many of them come again, all are taken to have as many copies: so many of each of M images show about
+    M (1 − (1 − drawn/images) ^ (images/M)) of them. Few that come again, blank ones say, tell nothing of the others.
     """
+    drawn, distinct = sum(copies), len(copies)
     if distinct >= drawn:
         return images
+    if 1 in copies and sum(count > 1 for count in copies) < MANY_AGAIN:
+        return max(distinct, int(float(f"{images * distinct / drawn:.2g}")))
     low, high = 1.0, float(images)
     for _ in range(60):
         middle = (low + high) / 2

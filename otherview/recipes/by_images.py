@@ -6,6 +6,7 @@
 Every rule is a function that names its experiment (docs/log.md). What was asked for stays, and the rest follows from it.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from otherview.config import RunConfig, filled
@@ -34,6 +35,7 @@ class Situation(NamedTuple):
     """Medians of the shorter and the longer side, in pixels."""
     on_gpu: bool
     cores: int = 1
+    ranks: int = 1
     channels: int = 3
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -45,12 +47,11 @@ class Situation(NamedTuple):
 
 def chosen(situation: Situation, *, asked: RunConfig) -> RunConfig:
     """What was asked for, and the rest by the rules; the number of steps is left to `in_schedule`."""
-    side = size_for(situation)
-    size = asked.encoder.image_size if "image_size" in asked.encoder.model_fields_set else (side, side)
-    config = filled(_sized(situation, size), asked)
-    width = config.encoder.width
-    head = width if situation.on_gpu else max(1, width // 2)
-    method: dict[str, Any] = {"head_width": head, "head_heads": config.encoder.heads}
+    config = filled(_sized(situation, asked.encoder), asked)
+    width, heads = config.encoder.width, config.encoder.heads
+    half = width // 2
+    head = width if situation.on_gpu or half % 4 or half % heads else half
+    method: dict[str, Any] = {"head_width": head, "head_heads": heads}
     config = filled(_with(config, method=method), asked)
     assert isinstance(config.method, SiameseIMSettings)
     batch = asked.batch if "batch" in asked.model_fields_set else batch_for(situation)
@@ -105,6 +106,19 @@ def size_for(situation: Situation) -> int:
     return max((size for size in (48, 64, 96, 112, 160, 192, 224) if size <= side), default=32)
 
 
+def dividing(size: tuple[int, int], *, near: int) -> int:
+    """The patch nearest to `near` that divides an image of this size into 4 to 32 patches along its shorter side; else `near`."""
+    fitting = [
+        patch for patch in range(1, min(size) // 4 + 1) if min(size) <= 32 * patch and not math.gcd(*size) % patch
+    ]
+    return min(fitting, key=lambda patch: abs(patch - near), default=near)
+
+
+def heads_for(width: int, *, each: int) -> int:
+    """Heads of about `each` channels, as in the field's sizes, whose number divides the width."""
+    return next(heads for heads in range(max(1, width // each), 0, -1) if width % heads == 0)
+
+
 def batch_for(situation: Situation) -> int:
     """256 images on a GPU and 64 on a CPU; of few images at most a quarter, in powers of two.
 
@@ -113,7 +127,8 @@ def batch_for(situation: Situation) -> int:
     """
     usual = ladder.BATCH if situation.on_gpu else 64
     quarter = max(2, situation.images // 4)
-    return min(usual, 1 << (quarter.bit_length() - 1))
+    batch = min(usual, 1 << (quarter.bit_length() - 1))
+    return max(1, batch // situation.ranks) * situation.ranks
 
 
 def workers_for(situation: Situation) -> int:
@@ -196,12 +211,18 @@ def _rungs(situation: Situation) -> list[Any]:
     return rungs_for(situation.images)
 
 
-def _sized(situation: Situation, size: tuple[int, int]) -> RunConfig:
-    """The recipe that the choice is made from, with encoder and views for images of this size."""
+def _sized(situation: Situation, asked: EncoderSettings) -> RunConfig:
+    """The recipe that the choice is made from, with encoder and views for images of the size that is asked for or chosen."""
+    given, side = asked.model_fields_set, size_for(situation)
+    if "patch_size" in given:
+        side = max(4, side // asked.patch_size) * asked.patch_size
+    size = asked.image_size if "image_size" in given else (side, side)
     least = min(size)
     config = _rungs(situation)[situation.below]() if situation.on_gpu else siamese_im_muon_32()
-    patch = ladder.patch_for(least) if situation.on_gpu else max(1, least // 8)
+    patch = dividing(size, near=ladder.patch_for(least) if situation.on_gpu else max(1, least // 8))
     sizes: dict[str, Any] = {"image_size": size, "patch_size": patch, "channels": situation.channels}
+    if "width" in given:
+        sizes["heads"] = heads_for(asked.width, each=64 if situation.on_gpu else 32)
     if situation.weights:
         sizes |= {name: getattr(situation.weights, name) for name in SIZES_OF_WEIGHTS}
     seen = ladder.sized_views(least)

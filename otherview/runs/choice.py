@@ -12,12 +12,11 @@ import torch
 
 from otherview.config import RunConfig, filled, load_config
 from otherview.data.image import Preprocessing
+from otherview.data.ranges import with_ranges
 from otherview.data.source import Source
 from otherview.data.survey import channels_of, survey
 from otherview.data.workers import usable_cores
 from otherview.distributed import agree, computed_by_first, from_first, ranks
-from otherview.errors import WrongRequest
-from otherview.methods.settings import SiameseIMSettings
 from otherview.recipes.by_images import (
     Situation,
     budget_for,
@@ -28,7 +27,7 @@ from otherview.recipes.by_images import (
     steps_at_most,
 )
 from otherview.runs.memory import fits, free_memory
-from otherview.runs.pace import steps_within
+from otherview.runs.pace import plan_of, steps_within
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on
 from otherview.weights.names import load_encoder
@@ -44,20 +43,19 @@ class Choice(NamedTuple):
 def chosen_run(settings: PretrainSettings, source: Source) -> Choice:
     """What was asked for, completed; raises WrongRequest where it cannot be."""
     asked = settings.config
-    if not isinstance(asked.method, SiameseIMSettings):
-        raise WrongRequest(f"method.name {asked.method.name} needs a recipe: `otherview recipes` lists them")
     known = settings.out / "config.yaml"
     if from_first(known.exists() and not settings.fresh):
         before = agree(lambda: load_config(known)).model_copy(update={"start_from": ""})
-        return Choice(filled(before, asked), [])
+        return Choice(filled(before, _without_steps(asked, settings.time_budget)), [])
     situation = agree(lambda: situation_of(settings, source))
     budget = _budget(settings, situation)
     config, steps, said = _tried(situation, settings, source)
     while budget and (less := smaller(situation, steps=steps)):
         situation = less
         config, steps, said = _tried(situation, settings, source)
+    config = in_schedule(config, steps, asked=_without_steps(asked, budget))
     lines = in_words(config, situation, asked=asked, total=len(source), budget=budget)
-    return Choice(in_schedule(config, steps, asked=_without_steps(asked, budget)), [*lines, *said])
+    return Choice(config, [*lines, *said])
 
 
 def situation_of(settings: PretrainSettings, source: Source) -> Situation:
@@ -65,9 +63,9 @@ def situation_of(settings: PretrainSettings, source: Source) -> Situation:
     asked, on_gpu = settings.config, compute_on(settings).type in ("cuda", "xpu")
     wanted = Preprocessing(channels=asked.encoder.channels, levels=asked.views.levels)
     channels = asked.encoder.channels if "channels" in asked.encoder.model_fields_set else channels_of(source, wanted)
-    seen = survey(source, preprocessing=wanted._replace(channels=channels))
+    seen = survey(source, preprocessing=with_ranges(source, wanted._replace(channels=channels)))
     situation = Situation(
-        images=seen.different, sides=seen.sides, on_gpu=on_gpu, cores=usable_cores(), channels=channels,
+        images=seen.different, sides=seen.sides, on_gpu=on_gpu, cores=usable_cores(), ranks=ranks(), channels=channels,
         mean=seen.mean, std=seen.std,
     )  # fmt: skip
     if settings.init is None:
@@ -80,7 +78,9 @@ def situation_of(settings: PretrainSettings, source: Source) -> Situation:
 def _tried(situation: Situation, settings: PretrainSettings, source: Source) -> tuple[RunConfig, int, list[str]]:
     """The config that fits the memory, the steps of the run, and what had to be changed while a few of them were tried."""
     asked, budget = settings.config, _budget(settings, situation)
-    config = computed_by_first(lambda: _in_memory(chosen(situation, asked=asked), settings))
+    wanted = chosen(situation, asked=asked)
+    agree(lambda: (wanted.check(), plan_of(wanted, source, 1)))
+    config = computed_by_first(lambda: _in_memory(wanted, settings))
     said: list[str] = []
     most = steps_at_most(situation.images, batch=config.batch)
     while True:

@@ -79,13 +79,13 @@ def opened(settings: PretrainSettings) -> Opened:
     The config is complete, has as many steps as fit into the time, and knows the classes of the data and the sizes of the
     weights that it starts from.
     """
-    has_recipe = bool(settings.config.recipe)
-    if has_recipe:
+    is_whole = settings.config.is_whole
+    if is_whole:
         agree(settings.config.check)
     source = agree(lambda: open_aloud(settings.data))
-    found = Choice(settings.config, []) if has_recipe else chosen_run(settings, source)
+    found = Choice(settings.config, []) if is_whole else chosen_run(settings, source)
     asked = agree(lambda: _seen(found, settings, source))
-    if has_recipe and settings.time_budget:
+    if is_whole and settings.time_budget:
         asked = asked._replace(config=within_budget(asked.config, source, settings=settings))
     return asked
 

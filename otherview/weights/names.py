@@ -14,7 +14,7 @@ from otherview.config import RunConfig, config_hash, load_config
 from otherview.errors import WrongRequest
 from otherview.nn.encoder import Encoder
 from otherview.recipes.registry import find
-from otherview.weights.foreign import foreign, is_foreign
+from otherview.weights.convert import foreign, is_foreign
 from otherview.weights.pretrained import UNTRAINED, Card, PretrainedEncoder, encoder_from, read_encoder
 
 REFERENCE, RANDOM = "reference:", "random:"

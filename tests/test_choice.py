@@ -217,7 +217,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_parts(monkeypatch: pytest.Mo
         return 77
 
     monkeypatch.setattr(choice, "steps_within", steps_within)
-    found = chosen_run(settings(), SHAPES)
+    found = chosen_run(settings(), SHAPES, None)
     assert tried == [1, 2, 4] and (found.config.training.accumulation, found.config.steps) == (4, 77)
     assert found.said[-2:] == [
         f"out of memory with {images} images at once: {images // 2} at once, one part after another"
@@ -230,16 +230,16 @@ def test_only_a_time_asks_for_a_smaller_encoder(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(choice, "situation_of", lambda *_: GPU._replace(images=10**6))
     monkeypatch.setattr(choice, "fits", lambda *_, **__: True)
     monkeypatch.setattr(choice, "steps_within", lambda _, config, *__, **___: 10**9 // config.encoder.width**2)
-    assert chosen_run(settings(steps=5), SHAPES).config.encoder.width == 768
-    found = chosen_run(settings(), SHAPES)
+    assert chosen_run(settings(steps=5), SHAPES, None).config.encoder.width == 768
+    found = chosen_run(settings(), SHAPES, None)
     assert (found.config.encoder.width, found.config.steps) == (384, 6781)
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "free_memory", lambda _: 150 * 2**20)
-    found = chosen_run(settings(steps=9), SHAPES)
+    found = chosen_run(settings(steps=9), SHAPES, None)
     assert found.config.training.accumulation > 1 and "parts, for the memory" in found.said[3]
-    kept = chosen_run(settings(steps=9, training={"accumulation": 1, "workers": 0}), SHAPES)
+    kept = chosen_run(settings(steps=9, training={"accumulation": 1, "workers": 0}), SHAPES, None)
     assert kept.config.training.accumulation == 1
 
 
@@ -280,7 +280,9 @@ def test_deep_images_are_measured_as_the_run_reads_them(tmp_path: Path) -> None:
         values = np.random.default_rng(number).integers(0, 2 ** (7 + number % 6), (40, 40)).astype(np.uint16)
         Image.fromarray(values).save(tmp_path / f"deep/{number}.png")
     source = open_source(str(tmp_path / "deep"))
-    found = chosen_run(PretrainSettings(RunConfig(steps=1), data=str(tmp_path / "deep"), out=tmp_path / "r"), source)
+    found = chosen_run(
+        PretrainSettings(RunConfig(steps=1), data=str(tmp_path / "deep"), out=tmp_path / "r"), source, None
+    )
     exact = examine(source, preprocessing=with_ranges(source, RGB))
     assert found.config.views.mean == pytest.approx(tuple(exact.mean), abs=0.003)
     assert found.config.views.std == pytest.approx(tuple(exact.std), abs=0.003)

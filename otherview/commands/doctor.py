@@ -27,17 +27,16 @@ def show_findings(result: dict[str, Any]) -> list[str]:
     if result["command"] is None:
         return [*lines, "too few images can be read, so there is nothing to suggest"]
     pace = result["seconds_per_epoch"]
+    if pace is None:
+        fitting = [f"no run can be suggested: {result['not_measured']}"]
+    else:
+        reasons = [*result["chosen"], f"an epoch takes about {pace:,.0f} s here"]
+        fitting = ["what fits images and machine:", *(f"  {line}" for line in reasons)]
     return [
         *lines,
         f"good images  {result['good']}  (a SPEC: give it to --data)",
         f"views        {result['picture'] or result['not_drawn']}",
-        *(
-            [f"no run can be suggested: {result['not_measured']}"]
-            if pace is None
-            else ["what fits images and machine:"]
-        ),
-        *(f"  {line}" for line in result["chosen"]),
-        *([] if pace is None else [f"  an epoch takes about {pace:,.0f} s here"]),
+        *fitting,
         f"try  {result['command']}",
     ]
 

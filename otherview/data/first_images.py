@@ -6,6 +6,8 @@ Single broken images are nobody's fault and are replaced or left out later; a fo
 RGB is a wrong request. What deep images' values mean is found here, and images that hardly differ from one gray are warned of.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from otherview.data.image import Preprocessing
@@ -35,14 +37,7 @@ def settled(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: b
 
 def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixed: bool = False) -> None:
     """Raise WrongRequest where none of some images, spread over the source, can be read; the first reason stands in it."""
-    faults: list[BrokenImage] = []
-    for index in first_of(source, LOOKED_AT).tolist():
-        try:
-            picture_of(source, index, preprocessing).decode()
-        except BrokenImage as error:
-            faults.append(error)
-        else:
-            return
+    faults = faults_of_first(source, preprocessing)
     if not faults:
         return
     numbers = {fault.channels if isinstance(fault, WrongChannels) else None for fault in faults}
@@ -61,6 +56,19 @@ def check_first(source: Source, preprocessing: Preprocessing, *, flag: str, fixe
     )
 
 
+def faults_of_first(source: Source, preprocessing: Preprocessing) -> list[BrokenImage]:
+    """Why each of some images, spread over the source, cannot be read; nothing where one of them can."""
+    faults: list[BrokenImage] = []
+    for index in first_of(source, LOOKED_AT).tolist():
+        try:
+            picture_of(source, index, preprocessing).decode()
+        except BrokenImage as error:
+            faults.append(error)
+        else:
+            return []
+    return faults
+
+
 def median_sides(source: Source) -> tuple[int, int]:
     """The medians of the shorter and the longer side, in pixels, of some images spread over the source."""
     found: list[tuple[int, int]] = []
@@ -69,15 +77,20 @@ def median_sides(source: Source) -> tuple[int, int]:
             image = open_picture(source.read(index), source.name(index))
         except BrokenImage:
             continue
-        found.append((min(image.height, image.width), max(image.height, image.width)))
-    shorter, longer = np.median(np.array(found or [(1, 1)]), axis=0)
+        found.append((image.height, image.width))
+    return medians_of(found)
+
+
+def medians_of(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Of the shorter and the longer side of images of these heights and widths."""
+    shorter, longer = np.median(np.sort(np.array(sizes or [(1, 1)]), axis=1), axis=0)
     return round(float(shorter)), round(float(longer))
 
 
 def hardly_used(source: Source, preprocessing: Preprocessing, *, flag: str) -> str:
     """A line where some images, spread over the source, hardly use the range of levels; else nothing."""
     moments = [
-        moments_of(pixels)
+        moments_of(pixels).mean(axis=1)
         for index in first_of(source, LOOKED_AT).tolist()
         if (pixels := _pixels(source, index, preprocessing)) is not None
     ]
@@ -100,7 +113,7 @@ def _pixels(source: Source, index: int, preprocessing: Preprocessing) -> np.ndar
         return None
 
 
-def moments_of(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and mean square of levels in [0, 1]."""
-    levels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
-    return float(levels.mean()), float(np.square(levels).mean())
+def moments_of(pixels: np.ndarray) -> np.ndarray:
+    """Per channel, mean and mean square of levels in [0, 1]: [2, C]."""
+    levels = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
+    return np.stack([levels.mean(axis=(0, 1)), np.square(levels).mean(axis=(0, 1))])

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otherview.data.first_images import LOOKED_AT
+from otherview.data.first_images import faults_of_first, medians_of, moments_of
 from otherview.data.image import Preprocessing
-from otherview.data.picture import open_picture, picture_of
-from otherview.data.source import Source, first_of
+from otherview.data.picture import open_picture
+from otherview.data.source import Source
 from otherview.errors import BrokenImage, WrongChannels
 
 DRAWN, DECODED = 256, 64
@@ -42,16 +42,8 @@ class Survey(NamedTuple):
 
 def channels_of(source: Source, preprocessing: Preprocessing) -> int:
     """The channels of some images, where all of those have the same number; else as asked for."""
-    found: set[int] = set()
-    for index in first_of(source, LOOKED_AT).tolist():
-        try:
-            picture_of(source, index, preprocessing).decode()
-        except WrongChannels as fault:
-            found.add(fault.channels)
-        except BrokenImage:
-            continue
-        else:
-            return preprocessing.channels
+    faults = faults_of_first(source, preprocessing)
+    found = {fault.channels for fault in faults if isinstance(fault, WrongChannels)}
     return found.pop() if len(found) == 1 else preprocessing.channels
 
 
@@ -59,33 +51,26 @@ def survey(source: Source, *, preprocessing: Preprocessing) -> Survey:
     """The same images are drawn every time; broken ones are passed over."""
     drawn = np.random.default_rng(0).permutation(len(source))[:DRAWN]
     digests: list[bytes] = []
-    sides: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     moments: list[np.ndarray] = []
     for place, index in enumerate(drawn.tolist()):
         try:
             data = source.read(index)
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
             image = open_picture(data, source.name(index), preprocessing)
-            sides.append((min(image.height, image.width), max(image.height, image.width)))
+            sizes.append((image.height, image.width))
             if place < DECODED:
-                moments.append(_moments(image.reduced(SCALE).pixels))
+                moments.append(moments_of(image.reduced(SCALE).pixels))
         except BrokenImage:
             continue
-    shorter, longer = np.median(np.array(sides or [(1, 1)]), axis=0).tolist()
     mean, square = np.mean(moments, axis=0) if moments else (np.zeros(preprocessing.channels), np.ones(1))
     std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_STD)
     return Survey(
         different_of(len(source), Counter(digests).values()),
-        (round(shorter), round(longer)),
+        medians_of(sizes),
         tuple(round(float(value), 4) for value in mean),
         tuple(round(float(value), 4) for value in std),
     )
-
-
-def _moments(pixels: np.ndarray) -> np.ndarray:
-    """Per channel, mean and mean square of levels in [0, 1]: [2, C]."""
-    levels = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
-    return np.stack([levels.mean(axis=(0, 1)), np.square(levels).mean(axis=(0, 1))])
 
 
 def different_of(images: int, copies: Collection[int]) -> int:

@@ -87,7 +87,11 @@ def smaller(situation: Situation, *, steps: int) -> Situation | None:
     """
     if steps >= LEAST_STEPS or not situation.on_gpu or situation.weights:
         return None
-    return situation._replace(below=situation.below + 1) if situation.below + 1 < len(_rungs(situation)) else None
+    return (
+        situation._replace(below=situation.below + 1)
+        if situation.below + 1 < len(rungs_for(situation.images))
+        else None
+    )
 
 
 def size_for(situation: Situation) -> int:
@@ -193,7 +197,7 @@ def _why_encoder(situation: Situation, asked: RunConfig) -> str:
         return "as asked for"
     if not situation.on_gpu:
         return "what a CPU can train in hours"
-    name = _rungs(situation)[situation.below].__name__
+    name = rungs_for(situation.images)[situation.below].__name__
     if situation.below:
         return f"{name}, since fewer than {LEAST_STEPS:,} steps of a larger one fit"
     return f"{name}, for so many images"
@@ -207,10 +211,6 @@ def _why_size(situation: Situation, asked: RunConfig) -> str:
     return "what the images have, up to 224 px" if situation.on_gpu else "few enough patches for a CPU"
 
 
-def _rungs(situation: Situation) -> list[Any]:
-    return rungs_for(situation.images)
-
-
 def _sized(situation: Situation, asked: EncoderSettings) -> RunConfig:
     """The recipe that the choice is made from, with encoder and views for images of the size that is asked for or chosen."""
     given, side = asked.model_fields_set, size_for(situation)
@@ -218,7 +218,7 @@ def _sized(situation: Situation, asked: EncoderSettings) -> RunConfig:
         side = max(4, side // asked.patch_size) * asked.patch_size
     size = asked.image_size if "image_size" in given else (side, side)
     least = min(size)
-    config = _rungs(situation)[situation.below]() if situation.on_gpu else siamese_im_muon_32()
+    config = rungs_for(situation.images)[situation.below]() if situation.on_gpu else siamese_im_muon_32()
     patch = dividing(size, near=ladder.patch_for(least) if situation.on_gpu else max(1, least // 8))
     sizes: dict[str, Any] = {"image_size": size, "patch_size": patch, "channels": situation.channels}
     if "width" in given:

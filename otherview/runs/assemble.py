@@ -29,8 +29,7 @@ from otherview.nn.settings import SIZES_OF_WEIGHTS
 from otherview.training.callbacks import Callback
 from otherview.training.device import compile_and_checkpoint, make_accelerator
 from otherview.training.state import RunState
-from otherview.weights.names import check_weights, load_encoder
-from otherview.weights.pretrained import weights_fingerprint
+from otherview.weights.pretrained import PretrainedEncoder, weights_fingerprint
 
 OF_THE_WEIGHTS = *SIZES_OF_WEIGHTS, "positions", "column_first"
 """What a run takes from the weights that it starts from, whatever its recipe says."""
@@ -50,15 +49,12 @@ class Start(NamedTuple):
             encoder.vit.load_state_dict(self.state)
 
 
-def starting(config: RunConfig, init: str | Path) -> tuple[RunConfig, Start]:
+def starting(config: RunConfig, loaded: PretrainedEncoder, *, said_as: str) -> tuple[RunConfig, Start]:
     """The config of a run that starts from these weights, and the weights; raises WrongRequest where they do not fit."""
-    check_weights(init)
-
-    loaded = load_encoder(init)
     had, wanted = loaded.card.encoder, config.encoder
     if had.channels != wanted.channels:
         raise WrongRequest(
-            f"--init {init} is for images of {had.channels} channels, the run for {wanted.channels}: give --encoder.channels "
+            f"--init {said_as} is for images of {had.channels} channels, the run for {wanted.channels}: give --encoder.channels "
             f"{had.channels} and as many values for --views.mean and --views.std, or other weights"
         )
     adopted = wanted.model_copy(update={name: getattr(had, name) for name in OF_THE_WEIGHTS})
@@ -82,7 +78,7 @@ def starting(config: RunConfig, init: str | Path) -> tuple[RunConfig, Start]:
         state["pos_embed"] = torch.cat([before, resampled(table[0], old, new)[None]], 1)
         said.append(f"positions are resampled from {old.rows}×{old.columns} to {new.rows}×{new.columns} patches")
     licence = loaded.card.licence_of_starting_weights
-    return config, Start(state, licence, [f"starting from {init} ({loaded.card.method}; licence: {licence})", *said])
+    return config, Start(state, licence, [f"starting from {said_as} ({loaded.card.method}; licence: {licence})", *said])
 
 
 def open_watched(bank: str | None, test: str | None, *, every: int) -> tuple[Source, Source] | None:

@@ -26,11 +26,11 @@ from otherview.recipes.by_images import (
     smaller,
     steps_at_most,
 )
-from otherview.runs.memory import fits, free_memory
+from otherview.runs.memory import at_once, fits, free_memory, halved
 from otherview.runs.pace import plan_of, steps_within
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on
-from otherview.weights.names import load_encoder
+from otherview.weights.pretrained import Card
 
 
 class Choice(NamedTuple):
@@ -40,25 +40,30 @@ class Choice(NamedTuple):
     said: list[str]
 
 
-def chosen_run(settings: PretrainSettings, source: Source) -> Choice:
-    """What was asked for, completed; raises WrongRequest where it cannot be."""
-    asked = settings.config
+def recorded(settings: PretrainSettings) -> RunConfig | None:
+    """The config of the run that `settings.out` holds and that is continued; None where one begins."""
     known = settings.out / "config.yaml"
-    if from_first(known.exists() and not settings.fresh):
-        before = agree(lambda: load_config(known)).model_copy(update={"start_from": ""})
-        return Choice(filled(before, _without_steps(asked, settings.time_budget)), [])
-    situation = agree(lambda: situation_of(settings, source))
+    return agree(lambda: load_config(known)) if from_first(known.exists() and not settings.fresh) else None
+
+
+def chosen_run(settings: PretrainSettings, source: Source, weights: Card | None) -> Choice:
+    """What was asked for, completed; `weights` are those to start from. Raises WrongRequest where it cannot be."""
+    asked = settings.config
+    if before := recorded(settings):
+        fresh_start = before.model_copy(update={"start_from": ""})
+        return Choice(filled(fresh_start, _without_steps(asked, settings.time_budget)), [])
+    situation = agree(lambda: situation_of(settings, source, weights))
     budget = _budget(settings, situation)
-    config, steps, said = _tried(situation, settings, source)
+    config, steps, said = _tried(situation, settings, source, budget)
     while budget and (less := smaller(situation, steps=steps)):
         situation = less
-        config, steps, said = _tried(situation, settings, source)
+        config, steps, said = _tried(situation, settings, source, budget)
     config = in_schedule(config, steps, asked=_without_steps(asked, budget))
     lines = in_words(config, situation, asked=asked, total=len(source), budget=budget)
     return Choice(config, [*lines, *said])
 
 
-def situation_of(settings: PretrainSettings, source: Source) -> Situation:
+def situation_of(settings: PretrainSettings, source: Source, weights: Card | None) -> Situation:
     """The images, the machine and the weights that a choice goes by."""
     asked, on_gpu = settings.config, compute_on(settings).type in ("cuda", "xpu")
     wanted = Preprocessing(channels=asked.encoder.channels, levels=asked.views.levels)
@@ -68,17 +73,16 @@ def situation_of(settings: PretrainSettings, source: Source) -> Situation:
         images=seen.different, sides=seen.sides, on_gpu=on_gpu, cores=usable_cores(), ranks=ranks(), channels=channels,
         mean=seen.mean, std=seen.std,
     )  # fmt: skip
-    if settings.init is None:
+    if weights is None:
         return situation
-    card = load_encoder(settings.init).card
-    given = card.preprocessing
-    return situation._replace(weights=card.encoder, mean=tuple(given.mean), std=tuple(given.std))
+    return situation._replace(weights=weights.encoder, mean=weights.mean, std=weights.std)
 
 
-def _tried(situation: Situation, settings: PretrainSettings, source: Source) -> tuple[RunConfig, int, list[str]]:
+def _tried(
+    situation: Situation, settings: PretrainSettings, source: Source, budget: str | None
+) -> tuple[RunConfig, int, list[str]]:
     """The config that fits the memory, the steps of the run, and what had to be changed while a few of them were tried."""
-    asked, budget = settings.config, _budget(settings, situation)
-    wanted = chosen(situation, asked=asked)
+    wanted = chosen(situation, asked=settings.config)
     agree(lambda: (wanted.check(), plan_of(wanted, source, 1)))
     config = computed_by_first(lambda: _in_memory(wanted, settings))
     said: list[str] = []
@@ -91,10 +95,10 @@ def _tried(situation: Situation, settings: PretrainSettings, source: Source) -> 
                 steps = min(most, steps_within(budget, config, source, compute=settings))
             return config, steps, said
         except torch.OutOfMemoryError:
-            share = config.batch // config.training.accumulation
-            if ranks() > 1 or share % 2:  # the other processes of a job would wait for this one
+            share, less = at_once(config, ranks=1), next(halved(config, ranks=1), None)
+            if ranks() > 1 or less is None:  # the other processes of a job would wait for this one
                 raise
-            config = _in_parts(config, 2 * config.training.accumulation)
+            config = less
             said.append(f"out of memory with {share} images at once: {share // 2} at once, one part after another")
 
 
@@ -104,16 +108,11 @@ def _in_memory(config: RunConfig, settings: PretrainSettings) -> RunConfig:
         return config
     device = compute_on(settings)
     free = free_memory(device)
-    while not fits(config, device=device, ranks=ranks(), free=free):
-        parts = 2 * config.training.accumulation
-        if config.batch % (parts * ranks()):
+    for tried in (config, *halved(config, ranks=ranks())):
+        config = tried
+        if fits(config, device=device, ranks=ranks(), free=free):
             break
-        config = _in_parts(config, parts)
     return config
-
-
-def _in_parts(config: RunConfig, parts: int) -> RunConfig:
-    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": parts})})
 
 
 def _budget(settings: PretrainSettings, situation: Situation) -> str | None:

@@ -6,17 +6,19 @@ within_budget(config, source, …)        # the pace is measured once, the steps
 
 from typing import Any, NamedTuple
 
-from otherview.config import RunConfig, load_config
+from otherview.config import RunConfig
 from otherview.data.first_images import settled
 from otherview.data.source import Source
 from otherview.data.spec import open_aloud
-from otherview.distributed import agree, from_first, gather_objects, ranks
+from otherview.distributed import agree, gather_objects, ranks
 from otherview.runs.assemble import Start, starting, with_classes
-from otherview.runs.choice import Choice, chosen_run
+from otherview.runs.choice import Choice, chosen_run, recorded
 from otherview.runs.memory import check_room
 from otherview.runs.pace import measure, pace_of, plan_of, seconds_of, steps_within
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on, peak_memory_mb
+from otherview.weights.names import load_encoder
+from otherview.weights.pretrained import PretrainedEncoder
 
 TIMED_STEPS = 3
 
@@ -83,21 +85,24 @@ def opened(settings: PretrainSettings) -> Opened:
     if is_whole:
         agree(settings.config.check)
     source = agree(lambda: open_aloud(settings.data))
-    found = Choice(settings.config, []) if is_whole else chosen_run(settings, source)
-    asked = agree(lambda: _seen(found, settings, source))
+    weights = None if settings.init is None else agree(lambda: load_encoder(settings.init or ""))
+    found = Choice(settings.config, [])
+    if not is_whole:
+        found = chosen_run(settings, source, None if weights is None else weights.card)
+    asked = agree(lambda: _seen(found, settings, source, weights))
     if is_whole and settings.time_budget:
         asked = asked._replace(config=within_budget(asked.config, source, settings=settings))
     return asked
 
 
-def _seen(found: Choice, settings: PretrainSettings, source: Source) -> Opened:
+def _seen(found: Choice, settings: PretrainSettings, source: Source, weights: PretrainedEncoder | None) -> Opened:
     """What the images and the weights to start from decide."""
     config, start = found.config, None
     config.check()
     preprocessing = settled(source, config.preprocessing._replace(ranges={}), flag="--data")  # of these images alone
     config = config.seeing(preprocessing)
-    if settings.init is not None:
-        config, start = starting(config, settings.init)
+    if weights is not None:
+        config, start = starting(config, weights, said_as=settings.init or "")
     return Opened(with_classes(config, source, settings.data), source, start, found.said)
 
 
@@ -105,9 +110,8 @@ def within_budget(config: RunConfig, source: Source, *, settings: PretrainSettin
     """The config in the steps that fit into `settings.time_budget`, or those of the run that `settings.out` holds already."""
     assert settings.time_budget is not None
     agree(lambda: seconds_of(settings.time_budget or ""))
-    known = settings.out / "config.yaml"
-    if from_first(known.exists() and not settings.fresh):
-        return in_steps(config, load_config(known).steps or 1)
+    if before := recorded(settings):
+        return in_steps(config, before.steps or 1)
     return in_steps(config, steps_within(settings.time_budget, config, source, compute=settings))
 
 

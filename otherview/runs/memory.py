@@ -8,7 +8,7 @@ and ViT-B/16 with AdamW and 256 images that gives 9.3 and 19.4 GB; an H200 took 
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -126,21 +126,31 @@ def free_memory(device: torch.device) -> int:
 
 def fits(config: RunConfig, *, device: torch.device, ranks: int, free: int) -> bool:
     """Whether a step takes no more than its share of the free bytes, as far as the memory can be computed."""
-    share = config.batch // (config.training.accumulation * ranks)
-    return needed(config, images=share, device=device) <= SPARE * free
+    return needed(config, images=at_once(config, ranks=ranks), device=device) <= SPARE * free
+
+
+def at_once(config: RunConfig, *, ranks: int) -> int:
+    """Images in a micro-batch of each process."""
+    return config.batch // (config.training.accumulation * ranks)
+
+
+def halved(config: RunConfig, *, ranks: int) -> Iterator[RunConfig]:
+    """The same batch in 2, 4, 8 … times as many parts, down to one image at once in each process."""
+    parts = 2 * config.training.accumulation
+    while config.batch % (parts * ranks) == 0:
+        yield config.model_copy(update={"training": config.training.model_copy(update={"accumulation": parts})})
+        parts *= 2
 
 
 def check_room(config: RunConfig, *, device: torch.device, ranks: int, free: int | None = None) -> int:
     """Bytes that a step takes in each process; raises WrongRequest, with what would fit, where they are not free."""
     free = free_memory(device) if free is None else free
-    share = config.batch // (config.training.accumulation * ranks)
+    share = at_once(config, ranks=ranks)
     taken = needed(config, images=share, device=device)
     if taken <= free:
         return taken
     said = f"a step with {share} images at once takes about {taken / 1e9:.2g} GB, where {free / 1e9:.2g} GB are free"
-    parts = 2
-    while share % parts == 0 and share > parts:
-        if needed(config, images=share // parts, device=device) <= SPARE * free:
-            raise WrongRequest(f"{said}: give --training.accumulation {parts * config.training.accumulation}")
-        parts *= 2
+    for less in halved(config, ranks=ranks):
+        if at_once(less, ranks=ranks) > 1 and fits(less, device=device, ranks=ranks, free=free):
+            raise WrongRequest(f"{said}: give --training.accumulation {less.training.accumulation}")
     raise WrongRequest(f"{said}: take a smaller encoder, or smaller images")

@@ -20,6 +20,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from otherview.errors import WrongRequest
 from otherview.files import json_object
+from otherview.weights.state_dicts import parts_of
 
 PATHS = ("pathlib", "pathlib._local")
 """Where Python keeps paths, before 3.13 and since."""
@@ -104,11 +105,7 @@ PLAIN, LARGEST_EPS = "gelu", 1e-5
 
 def _known(config: dict[str, Any], shown: dict[str, Any], path: Path) -> dict[str, Any]:
     """What a config says that tensors do not; raises WrongRequest for what a plain vision transformer does not compute."""
-    strange = {
-        "rotary positions": "rope_theta" in config or "rope_parameters" in config,
-        "a gated MLP (SwiGLU)": config.get("use_swiglu_ffn") or config.get("use_gated_mlp"),
-    }
-    if has := [what for what, there in strange.items() if there]:
+    if has := parts_of(name for name, value in config.items() if value):
         raise WrongRequest(f"{path} has {' and '.join(has)}, which no plain vision transformer has: take other weights")
     activation, eps = config.get("hidden_act", PLAIN), config.get("layer_norm_eps", 0.0)
     if activation != PLAIN or not isinstance(eps, float | int) or eps > LARGEST_EPS:

@@ -2,7 +2,7 @@
 
 convert("mae_pretrain_vit_base.pth", out=Path("mae.safetensors"))
 is_foreign("timm:vit_small_patch16_224.augreg_in21k")     # so are hf:ORG/NAME, mae.pth and a folder of transformers
-found = foreign("hf:facebook/dinov2-small")
+found, _ = foreign("hf:facebook/dinov2-small")
 found.encoder, found.card                                 # the licence stands on the card
 """
 
@@ -22,10 +22,10 @@ from otherview.files import check_written, json_object
 from otherview.signature import takes
 from otherview.weights.checkpoints import read_checkpoint
 from otherview.weights.formats import LARGEST_DIFFERENCE, difference, probe_images
-from otherview.weights.origins import ORIGINS, Converted, Origin, converted, parts_of, twin_in_timm
+from otherview.weights.origins import ORIGINS, Converted, Origin, converted, twin_in_timm
 from otherview.weights.pretrained import OURS, save_encoder
 from otherview.weights.settings import ConvertSettings
-from otherview.weights.state_dicts import Branch
+from otherview.weights.state_dicts import Branch, parts_of
 
 TIMM, HUB = "timm:", "hf:"
 LIGHT = ["*.json", "*.safetensors", "README.md"]
@@ -39,19 +39,19 @@ def convert(settings: ConvertSettings) -> dict[str, Any]:
         raise WrongRequest(f"--out {settings.out} must end in .safetensors")
     if settings.heads is not None and settings.heads < 1:
         raise WrongRequest(f"--heads {settings.heads} is no number of heads: give 1 or more")
-    if settings.source.startswith("timm:") and settings.origin not in ("auto", "timm"):
+    if settings.source.startswith(TIMM) and settings.origin not in ("auto", "timm"):
         raise WrongRequest(f"{settings.source} is a model of timm's: leave --from out")
 
-    origin = ORIGINS.get("timm" if settings.source.startswith("timm:") else settings.origin)
+    origin = ORIGINS.get("timm" if settings.source.startswith(TIMM) else settings.origin)
     check_written(settings.out, flag="--out")
-    found = foreign(
+    found, worst = foreign(
         settings.source, origin=origin, branch=settings.branch, heads=settings.heads, partial=settings.partial
     )
     save_encoder(settings.out, found.encoder, found.card)
     return {
         "method": found.card.method, "branch": found.card.branch, "container": found.container,
         "loaded": len(found.loaded), "of": len(found.loaded) + len(found.left), "left": dict(Counter(found.left.values())),
-        "difference": verified(found), "licence": found.card.licence_of_starting_weights,
+        "difference": worst, "licence": found.card.licence_of_starting_weights,
         "encoder": found.card.encoder.model_dump(mode="json"), "out": str(settings.out),
     }  # fmt: skip
 
@@ -81,20 +81,20 @@ def foreign(
     branch: Branch | None = None,
     heads: int | None = None,
     partial: bool = False,
-) -> Converted:
-    """The encoder, whose tokens are those of timm's vision transformer with the same tensors.
+) -> tuple[Converted, float]:
+    """The encoder, and by how much its tokens differ from those of timm's vision transformer with the same tensors.
 
     Raises WrongRequest for what is no plain vision transformer, or cannot be fetched or read.
     """
     content, more = _content(where)
     known = more.pop("heads", None)
     found = converted(content, origin, branch=branch, heads=heads or known, partial=partial, **more)
-    if not (worst := verified(found)) <= LARGEST_DIFFERENCE:
+    if not (worst := _difference(found)) <= LARGEST_DIFFERENCE:
         raise RuntimeError(f"{where}: tokens differ by {worst:.1e} from those of timm's vision transformer")
-    return found
+    return found, worst
 
 
-def verified(found: Converted) -> float:
+def _difference(found: Converted) -> float:
     """The largest difference of the tokens from those of timm's vision transformer with the file's own position table.
 
     Where they differ, the file means something else than its names say.
@@ -155,12 +155,12 @@ def _timm_model(name: str, *, said: str) -> tuple[dict[str, Tensor], dict[str, A
         has = f" with {' and '.join(parts)}" if parts else ""
         raise WrongRequest(f"{said} is a {type(model).__name__}{has}, no plain vision transformer: take other weights")
     wanted: Any = model.pretrained_cfg
-    attention, activation, norm = (getattr(model.blocks[0], name) for name in ("attn", "mlp", "norm1"))
-    activation: Any = activation.act
+    block: Any = model.blocks[0]
+    activation, norm = block.mlp.act, block.norm1
     if type(activation) is not nn.GELU or activation.approximate != "none" or not isinstance(norm, nn.LayerNorm):
         raise WrongRequest(f"{said} has {activation} and {type(norm).__name__}: encoders here have GELU and LayerNorm")
     return model.state_dict(), {
-        "heads": attention.num_heads, "preprocessing": {"mean": wanted["mean"], "std": wanted["std"]},
+        "heads": block.attn.num_heads, "preprocessing": {"mean": wanted["mean"], "std": wanted["std"]},
         "licence": wanted.get("license") or "unknown", "image_size": tuple(wanted["input_size"][1:]),
     }  # fmt: skip
 

@@ -34,7 +34,7 @@ def load_encoder(where: str | Path) -> PretrainedEncoder:
         card = card_of(config, method="untrained", branch="encoder", steps=0)
         return PretrainedEncoder(Encoder(config.encoder, seed=config.seed), card).eval()
     if is_foreign(word):
-        found = foreign(word)
+        found, _ = foreign(word)
         return PretrainedEncoder(found.encoder, found.card).eval()
     path, step = _parts(where)
     if step is not None:
@@ -109,7 +109,7 @@ def card_of(config: RunConfig, *, method: str, branch: str, steps: int, licence:
 
 def start_of(where: object) -> PretrainedEncoder | None:
     """The weights that a run started from, as it kept them; None for random ones, and for what is named otherwise."""
-    if not isinstance(where, str | Path) or str(where).startswith((RANDOM, REFERENCE)) or is_foreign(where):
+    if not isinstance(where, str | Path) or str(where).startswith((RANDOM, REFERENCE)):
         return None
     file = _parts(where)[0].expanduser() / START
     return read_encoder(file) if file.is_file() else None

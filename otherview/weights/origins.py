@@ -21,7 +21,7 @@ from otherview.nn.positions import halves_swapped, sincos_grid
 from otherview.nn.settings import EncoderSettings
 from otherview.weights.formats import table_of
 from otherview.weights.pretrained import Card
-from otherview.weights.state_dicts import ANCHOR, Branch, Weights, prefix_of, weights_in
+from otherview.weights.state_dicts import ANCHOR, Branch, Weights, parts_of, prefix_of, weights_in
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """By width, where a file does not say it; no state dict holds the number of heads."""
@@ -66,13 +66,6 @@ HEADS_OF_ANY = (
     r"prototypes)"
 )
 """How programs call what is not of the encoder."""
-STRANGE = {
-    r"\brope\b|rope_|rotary|freqs|periods": "rotary positions",
-    r"mlp\.(w\d|gate|fc1_[gx]|weights_in)": "a gated MLP (SwiGLU)",
-    r"rel(ative)?_pos": "relative positions in attention",
-    r"[qk]_norm|norm_[qk]": "norms of queries and keys",
-}
-"""How programs call parts that a plain vision transformer does not have."""
 ESSENTIAL = re.compile(r"blocks\.|norm|.*(token|embed|bias_table)")
 """Names of tensors that an encoder cannot do without."""
 
@@ -147,12 +140,6 @@ def converted(
         licence_of_starting_weights=licence or origin.licence,
     )  # fmt: skip
     return Converted(encoder.eval(), card, loaded, left, weights.container, taken)
-
-
-def parts_of(names: Iterable[str]) -> list[str]:
-    """What of these tensors or modules a plain vision transformer does not have, in words."""
-    names = list(names)
-    return [what for pattern, what in STRANGE.items() if any(re.search(pattern, name) for name in names)]
 
 
 def _no_place(name: str, names: Iterable[str]) -> WrongRequest:

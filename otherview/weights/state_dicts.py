@@ -9,7 +9,7 @@ RENAMED for other words for the same layers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -69,6 +69,13 @@ RENAMED: tuple[tuple[str, str], ...] = (
 )
 """Pattern and what stands there instead, one after another."""
 QUERIES = re.compile(r"(.*\.attn)\.(?:query|q_proj)\.(weight|bias)")
+STRANGE = {
+    r"\brope\b|rope_|rotary|freqs|periods": "rotary positions",
+    r"mlp\.(w\d|gate|fc1_[gx]|weights_in)|use_swiglu|use_gated_mlp": "a gated MLP (SwiGLU)",
+    r"rel(ative)?_pos": "relative positions in attention",
+    r"[qk]_norm|norm_[qk]": "norms of queries and keys",
+}
+"""How programs call parts that a plain vision transformer does not have, in names of tensors and in configs."""
 ANCHOR = "patch_embed.proj.weight"
 """Every vision transformer has it; what stands before it stands before all of its names."""
 MOVING = re.compile(r"(^|[._])(mm|momentum|teacher|target|ema|key)([._]|$)")
@@ -135,6 +142,12 @@ def in_timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if all(part in found for part in parts):
                 found[f"{match[1]}.qkv.{match[2]}"] = torch.cat([found.pop(part) for part in parts])
     return found
+
+
+def parts_of(names: Iterable[str]) -> list[str]:
+    """What of these tensors, modules or settings a plain vision transformer does not have, in words."""
+    names = list(names)
+    return [what for pattern, what in STRANGE.items() if any(re.search(pattern, name) for name in names)]
 
 
 def prefix_of(tensors: Mapping[str, Tensor], *, branch: Branch) -> str:

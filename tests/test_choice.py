@@ -187,6 +187,13 @@ def test_doctor_takes_fewer_images_than_it_shows(result_of: Callable[..., dict],
     assert found["picture"] and len(found["chosen"]) == 5
 
 
+def test_doctor_does_not_mind_a_run_in_its_folder(result_of: Callable[..., dict], tmp_path: Path) -> None:
+    config = find("mae_pico_32").make()
+    (tmp_path / "config.yaml").write_text(package.config.to_yaml(config))
+    found = result_of("doctor", "--data", "shapes:30", "--out", tmp_path, "--threads", 1, "--workers", 0)
+    assert found["recipe"] == "chosen" and len(found["chosen"]) == 5
+
+
 def test_channels_are_found(result_of: Callable[..., dict], tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     for number in range(12):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from otherview.errors import WrongRequest
 from otherview.weights import convert as module
@@ -122,6 +125,25 @@ def test_timm_by_name(monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
     ):
         with pytest.raises(WrongRequest, match=said):
             foreign(f"timm:{name}")
+
+
+def test_a_folder_of_timm_says_how_images_are_normalised(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0)
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (3, 32, 32)}
+    save_for_hf(model, str(tmp_path / "folder"), safe_serialization=True)
+    (tmp_path / "folder/README.md").write_text("---\nlicense: mit\n---\n")
+    card = load_encoder(tmp_path / "folder").card
+    assert (card.mean, card.std, card.licence_of_starting_weights) == ((0.5,) * 3, (0.25,) * 3, "mit")
+    assert (card.encoder.width, card.encoder.image_size) == (192, (32, 32))
+
+
+@pytest.mark.parametrize("changes", [{"act_layer": partial(nn.GELU, approximate="tanh")}, {"act_layer": nn.ReLU}])
+def test_another_activation_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    model = small(**changes)
+    model.pretrained_cfg = {}
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: model)
+    with pytest.raises(WrongRequest, match=r"timm:x has (GELU|ReLU)\(.*\) and LayerNorm: encoders here have GELU"):
+        foreign("timm:x")
 
 
 @pytest.mark.parametrize(

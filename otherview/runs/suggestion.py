@@ -169,7 +169,9 @@ def _unstated(kind: str, preprocessing: Preprocessing) -> str:
 
 def _run_of(asked: RunConfig, data: str, settings: DoctorSettings) -> dict[str, Any]:
     """What would be run, a few real steps of it and a picture of its views; what the data has is said even if they fail."""
-    run = PretrainSettings(config=asked, data=data, out=settings.out, device=settings.device, threads=settings.threads)
+    run = PretrainSettings(
+        config=asked, data=data, out=settings.out, fresh=True, device=settings.device, threads=settings.threads
+    )  # whatever run --out may hold
     try:
         compute_on(run)
         ready = opened(run)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from otherview.recipes.registry import recipe
     from otherview.runs.compare import compare
     from otherview.runs.demo import demo
+    from otherview.runs.plan import plan
     from otherview.runs.predict import predict
     from otherview.runs.pretrain import pretrain
     from otherview.runs.suggestion import doctor
@@ -49,6 +50,7 @@ _HANDED_ON = {
     "embed": "evaluation.embedding",
     "export": "weights.export",
     "load_encoder": "weights.names",
+    "plan": "runs.plan",
     "predict": "runs.predict",
     "pretrain": "runs.pretrain",
     "recipe": "recipes.registry",
@@ -56,8 +58,8 @@ _HANDED_ON = {
 """Where each public function lives."""
 
 __all__ = [
-    "backbone", "compare", "convert", "demo", "doctor", "embed", "evaluate", "export", "load_encoder", "predict", "pretrain",
-    "recipe", "show",
+    "backbone", "compare", "convert", "demo", "doctor", "embed", "evaluate", "export", "load_encoder", "plan", "predict",
+    "pretrain", "recipe", "show",
 ]  # fmt: skip
 
 

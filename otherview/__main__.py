@@ -20,15 +20,16 @@ import tyro
 from pydantic import BaseModel, ValidationError
 
 from otherview import __version__
-from otherview.commands import bench, compare, doctor, evaluate, predict, pretrain, recipes, show, weights
+from otherview.commands import bench, compare, doctor, evaluate, plan, predict, pretrain, recipes, show, weights
 from otherview.commands.command import Command
 from otherview.config import RunConfig, filled, first_line, read_config
 from otherview.errors import Stopped, WrongRequest
 from otherview.launch import adopt_slurm, launched_rank
 from otherview.nn.settings import SIZES_OF_WEIGHTS
 from otherview.recipes.registry import find
+from otherview.training.settings import OF_A_START
 
-ROOMS = pretrain, doctor, evaluate, predict, weights, show, compare, recipes, bench
+ROOMS = pretrain, doctor, plan, evaluate, predict, weights, show, compare, recipes, bench
 COMMANDS: dict[str, Command] = {command.words: command for room in ROOMS for command in room.COMMANDS}
 EVERY_COMMAND = "Every command: --json prints one JSON object, --debug shows the traceback of an error."
 WITH_CONFIG = "--recipe NAME or --config FILE is read first; the flags below change its settings."
@@ -137,6 +138,8 @@ def _refuse_unused(config: RunConfig, flags: list[str], *, starts: bool) -> None
     unused = config.unused()
     if starts:
         unused |= {f"encoder.{size}": "the weights of --init have a size of their own" for size in SIZES_OF_WEIGHTS}
+    else:
+        unused |= {f"training.{name}": "the run starts from no weights (--init)" for name in OF_A_START}
     for flag in (word.partition("=")[0] for word in flags if word.startswith("--")):
         setting = f"{flag.removeprefix('--').replace('-', '_')}."
         for name, why in unused.items():

@@ -32,7 +32,7 @@ from otherview.dense.fit_models import (
     chosen,
     compare_splits,
     fit_dense,
-    load_both,
+    load_all,
     settled_config,
 )
 from otherview.dense.fitted import FittedDetector, save_detector
@@ -120,7 +120,7 @@ SHOWN_FAULTS = 10
 
 @takes(DetectSettings)
 def detect(settings: DetectSettings) -> Scores:
-    """Box and mask AP after the last step, next to the untrained encoder's."""
+    """Box and mask AP after the last step, next to the controls'."""
     train, test = settings.train, settings.test
     began = time.monotonic()
     check_request(settings, settings.config.training)
@@ -135,7 +135,7 @@ def detect(settings: DetectSettings) -> Scores:
     judged = chosen(sources[1], settings.test_images)
     if not any(splits[1].kinds(int(index)) for index in judged):
         raise WrongRequest(f"--test {test} shows no object in the images that are judged: there is nothing to find")
-    loaded = load_both(settings, sources)
+    loaded = load_all(settings, sources)
     card, used = loaded["encoder"].card, _shown(sources[0], splits[0], settings)
     config = settled_config(
         settings.config, settings, Selected(sources[0], used), card.encoder, settle=settled_detection
@@ -164,7 +164,7 @@ def detect(settings: DetectSettings) -> Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What both encoders are fitted to and judged by."""
+    """What all encoders are fitted to and judged by."""
 
     settings: DetectSettings
     images: str

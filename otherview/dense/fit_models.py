@@ -1,4 +1,4 @@
-"""What detection and segmentation share: models fitted one after another, on an encoder and on its untrained twin."""
+"""What detection and segmentation share: models fitted one after another, on an encoder and on its controls."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from otherview.nn.settings import EncoderSettings
 from otherview.training.device import compute_on, resolve_device
 from otherview.training.fit import Fit, run_fit
 from otherview.training.optim import Rate, make_optimiser
-from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
-from otherview.weights.names import check_weights, load_encoder, named
+from otherview.training.settings import FREE_TO_CHANGE, OF_A_START, TrainingSettings
+from otherview.weights.names import check_weights, load_encoder, named, start_of
 from otherview.weights.pretrained import Card, PretrainedEncoder
 
 Config = TypeVar("Config", DetectConfig, SegmentConfig)
@@ -56,20 +56,25 @@ def check_request(settings: DenseSettings, training: TrainingSettings) -> None:
     fit_folder(settings, "")
     if training.trackers:
         raise WrongRequest("training.trackers are for pretrain only; a fit logs its metrics to metrics.jsonl")
+    defaults = TrainingSettings()
+    if given := [name for name in OF_A_START if getattr(training, name) != getattr(defaults, name)]:
+        raise WrongRequest(f"training.{given[0]} is for pretrain --init only: a fit has layer_decay")
     if settings.pictures < 0:
         raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
 
 
-def load_both(settings: DenseSettings, sources: Sequence[Source]) -> dict[str, PretrainedEncoder]:
-    """The encoder, checked against the images, and its untrained twin where asked for; the device is chosen."""
+def load_all(settings: DenseSettings, sources: Sequence[Source]) -> dict[str, PretrainedEncoder]:
+    """The encoder, checked against the images, and its controls where asked for: the weights that its run started from, where it
+    did, and its untrained twin. The device is chosen."""
     compute_on(settings)
-    loaded = load_encoder(named(settings.weights))
+    loaded, start = load_encoder(named(settings.weights)), start_of(settings.weights)
     had = loaded.card.encoder
     if had.channels != 3:
         raise WrongRequest(f"{settings.weights} wants {had.channels} channels: this is for colour images")
     loaded.card = loaded.card.seeing(settled_images(sources, loaded.card.preprocessing))
-    twin = {"untrained": PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)}
-    return {"encoder": loaded, **(twin if settings.control else {})}
+    controls = {} if start is None else {"start": PretrainedEncoder(start.encoder, loaded.card)}
+    controls["untrained"] = PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)
+    return {"encoder": loaded, **(controls if settings.control else {})}
 
 
 def settled_config(

@@ -31,7 +31,7 @@ from otherview.dense.fit_models import (
     chosen,
     compare_splits,
     fit_dense,
-    load_both,
+    load_all,
     settled_config,
 )
 from otherview.dense.fitted import FittedSegmenter, save_segmenter
@@ -124,7 +124,7 @@ def _cross_entropy(scores: Float[Tensor, "B K _ _"], labels: Tensor) -> Float[Te
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What both encoders are fitted to and judged by."""
+    """What all encoders are fitted to and judged by."""
 
     settings: SegmentSettings
     images: str
@@ -137,7 +137,7 @@ class _Job:
 
 @takes(SegmentSettings)
 def segment(settings: SegmentSettings) -> Scores:
-    """mIoU and pixel accuracy after the last step, next to the untrained encoder's."""
+    """mIoU and pixel accuracy after the last step, next to the controls'."""
     train, test = settings.train, settings.test
     began = time.monotonic()
     check_request(settings, settings.config.training)
@@ -146,7 +146,7 @@ def segment(settings: SegmentSettings) -> Scores:
     for source, spec in zip(sources, (train, test), strict=True):
         check_pixels(source, spec)
         check_agreement(source, flag=spec)
-    loaded = load_both(settings, sources)
+    loaded = load_all(settings, sources)
     card = loaded["encoder"].card
     used, judged = chosen(sources[0], settings.train_images), chosen(sources[1], settings.test_images)
     learned = Selected(sources[0], used)

@@ -177,7 +177,7 @@ class DenseSettings(JudgeSettings):
     allow_shared: bool = False
     """Judge although --train and --test share images."""
     control: bool = True
-    """Also fit the untrained encoder; doubles the time."""
+    """Also fit the untrained encoder and, where the run started from weights, those; each takes as long again."""
     pictures: int = 4
     """Test images that are drawn with what was predicted beside the truth."""
     seed: int = 0

@@ -44,7 +44,7 @@ SHORTENED_IMAGES = 6
 
 @takes(RobustnessSettings)
 def robustness(settings: RobustnessSettings) -> Scores:
-    """Accuracies of a classifier on clean, corrupted or foreign images, next to the untrained encoder's where there is one."""
+    """Accuracies of a classifier on clean, corrupted or foreign images, next to its controls' where there are such."""
     began = time.monotonic()
     names = _corruptions(settings)
 
@@ -92,24 +92,24 @@ def _whole(settings: RobustnessSettings, names: Sequence[str]) -> bool:
     return set(names) == set(CORRUPTIONS) and set(settings.severities) == set(SEVERITIES)
 
 
-def _untrained(path: Path) -> Path:
-    """Where the classifier of the untrained encoder lies, if there is one: beside a probe's, or in a folder beside."""
+def _control(path: Path, name: str) -> Path:
+    """Where the classifier of a control lies, if there is one: beside a probe's, or in a folder beside."""
     if path.name.startswith("classifier-"):
-        return path.with_name(path.name.replace("classifier-", "untrained-", 1))
-    return path.parent.with_name("finetune_untrained") / "classifier.safetensors"
+        return path.with_name(path.name.replace("classifier-", f"{name}-", 1))
+    return path.parent.with_name(f"finetune_{name}") / "classifier.safetensors"
 
 
 def _classifiers(settings: RobustnessSettings, device: torch.device) -> dict[str, Classifier]:
-    """The classifier, the one that was fine-tuned from the untrained encoder where it lies beside, and the baseline."""
+    """The classifier, its controls, fine-tuned from the start weights and the untrained encoder, where they lie beside, and the
+    baseline."""
     path = Path(named(settings.weights)).expanduser().absolute()
     paths = {"encoder": path / "finetune/classifier.safetensors" if path.is_dir() else path}
     if not paths["encoder"].is_file():
         raise WrongRequest(
             f"{settings.weights} holds no classifier: run `otherview evaluate finetune`, or give its classifier.safetensors"
         )
-    beside = _untrained(paths["encoder"])
-    if beside.is_file():
-        paths["untrained"] = beside
+    beside = {name: _control(paths["encoder"], name) for name in ("start", "untrained")}
+    paths |= {name: where for name, where in beside.items() if where.is_file()}
     if settings.baseline not in (None, "alexnet"):
         paths["baseline"] = Path(settings.baseline or "")
     found = {name: load_classifier(where) for name, where in paths.items()}

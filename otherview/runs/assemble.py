@@ -35,6 +35,10 @@ OF_THE_WEIGHTS = *SIZES_OF_WEIGHTS, "positions", "column_first"
 """What a run takes from the weights that it starts from, whatever its recipe says."""
 
 
+ENCODER_WAITS = 0.1
+"""Share of a run in which an encoder that starts from weights keeps still, where nothing else is asked for."""
+
+
 class Start(NamedTuple):
     """Weights under timm's names, as the run's encoder wants them."""
 
@@ -58,7 +62,11 @@ def starting(config: RunConfig, loaded: PretrainedEncoder, *, said_as: str) -> t
             f"{had.channels} and as many values for --views.mean and --views.std, or other weights"
         )
     adopted = wanted.model_copy(update={name: getattr(had, name) for name in OF_THE_WEIGHTS})
-    config = config.model_copy(update={"encoder": adopted, "start_from": weights_fingerprint(loaded.encoder)})
+    training = config.training
+    if training.encoder_waits is None:
+        training = training.model_copy(update={"encoder_waits": ENCODER_WAITS})
+    changed = {"encoder": adopted, "training": training, "start_from": weights_fingerprint(loaded.encoder)}
+    config = config.model_copy(update=changed)
     config.check()
     state, said = dict(loaded.encoder.vit.state_dict()), list[str]()
     if any(getattr(had, name) != getattr(wanted, name) for name in SIZES_OF_WEIGHTS):

@@ -17,7 +17,7 @@ from otherview.data.source import Source
 from otherview.data.workers import usable_cores
 from otherview.distributed import agree, gather_objects, rank, ranks
 from otherview.errors import WrongRequest
-from otherview.launch import launched_ranks
+from otherview.launch import launched_ranks, shortened
 from otherview.methods.learner import Learner
 from otherview.runs.assemble import build_learner
 from otherview.training.device import compute_on, finish, make_accelerator
@@ -83,7 +83,7 @@ def measure(
     maker = SampleMaker(source, learner.views, config.seed, config.preprocessing)
     loader = iter(make_loader(maker, own, start=0, workers=0, pin=False))
     step_seconds, data_seconds = [], []
-    for step in range(min(count, plan.steps)):
+    for step in range(min(1 if shortened() else count, plan.steps)):
         began = time.monotonic()
         batches = [to_device(next(loader)[0], device) for _ in range(own.accumulation)]
         data_seconds.append(time.monotonic() - began)

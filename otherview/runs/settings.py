@@ -41,6 +41,29 @@ class PretrainSettings(ComputeSettings):
 
 
 @dataclass(kw_only=True)
+class PlanSettings(ComputeSettings):
+    """What ten times the images or the time would bring: short runs on parts of your images; run it again to continue."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig, kw_only=False)
+    """Every setting of the runs; the values in brackets are the recipe's. Without a recipe, what is not given is chosen."""
+    data: str
+    """Images (a data SPEC); where they have labels, kNN judges the runs, else patch retrieval."""
+    out: Path = Path("runs/plan")
+    """Folder of the runs and of plan.json."""
+    fresh: bool = False
+    """Start over; what is in the folder is moved aside, and the new place is printed."""
+    init: str | None = None
+    """Weights to start from, as for pretrain."""
+    time_budget: str | None = None
+    """For all seven runs together: 30m, 2h or 1d. Default: 1h, or with a recipe or --steps these are the longest run's."""
+    group_by: str | None = None
+    """Keep what belongs together, such as a patient's images, on one side: folder, file, or a column of the *.csv."""
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+
+
+@dataclass(kw_only=True)
 class PredictSettings(ComputeSettings):
     """Apply what an evaluation has fitted to new images, which need no labels; run the same command again to continue.
 

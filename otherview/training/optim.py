@@ -13,6 +13,7 @@ from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from otherview.methods.learner import Learner
+from otherview.training.continued import after_wait, draw_to_start, remember_start, with_own_rate
 from otherview.training.settings import TrainingSettings
 
 Rate = Callable[[TrainingSettings, int, float], float]
@@ -53,8 +54,11 @@ def rate_at(settings: TrainingSettings, batch: int, progress: float) -> float:
 def make_optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.Optimizer:
     """AdamW with eps 1e-8, or Muon; the rate is set at each step."""
     made = Muon if settings.optimiser == "muon" else torch.optim.AdamW
-    groups = learner.parameter_groups(settings.weight_decay)
-    return made(groups, lr=0.0, betas=settings.betas, eps=1e-8, fused=_fused(learner))
+    encoder = next(iter(learner.encoders.values()), learner)
+    groups = with_own_rate(learner.parameter_groups(settings.weight_decay), encoder, settings)
+    optimiser = made(groups, lr=0.0, betas=settings.betas, eps=1e-8, fused=_fused(learner))
+    remember_start(optimiser)
+    return optimiser
 
 
 def layered_groups(
@@ -107,6 +111,7 @@ def step_where_finite(optimiser: torch.optim.Optimizer, finite: Bool[Tensor, ""]
         _step_on_device(optimiser, finite)
     elif finite:
         optimiser.step()
+    draw_to_start(optimiser, finite)
 
 
 def _step_on_device(optimiser: torch.optim.AdamW, finite: Bool[Tensor, ""]) -> None:
@@ -115,10 +120,10 @@ def _step_on_device(optimiser: torch.optim.AdamW, finite: Bool[Tensor, ""]) -> N
     optimiser.step()
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate of every group, times the group's own `lr_scale` where it has one."""
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, progress: float = 1.0) -> None:
+    """The learning rate of every group, times the group's own `lr_scale` where it has one, after the wait that it has."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        group["lr"] = rate * group.get("lr_scale", 1.0) * after_wait(progress, waits=group.get("waits", 0.0))
 
 
 MOMENTUM = 0.95

@@ -31,6 +31,12 @@ class TrainingSettings(BaseModel):
     """The rate at the end of the run."""
     warmup: float = Field(default=0.025, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
+    encoder_waits: float | None = Field(default=None, ge=0, lt=0.5)
+    """Share of the run in which the encoder keeps still while the heads learn; its rate then rises for as long."""
+    encoder_lr: float = Field(default=1.0, gt=0)
+    """Learning rate of the encoder, in parts of the heads'."""
+    l2_to_start: float = Field(default=0.0, ge=0)
+    """How strongly the encoder is drawn to the weights it started from: by so many parts of the rate at every step."""
     weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW, also where muon leaves parameters to it."""
@@ -80,6 +86,8 @@ class TrainingSettings(BaseModel):
         return self.keep_every is not None and step % self.keep_every == 0
 
 
+OF_A_START = "encoder_waits", "encoder_lr", "l2_to_start"
+"""Settings that a run has only where it starts from weights."""
 FREE_TO_CHANGE = frozenset((
     "trackers", "stop_on_collapse", "collapse_after", "max_skipped", "max_broken", "workers", "log_every", "save_every",
     "keep_every",

@@ -60,7 +60,7 @@ def launch_step(
 ) -> Launched:
     """Gradients, clipping, and the optimiser's step where everything is finite."""
     rate = run.rate(run.settings, run.batch, step / run.steps)
-    set_rate(optimiser, rate)
+    set_rate(optimiser, rate, step / run.steps)
     loss, context = _gradients(wrapped, run, [sample.views for sample in samples], step / run.steps)
     trained = [parameter for parameter in run.learner.parameters() if parameter.requires_grad]
     norm = run.accelerator.clip_grad_norm_(trained, run.settings.clip_norm or math.inf)

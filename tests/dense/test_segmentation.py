@@ -15,15 +15,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from otherview.config import to_yaml
 from otherview.data.image import Preprocessing
 from otherview.data.loader import KINDS
 from otherview.data.picture import picture_of
 from otherview.data.spec import open_source
 from otherview.data.workers import joining
+from otherview.dense.fit_models import load_all
 from otherview.dense.inference import Prediction, scores_of, starts
 from otherview.dense.samples import PixelViews, classes_of, numbered, shown_size
 from otherview.dense.segmentation import Segment
-from otherview.dense.settings import SegmentConfig
+from otherview.dense.settings import SegmentConfig, SegmentSettings
 from otherview.dense.upernet import RelativePositions, UPerNet
 from otherview.errors import BrokenImage
 from otherview.evaluation.linear_segment import IGNORED, Segmented, pixel_confusion
@@ -31,6 +33,9 @@ from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.dense import segment_pico, upernet_b_ade20k
+from otherview.recipes.registry import find
+from otherview.weights.names import card_of
+from otherview.weights.pretrained import PretrainedEncoder, save_encoder, weights_fingerprint
 
 TINY = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, heads=2)
 
@@ -195,6 +200,43 @@ def test_names_of_predictions_stay_in_their_folder(tmp_path: Path) -> None:
         "0000007-....png", "0000007-.._.._up.png", "0000007-_abs_olute.png", "0000007-deep_a.png", "0000007-shapes_test_3_.png",
     ]  # fmt: skip
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_weights_that_a_run_started_from_are_a_control(tmp_path: Path) -> None:
+    """As in every other evaluation; a checkpoint's are those of its run."""
+    settings = find("siamese_im_pico_32").make()
+    for branch, seed in (("encoder", 1), ("start", 2)):
+        card = card_of(settings, method="siamese_im", branch=branch, steps=9)
+        save_encoder(tmp_path / f"{branch}.safetensors", Encoder(settings.encoder, seed=seed), card)
+    (tmp_path / "config.yaml").write_text(to_yaml(settings))
+    shapes = open_source("shapes:4@32")
+
+    def loaded(**asked: bool) -> dict[str, PretrainedEncoder]:
+        settings = SegmentSettings(weights=str(tmp_path), train="shapes:4@32", test="shapes:4@32", threads=1, **asked)
+        return load_all(settings, [shapes, shapes])
+
+    assert list(loaded(control=False)) == ["encoder"] and list(loaded()) == ["encoder", "start", "untrained"]
+    digests = {name: weights_fingerprint(one.encoder) for name, one in loaded().items()}
+    assert (
+        digests["start"] == weights_fingerprint(Encoder(settings.encoder, seed=2)) and len(set(digests.values())) == 3
+    )
+
+
+@pytest.mark.parametrize("flag", ["--training.encoder-waits", "--training.encoder-lr", "--training.l2-to-start"])
+def test_settings_of_pre_training_are_refused(otherview: Callable, flag: str) -> None:
+    words = (
+        "--weights",
+        "random:siamese_im_pico_32",
+        "--out",
+        "o",
+        "--train",
+        "shapes:9@64",
+        "--test",
+        "shapes:9:test@64",
+    )
+    for verb in ("detect", "segment"):
+        done = otherview("evaluate", verb, *words, flag, "0.25")
+        assert done.returncode == 2 and "is for pretrain --init only" in done.stderr
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from otherview.config import RunConfig
 from otherview.dense.settings import DetectConfig, SegmentConfig
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SiameseIMSettings, SupervisedSettings
 
-RECIPES = {"pretrain": "siamese_im_pico_32", "evaluate detect": "detect_pico", "evaluate segment": "segment_pico"}
+RECIPES = {"pretrain": "siamese_im_cpu_adamw", "evaluate detect": "detect_cpu", "evaluate segment": "segment_cpu"}
 METHODS = (SiameseIMSettings, MAESettings, MoCoV3Settings, SupervisedSettings)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

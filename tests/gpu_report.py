@@ -102,7 +102,7 @@ def suite(seconds: float, log: Path) -> str:
 def step(*words: str) -> Callable[[float], dict[str, Any]]:
     """`bench step` with these words; on a CPU with a tiny model."""
     if ON_CPU:
-        words = (*words, "--recipe", "siamese_im_pico_32", "--batch", "8")
+        words = (*words, "--recipe", "siamese_im_cpu_adamw", "--batch", "8")
     return lambda seconds: otherview("bench", "step", "--device", DEVICE, *words, seconds=seconds)
 
 
@@ -178,7 +178,7 @@ def main() -> None:
     photos = given.photos or drawn_photos(given.folder / "photos")
     report.ask("B/16 eager", step("--recipe", BASE, "--trace", str(given.folder / "step.json.gz")))
     few = ["--batch", "8", "--steps", "30"] if ON_CPU else ["--batch", "256", "--steps", "60"]
-    report.ask("B/16 from JPEGs", pretrain(report, photos, "siamese_im_pico_32" if ON_CPU else BASE, *few))
+    report.ask("B/16 from JPEGs", pretrain(report, photos, "siamese_im_cpu_adamw" if ON_CPU else BASE, *few))
     report.ask("B/16 compiled by blocks", step("--recipe", BASE, ALONE, "--compile", "blocks"))
     report.ask("B/16 compiled as a whole", step("--recipe", BASE, ALONE, "--compile", "whole"))
     report.ask("S/16 eager", step(ALONE))

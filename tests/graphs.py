@@ -1,6 +1,6 @@
 """How torch.compile sees a learner's forward pass, in a process without the checks of shapes, which it cannot trace.
 
-python -m tests.graphs siamese_im_pico_32      # one line of JSON
+python -m tests.graphs siamese_im_cpu_adamw      # one line of JSON
 """
 
 import json

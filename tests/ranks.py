@@ -90,7 +90,7 @@ def training_of_rank(
     from otherview.training.loop import to_device
     from otherview.training.optim import Muon
 
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 2})
     method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5, **part})
     learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0).to(device)
@@ -133,7 +133,7 @@ def moco_v3_of_rank(rank: int, count: int) -> dict[str, Any]:
     from otherview.methods.build import build
     from otherview.recipes.registry import find
 
-    config = find("moco_v3_pico_32").make()
+    config = find("moco_v3_cpu").make()
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
     method = config.method.model_copy(update={"hidden_width": 32, "output_width": 16})
     learner = build(method, encoder=encoder, views=config.views, seed=0)

@@ -72,6 +72,11 @@ def sizes(c: RunConfig) -> tuple[int, int, int]:
     return patches, patches - c.views.mask.masked_of(patches), 3 * c.encoder.patch_size**2
 
 
+RECIPES = {
+    "siamese_im": "siamese_im_cpu_adamw", "mae": "mae_cpu", "moco_v3": "moco_v3_cpu", "supervised": "supervised_cpu",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("closed_form", "changed"),
     [
@@ -81,14 +86,14 @@ def sizes(c: RunConfig) -> tuple[int, int, int]:
 )  # fmt: skip
 def test_the_counted_flops_have_a_closed_form(closed_form: Callable[[RunConfig], int], changed: dict[str, int]) -> None:
     """As docs/comparing.md has it: a backward pass is twice the forward, and nothing goes back into frozen parts."""
-    config = find(f"{closed_form.__name__}_pico_32").make()
+    config = find(RECIPES[closed_form.__name__]).make()
     config = config.model_copy(update={"method": config.method.model_copy(update=changed)})
     assert flops_per_image(config) == closed_form(config)
 
 
 def test_the_flops_of_muon_are_a_step_s() -> None:
     """As docs/comparing.md has them: five rounds of three products for every weight matrix, whatever the batch."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     m, d, depth = config.method, config.encoder.width, config.encoder.depth
     assert isinstance(m, SiameseIMSettings)
 
@@ -107,7 +112,7 @@ def test_the_flops_of_muon_are_a_step_s() -> None:
 
 def test_dense_info_nce_meets_the_tokens_of_the_whole_batch() -> None:
     """Beyond UniGrad's config: similarities forward, again for the backward pass, and their gradient by the queries."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     dense = flops_per_image(config)
     info_nce = config.model_copy(update={"method": config.method.model_copy(update={"loss": "info_nce"})})
     patches, width = 64, 128
@@ -169,7 +174,7 @@ def test_a_gpu_s_step_stands_beside_timm_s_and_is_traced(monkeypatch: pytest.Mon
     """
     monkeypatch.setattr("otherview.bench.step.ROUNDS", 1)
     monkeypatch.setattr("otherview.bench.step.contenders", lambda device: ("ours", "timm_mae"))
-    config = find("moco_v3_pico_32").make()
+    config = find("moco_v3_cpu").make()
     found = bench_step(config, batch=20, device=torch.device("cpu"), trace=tmp_path / "step.json.gz")
     assert (
         found["precision"] == "fp32"
@@ -206,7 +211,7 @@ def test_a_kernel_is_counted_once() -> None:
 
 
 def test_timm_s_flops_have_a_closed_form() -> None:
-    config = find("mae_pico_32").make()
+    config = find("mae_cpu").make()
     d, depth, (patches, _, pixels) = config.encoder.width, config.encoder.depth, sizes(config)
     seen = patches // 4 + 1
     decoder = 8 * block(patches + 1, 512) + 2 * (patches + 1) * 512 * pixels - 2 * 512 * pixels  # cls paints nothing

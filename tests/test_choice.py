@@ -92,7 +92,7 @@ def test_what_was_asked_for_stays_and_the_rest_follows_it() -> None:
 
 
 def test_on_a_cpu_it_is_the_recipe_for_cpus_but_for_what_the_images_say() -> None:
-    recipe = find("siamese_im_muon_32").make()
+    recipe = find("siamese_im_cpu").make()
     config = in_schedule(chosen(CPU._replace(sides=(32, 32)), asked=RunConfig()), 3300, asked=RunConfig())
     assert config.model_copy(update={"recipe": recipe.recipe}) == recipe
 
@@ -188,7 +188,7 @@ def test_doctor_takes_fewer_images_than_it_shows(result_of: Callable[..., dict],
 
 
 def test_doctor_does_not_mind_a_run_in_its_folder(result_of: Callable[..., dict], tmp_path: Path) -> None:
-    config = find("mae_pico_32").make()
+    config = find("mae_cpu").make()
     (tmp_path / "config.yaml").write_text(package.config.to_yaml(config))
     found = result_of("doctor", "--data", "shapes:30", "--out", tmp_path, "--threads", 1, "--workers", 0)
     assert found["recipe"] == "chosen" and len(found["chosen"]) == 5

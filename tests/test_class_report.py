@@ -112,7 +112,7 @@ def test_the_table_in_a_file_and_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_writes_its_classes(tmp_path: Path) -> None:
-    found = knn("random:siamese_im_pico_32", train="shapes:60", test="shapes:40:test", k=3, out=tmp_path).as_json()
+    found = knn("random:siamese_im_cpu_adamw", train="shapes:60", test="shapes:40:test", k=3, out=tmp_path).as_json()
     assert len(found["per_class"]) == 8 and sum(row["n"] for row in found["per_class"]) == 40
     right = sum(row["sensitivity"] * row["n"] for row in found["per_class"] if row["n"])
     assert right / 40 == pytest.approx(found["scores"][0]["value"], abs=1e-5)

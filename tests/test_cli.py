@@ -11,7 +11,7 @@ import pytest
 
 from otherview.__main__ import COMMANDS
 
-PICO = ("pretrain", "--recipe", "siamese_im_pico_32")
+PICO = ("pretrain", "--recipe", "siamese_im_cpu_adamw")
 
 
 def wrong(done: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -33,15 +33,15 @@ def wrong(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (("--data", "shapes:99", "--views.mask.count", "70"), ["count 70", "8×8", "0 … 63"]),
         (("--data", "shapes:99", "--views.mask.count", "-1"), ["count -1", "0 … 63"]),
         (("--data", "shapes:99", "--views.mask.count", "64"), ["count 64", "at least one patch"]),
-        (("--data", "shapes:99", "--recipe", "mae_pico_32", "--views.mask.kind", "none"), ["masks no patch", "mae"]),
-        (("--data", "shapes:99", "--recipe", "moco_v3_pico_32", "--views.mask.kind", "random"), ["moco_v3", "random"]),
+        (("--data", "shapes:99", "--recipe", "mae_cpu", "--views.mask.kind", "none"), ["masks no patch", "mae"]),
+        (("--data", "shapes:99", "--recipe", "moco_v3_cpu", "--views.mask.kind", "random"), ["moco_v3", "random"]),
         (("--data", "shapes:99", "--batch", "128"), ["128", "99", "largest batch that fits is 99"]),
         (("--data", "shapes:99", "--encoder.heads", "3"), ["heads 3", "width 128"]),
         (("--data", "shapes:99", "--knn-bank", "shapes:9"), ["--knn-test"]),
         (("--data", "shapes:99", "--threads", "0"), ["--threads 0"]),
         (("--data", "shapes:99", "--method.temperature=0.5"), ["--method.temperature has no effect", "info_nce"]),
         (
-            ("--data", "shapes:99", "--recipe", "mae_pico_32", "--views.target-colour.blur-sigma", "1", "2"),
+            ("--data", "shapes:99", "--recipe", "mae_cpu", "--views.target-colour.blur-sigma", "1", "2"),
             ["--views.target-colour.blur-sigma has no effect", "mae uses only one view"],
         ),
         (("--data", "shapes:99", "--views.crop-share", "1", "0.5"), ["crop_share 1 0.5"]),
@@ -56,11 +56,11 @@ def test_wrong_requests(otherview: Callable, tmp_path: Path, flags: tuple[str, .
 def test_unwritable_output(otherview: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wrong(otherview(*PICO, "--data", "shapes:99", "--out", "file/out"), "file/out", "cannot be written")
-    wrong(otherview("show", "masks", "--recipe", "siamese_im_pico_32", "--out", "file/x.png"), "cannot be written")
+    wrong(otherview("show", "masks", "--recipe", "siamese_im_cpu_adamw", "--out", "file/x.png"), "cannot be written")
 
 
 def test_unknown_names(otherview: Callable) -> None:
-    wrong(otherview("pretrain", "--recipe", "siamese_im_pico32", "--data", "x", "--out", "y"), "siamese_im_pico_32")
+    wrong(otherview("pretrain", "--recipe", "siamese_im_cpu_adam", "--data", "x", "--out", "y"), "siamese_im_cpu_adamw")
     wrong(otherview("recipes", "zzz"), "zzz", "siamese_im_vit_b16")
     wrong(otherview("pretain"), "did you mean pretrain")
     wrong(otherview("show", "vews"), "vews", "views, masks, correspondence")
@@ -68,7 +68,7 @@ def test_unknown_names(otherview: Callable) -> None:
     wrong(otherview("evaluate", "knn", "--weights", "nowhere", "--train", "shapes:99", "--test", "shapes:9"), "nowhere")
     wrong(
         otherview(
-            "evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:99", "--test", "shapes:9:val",
+            "evaluate", "knn", "--weights", "random:siamese_im_cpu_adamw", "--train", "shapes:99", "--test", "shapes:9:val",
             "--k", "100",
         ),
         "--k 100", "99",
@@ -133,7 +133,7 @@ def test_recipes(result_of: Callable, otherview: Callable) -> None:
 
 
 def test_a_printed_recipe_is_a_config(otherview: Callable, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(otherview("recipes", "siamese_im_pico_32").stdout)
+    (tmp_path / "c.yaml").write_text(otherview("recipes", "siamese_im_cpu_adamw").stdout)
     done = otherview("pretrain", "--config", "c.yaml", "--data", "shapes:9", "--out", "o")
     assert "largest batch" in done.stderr  # read, accepted, and only then refused for its data
 
@@ -142,7 +142,7 @@ def test_a_printed_recipe_is_a_config(otherview: Callable, tmp_path: Path) -> No
 def test_pictures(result_of: Callable, tmp_path: Path, picture: str) -> None:
     import matplotlib.image
 
-    result = result_of("show", picture, "--recipe", "siamese_im_pico_32", "--count", "2", "--out", f"{picture}.png")
+    result = result_of("show", picture, "--recipe", "siamese_im_cpu_adamw", "--count", "2", "--out", f"{picture}.png")
     pixels = matplotlib.image.imread(tmp_path / result["picture"])
     assert pixels.shape[0] > 200 and pixels[..., :3].std() > 0.05
 

@@ -35,7 +35,7 @@ from otherview.runs.settings import CompareSettings
 from otherview.runs.study import MEASURES, Plan, tasks_of
 
 
-def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_pico_32", steps: int = 100) -> Path:
+def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_cpu_adamw", steps: int = 100) -> Path:
     """A run folder as pre-training and two evaluations leave it."""
     folder.mkdir(parents=True)
     config = find(recipe).make().model_copy(update={"seed": seed, "steps": steps})
@@ -71,21 +71,21 @@ def finished(folder: Path, *, seed: int, knn: float, recipe: str = "siamese_im_p
 
 
 KNN = "knn_encoder_mean on t"
-MADE = ("--study", "compare_pico", "--data", "shapes:8", "--test", "shapes:8:test", "--out", "never-made")
+MADE = ("--study", "compare_cpu", "--data", "shapes:8", "--test", "shapes:8:test", "--out", "never-made")
 
 
 def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path) -> None:
     values = [0.50, 0.56, 0.53]
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=value) for seed, value in enumerate(values)]
-    folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
+    folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_cpu"))
     rows = compare_runs(folders)
-    assert [(row.name, len(row.runs)) for row in rows] == [("siamese_im_pico_32", 3), ("mae_pico_32", 1)]
+    assert [(row.name, len(row.runs)) for row in rows] == [("siamese_im_cpu_adamw", 3), ("mae_cpu", 1)]
     assert rows[0].mean(KNN) == pytest.approx(statistics.fmean(values))
     assert rows[0].spread(KNN) == pytest.approx(statistics.stdev(values))
     assert rows[1].spread(KNN) == 0.01  # of one seed: as the evaluation said it
-    lines = markdown(cells_of(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25}))
-    assert lines[2] == "| siamese_im_pico_32 | 3 | 6,400 | 0.5 | 0.0032 | 2 | 3 | 0.530 ± 0.030 |"
-    assert [line["value"] for line in table(rows, {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25})] == [*values, 0.4]
+    lines = markdown(cells_of(rows, {"siamese_im_cpu_adamw": 0.5, "mae_cpu": 0.25}))
+    assert lines[2] == "| siamese_im_cpu_adamw | 3 | 6,400 | 0.5 | 0.0032 | 2 | 3 | 0.530 ± 0.030 |"
+    assert [line["value"] for line in table(rows, {"siamese_im_cpu_adamw": 0.5, "mae_cpu": 0.25})] == [*values, 0.4]
 
 
 def test_a_score_that_one_seed_lacks_is_named_not_averaged(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_score_that_one_seed_lacks_is_named_not_averaged(tmp_path: Path) -> No
     with (folders[1] / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     rows = compare_runs(folders)
-    assert "0.6" not in "".join(markdown(cells_of(rows, {"siamese_im_pico_32": 0.5})))
-    assert notes(rows)[1:] == ["siamese_im_pico_32: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
-    write_comparison_page(tmp_path / "c.html", rows, {"siamese_im_pico_32": 0.5}, command="otherview compare")
+    assert "0.6" not in "".join(markdown(cells_of(rows, {"siamese_im_cpu_adamw": 0.5})))
+    assert notes(rows)[1:] == ["siamese_im_cpu_adamw: linear_encoder_mean on t is left out, as seeds 0, 2 lack it"]
+    write_comparison_page(tmp_path / "c.html", rows, {"siamese_im_cpu_adamw": 0.5}, command="otherview compare")
     assert notes(rows)[0] == "n = 400 test images: knn mean" and notes(rows)[1] in (tmp_path / "c.html").read_text()
 
 
@@ -113,7 +113,7 @@ def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
     folders = [
         finished(tmp_path / "a", seed=0, knn=0.5),
         finished(tmp_path / "a1", seed=1, knn=0.5),
-        finished(tmp_path / "b", seed=0, knn=0.4, recipe="supervised_pico_32"),
+        finished(tmp_path / "b", seed=0, knn=0.4, recipe="supervised_cpu"),
     ]
     for folder, untrained in zip(folders, (0.25, 0.25, 0.125), strict=True):
         score = {"unit": "accuracy", "n": 400, "spread": 0.01}
@@ -122,21 +122,21 @@ def test_controls_are_lines_of_their_own_and_stand_once(tmp_path: Path) -> None:
         scores = [{"name": f"knn_encoder_{token}", "value": 0.5, **score} for token in ("mean", "cls")]
         line = {"scores": scores, "control": control, "test": "t", "config_hash": "c0", "steps": 100}
         (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
-    lines = markdown(cells_of(compare_runs(folders), {"siamese_im_pico_32": 0.5, "supervised_pico_32": 0.25}))
+    lines = markdown(cells_of(compare_runs(folders), {"siamese_im_cpu_adamw": 0.5, "supervised_cpu": 0.25}))
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][-2:] == ["knn mean", "knn cls"]
     assert [(line[0], *line[-2:]) for line in cells[2:]] == [
-        ("siamese_im_pico_32", "0.500 ± 0.010", "0.500 ± 0.010"),
-        ("siamese_im_pico_32: untrained", "0.250 ± 0.010", ""),
-        ("siamese_im_pico_32: raw pixels", "0.375 ± 0.010", ""),
-        ("supervised_pico_32", "0.500 ± 0.010", "0.500 ± 0.010"),
-        ("supervised_pico_32: untrained", "0.125 ± 0.010", ""),
+        ("siamese_im_cpu_adamw", "0.500 ± 0.010", "0.500 ± 0.010"),
+        ("siamese_im_cpu_adamw: untrained", "0.250 ± 0.010", ""),
+        ("siamese_im_cpu_adamw: raw pixels", "0.375 ± 0.010", ""),
+        ("supervised_cpu", "0.500 ± 0.010", "0.500 ± 0.010"),
+        ("supervised_cpu: untrained", "0.125 ± 0.010", ""),
     ]
 
 
 def test_other_settings_are_another_row(tmp_path: Path) -> None:
     folders = [finished(tmp_path / str(steps), seed=0, knn=0.5, steps=steps) for steps in (100, 200)]
-    names = [f"siamese_im_pico_32 ({folder})" for folder in folders]
+    names = [f"siamese_im_cpu_adamw ({folder})" for folder in folders]
     assert [row.name for row in compare_runs(folders)] == names
 
 
@@ -163,15 +163,15 @@ def test_the_verb_writes_table_csv_and_curves(tmp_path: Path, otherview: Callabl
 
 def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path) -> None:
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 100) for seed in range(2)]
-    folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_pico_32"))
+    folders.append(finished(tmp_path / "mae", seed=0, knn=0.4, recipe="mae_cpu"))
     write_comparison_page(
         tmp_path / "c.html",
         compare_runs(folders),
-        {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25},
+        {"siamese_im_cpu_adamw": 0.5, "mae_cpu": 0.25},
         command="otherview compare",
     )
     text = (tmp_path / "c.html").read_text()
-    said = "siamese_im_pico_32 leads: knn_encoder_mean on t 0.505, 10.5 points above mae_pico_32 0.400 (spread 0.010)."
+    said = "siamese_im_cpu_adamw leads: knn_encoder_mean on t 0.505, 10.5 points above mae_cpu 0.400 (spread 0.010)."
     assert said in text
     assert "than chance" not in text.split('id="data">')[0]
     assert ">0.505 ± 0.007</td>" in text and text.count("<tr>") == 6
@@ -182,16 +182,16 @@ def test_the_page_of_a_comparison_has_table_curves_and_who_leads(tmp_path: Path)
 
 def test_two_seeds_that_agree_by_chance_make_no_clear_lead(tmp_path: Path) -> None:
     folders = [finished(tmp_path / f"a{seed}", seed=seed, knn=0.5 + seed / 10_000) for seed in range(2)]
-    folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_pico_32") for seed in range(2)]
+    folders += [finished(tmp_path / f"b{seed}", seed=seed, knn=0.499, recipe="mae_cpu") for seed in range(2)]
     assert str(verdict_of(compare_runs(folders))) == (
-        "level: siamese_im_pico_32: knn_encoder_mean on t 0.500, 0.1 points above mae_pico_32 0.499 (spread 0.010), which "
+        "level: siamese_im_cpu_adamw: knn_encoder_mean on t 0.500, 0.1 points above mae_cpu 0.499 (spread 0.010), which "
         "may be luck. Run more seeds."
     )
 
 
 def test_runs_judged_on_different_images_are_neither_compared_nor_drawn_together(tmp_path: Path) -> None:
     folders = [finished(tmp_path / name, seed=0, knn=0.5, recipe=recipe) for name, recipe in
-               (("a", "siamese_im_pico_32"), ("b", "mae_pico_32"))]  # fmt: skip
+               (("a", "siamese_im_cpu_adamw"), ("b", "mae_cpu"))]  # fmt: skip
     for folder, test in zip(folders, ("cats", "dogs"), strict=True):
         line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
         (folder / "results.jsonl").write_text(json.dumps({**line, "test": test}) + "\n")
@@ -200,15 +200,15 @@ def test_runs_judged_on_different_images_are_neither_compared_nor_drawn_together
     found = verdict_of(rows)
     assert found.state == "cannot be compared" and "on cats" in found.evidence and "evaluate knn" in found.action
     assert {where: [row.name for row in some] for where, some in watched_alike(rows).items()} == {
-        "cats (bank bank)": ["siamese_im_pico_32"], "dogs (bank bank)": ["mae_pico_32"],
+        "cats (bank bank)": ["siamese_im_cpu_adamw"], "dogs (bank bank)": ["mae_cpu"],
     }  # fmt: skip
-    gflops = {"siamese_im_pico_32": 0.5, "mae_pico_32": 0.25}
+    gflops = {"siamese_im_cpu_adamw": 0.5, "mae_cpu": 0.25}
     assert len(draw_comparison(rows, gflops).axes) == 6
     write_comparison_page(tmp_path / "c.html", rows, gflops, command="otherview compare")
     text = (tmp_path / "c.html").read_text(encoding="utf-8")
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
-    assert [[one["name"] for one in chart["series"]] for chart in data] == [["siamese_im_pico_32"]] * 3 + [
-        ["mae_pico_32"]
+    assert [[one["name"] for one in chart["series"]] for chart in data] == [["siamese_im_cpu_adamw"]] * 3 + [
+        ["mae_cpu"]
     ] * 3
     assert any("watched on different images" in said for said in notes(rows))
     for folder in folders:  # as runs of before have it: not recorded, and on other images
@@ -228,7 +228,7 @@ def test_tables_fit_a_terminal(tmp_path: Path) -> None:
 
 
 def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "a", seed=0, knn=0.4, recipe="moco_v3_pico_32")
+    folder = finished(tmp_path / "a", seed=0, knn=0.4, recipe="moco_v3_cpu")
     lines = [{"step": step, "knn_mean": 0.1, "knn_cls": 0.3} for step in (0, 50)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (row,) = compare_runs([folder])
@@ -237,13 +237,13 @@ def test_moco_v3_is_followed_by_its_cls_token(tmp_path: Path) -> None:
 
 def test_the_leader_is_found_by_every_method_s_own_token(tmp_path: Path) -> None:
     folders = [finished(tmp_path / name, seed=0, knn=knn, recipe=recipe) for name, recipe, knn in
-               (("a", "siamese_im_pico_32", 0.45), ("b", "moco_v3_pico_32", 0.42))]  # fmt: skip
+               (("a", "siamese_im_cpu_adamw", 0.45), ("b", "moco_v3_cpu", 0.42))]  # fmt: skip
     for folder, cls in zip(folders, (0.40, 0.47), strict=True):
         line = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
         line["scores"].append({**line["scores"][0], "name": "knn_encoder_cls", "value": cls})
         (folder / "results.jsonl").write_text(json.dumps(line))
         (folder / "metrics.jsonl").unlink()
-    said = "moco_v3_pico_32: knn_encoder_cls on t and knn_encoder_mean on t 0.470, 2.0 points above siamese_im_pico_32"
+    said = "moco_v3_cpu: knn_encoder_cls on t and knn_encoder_mean on t 0.470, 2.0 points above siamese_im_cpu_adamw"
     assert said in str(verdict_of(compare_runs(folders)))
 
 
@@ -259,7 +259,7 @@ def test_what_was_found_of_another_encoder_is_not_the_runs(tmp_path: Path) -> No
 
 def test_the_command_on_the_page_makes_the_same_comparison() -> None:
     asked = CompareSettings(
-        study="ablate_pico_mask", data="c/train-*.tar", test="t", out=Path("runs/a b"), rows=("as it is",), seeds=(3,),
+        study="ablate_cpu_mask", data="c/train-*.tar", test="t", out=Path("runs/a b"), rows=("as it is",), seeds=(3,),
         equal="compute", steps=9, size=64, measures=("knn",), allow_shared=True, report=Path("page.html"),
     )  # fmt: skip
     words = shlex.split(_command(asked))
@@ -276,12 +276,12 @@ def test_the_command_on_the_page_makes_the_same_comparison() -> None:
         (("x", "--report", "c.txt"), "must end in .html"),
         (("reference:nothing",), "does not ship with otherview"),
         (("nowhere",), "holds no finished run"),
-        (("--study", "compare_pic"), "did you mean compare_pico"),
-        (("--study", "compare_pico"), "--study needs --data SPEC"),
-        (("--study", "compare_pico", "nowhere"), "give either folders or --study"),
+        (("--study", "compare_pic"), "did you mean compare_cpu"),
+        (("--study", "compare_cpu"), "--study needs --data SPEC"),
+        (("--study", "compare_cpu", "nowhere"), "give either folders or --study"),
         ((*MADE, "--steps", "0"), "--steps 0 is too few"),
         ((*MADE, "--seeds", "1", "2", "1"), "--seeds 1 2 1 has one twice"),
-        ((*MADE, "--rows", "mae", "mea"), "compare_pico has no row 'mea'"),
+        ((*MADE, "--rows", "mae", "mea"), "compare_cpu has no row 'mea'"),
     ],
 )
 def test_wrong_comparisons(words: tuple[str, ...], said: str, otherview: Callable) -> None:
@@ -295,10 +295,10 @@ def test_every_row_of_every_study_is_a_config_that_fits() -> None:
         assert len(rows) > 1 and find_study(study.name) is study
         for name, config in rows.items():
             config.check()
-            steps = {"drawn": 600, "ablate_pico": 1650, "imagenette": 7397, "cifar10": 19531}
+            steps = {"drawn": 600, "ablate_cpu": 1650, "imagenette": 7397, "cifar10": 19531}
             assert config.steps == next((n for words, n in steps.items() if words in study.name), 3300), name
         assert len({to_yaml(config) for config in rows.values()}) == len(rows), study.name
-    masks = find_study("ablate_pico_masks").rows()
+    masks = find_study("ablate_cpu_masks").rows()
     first = masks["as it is"].views
     assert masks["four masks"].views == first.model_copy(update={"masks_per_image": 4})
 
@@ -308,21 +308,21 @@ def test_equal_compute_and_equal_images_keep_a_variant_s_warm_up(tmp_path: Path)
         plan = replace(planned(tmp_path / study / str(len(changes))), steps=None, **changes)
         return {task.row: task.config for task in tasks_of(find_study(study), plan)}
 
-    images = rows("ablate_pico_masks")
+    images = rows("ablate_cpu_masks")
     seen = {name: config.batch * (config.steps or 0) for name, config in images.items()}
     assert len(set(seen.values())) == 1 and images["four masks a quarter of the images"].batch == 16
     rates = {config.training.lr_per_256 * config.batch for config in images.values()}
     assert len(rates) == 1  # the same rate for as many questions a step
-    compute = rows("ablate_pico_masks", equal="compute")
+    compute = rows("ablate_cpu_masks", equal="compute")
     costs = {name: flops_per_image(c) * c.batch * (c.steps or 0) for name, c in compute.items()}
     assert all(cost == pytest.approx(costs["as it is"], rel=2e-3) for cost in costs.values())
     assert len({c.steps for c in compute.values()}) > 4
-    for studied in (images, compute, rows("ablate_pico_mask", equal="compute")):
+    for studied in (images, compute, rows("ablate_cpu_mask", equal="compute")):
         for name, c in studied.items():  # no more than half of the steps
             assert c.training.warmup * (c.steps or 0) == pytest.approx(min(330, (c.steps or 0) / 2)), name
-    methods = rows("compare_pico", equal="compute")
+    methods = rows("compare_cpu", equal="compute")
     assert {name: c.training.warmup for name, c in methods.items()} == {
-        name: c.training.warmup for name, c in find_study("compare_pico").rows().items()
+        name: c.training.warmup for name, c in find_study("compare_cpu").rows().items()
     }
 
 
@@ -335,27 +335,27 @@ def planned(out: Path) -> Plan:
 
 def test_studies_share_a_folder_and_its_common_row_but_no_other_settings(tmp_path: Path) -> None:
     plan = planned(tmp_path)
-    masks, losses = (tasks_of(find_study(f"ablate_pico_{name}"), plan) for name in ("mask", "loss"))
+    masks, losses = (tasks_of(find_study(f"ablate_cpu_{name}"), plan) for name in ("mask", "loss"))
     assert masks[0].folder == losses[0].folder and masks[0].config == losses[0].config
     assert len({task.folder for task in masks + losses}) == len(masks) + len(losses) - 1
     masks[0].folder.mkdir()
     (masks[0].folder / "config.yaml").write_text(to_yaml(masks[0].config))
-    tasks_of(find_study("ablate_pico_loss"), plan)
+    tasks_of(find_study("ablate_cpu_loss"), plan)
     with pytest.raises(WrongRequest, match=r"as-it-is/seed-1/config\.yaml is of a run with other settings"):
-        tasks_of(find_study("tune_pico_mae"), plan)
+        tasks_of(find_study("tune_cpu_mae"), plan)
     with pytest.raises(WrongRequest, match=r"two-masks/seed-1\.yaml is of a run with other settings"):
         waiting = replace(plan, rows=("two masks",))
-        tasks_of(find_study("ablate_pico_masks"), waiting)
-        tasks_of(find_study("ablate_pico_masks"), replace(waiting, steps=10))
+        tasks_of(find_study("ablate_cpu_masks"), waiting)
+        tasks_of(find_study("ablate_cpu_masks"), replace(waiting, steps=10))
     with pytest.raises(WrongRequest, match="holds runs on"):
-        tasks_of(find_study("ablate_pico_loss"), replace(plan, data="z"))
+        tasks_of(find_study("ablate_cpu_loss"), replace(plan, data="z"))
 
 
 def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -> None:
     plan = replace(
         planned(tmp_path), measures=("knn", "linear", "few-shot", "linear-segment"), test="shapes:1000:test@32"
     )
-    task = tasks_of(find_study("compare_pico"), plan)[0]
+    task = tasks_of(find_study("compare_cpu"), plan)[0]
     task.folder.mkdir()
     (task.folder / "summary.json").write_text("{}")
     own = {"train": plan.data, "test": plan.test}
@@ -377,7 +377,7 @@ def test_a_study_asks_what_was_judged_by_another_protocol_only(tmp_path: Path) -
 
 def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_path: Path) -> None:
     plan = replace(planned(tmp_path), measures=("finetune",))
-    task = tasks_of(find_study("compare_pico"), plan)[0]
+    task = tasks_of(find_study("compare_cpu"), plan)[0]
     task.folder.mkdir()
     (task.folder / "summary.json").write_text("{}")
     (command,) = task.commands(plan)
@@ -399,20 +399,20 @@ def test_a_study_fine_tunes_where_it_is_asked_to_and_by_its_own_protocol(tmp_pat
 def test_studies_that_start_at_the_same_moment_share_a_folder(tmp_path: Path) -> None:
     plans = [planned(tmp_path / str(number)) for number in range(20) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda plan: tasks_of(find_study("compare_pico"), plan), plans))
+        found = list(pool.map(lambda plan: tasks_of(find_study("compare_cpu"), plan), plans))
     assert {len(tasks) for tasks in found} == {4} and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_study_at_another_size_keeps_the_patches(tmp_path: Path) -> None:
     plan = replace(planned(tmp_path), size=64)
-    tasks = tasks_of(find_study("compare_pico"), plan)
+    tasks = tasks_of(find_study("compare_cpu"), plan)
     assert len(tasks) == 4
     for task in tasks:
         task.config.check()
         assert (task.config.encoder.image_size, task.config.encoder.patch_size) == ((64, 64), 8)
         assert task.config.steps == 9
     with pytest.raises(WrongRequest, match="--size 60 does not divide into 8 patches"):
-        tasks_of(find_study("compare_pico"), replace(plan, size=60))
+        tasks_of(find_study("compare_cpu"), replace(plan, size=60))
 
 
 @pytest.mark.slow
@@ -420,7 +420,7 @@ def test_a_study_stopped_in_its_middle_goes_on_and_skips_what_is_done(
     tmp_path: Path, otherview: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTHERVIEW_SHORTEN", "1")  # the processes of the study inherit it
-    words = ["compare", "--study", "compare_pico", "--rows", "siamese_im", "supervised", "--data", "shapes:128"]
+    words = ["compare", "--study", "compare_cpu", "--rows", "siamese_im", "supervised", "--data", "shapes:128"]
     words += [
         "--test",
         "shapes:40:test",

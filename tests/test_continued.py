@@ -60,14 +60,14 @@ def test_the_encoder_has_a_rate_of_its_own(recipe: str, name: str) -> None:
 
 
 def test_groups_stay_as_they_are_where_nothing_is_asked_for() -> None:
-    learner, _ = learner_and_batch("siamese_im_pico_32")
+    learner, _ = learner_and_batch("siamese_im_cpu_adamw")
     groups = learner.parameter_groups(0.05)
     assert with_own_rate(groups, encoder_of(learner), TrainingSettings()) == groups
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_waiting_encoder_keeps_every_bit_while_the_heads_learn(name: str) -> None:
-    learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+    learner, trained = with_gradients("siamese_im_cpu_adamw", seed=0)
     before = {key: value.detach().clone() for key, value in trained.items()}
     settings = TrainingSettings.model_validate({"optimiser": name, **START})
     optimiser = make_optimiser(learner, settings)
@@ -81,7 +81,7 @@ def test_a_waiting_encoder_keeps_every_bit_while_the_heads_learn(name: str) -> N
 @pytest.mark.parametrize("skipped", [False, True])
 def test_the_encoder_is_drawn_to_its_start(name: str, skipped: bool) -> None:
     """By rate × strength of the distance, and not at all in a step that the device skips; heads are not drawn."""
-    learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+    learner, trained = with_gradients("siamese_im_cpu_adamw", seed=0)
     settings = TrainingSettings.model_validate({"optimiser": name, "l2_to_start": 2.0, "weight_decay": 0.0})
     optimiser = make_optimiser(learner, settings)
     starts = {key: value.detach().clone() for key, value in trained.items()}

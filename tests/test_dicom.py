@@ -298,7 +298,7 @@ def test_nothing_of_the_patient_goes_anywhere(
     )
     spec, out = str(tmp_path / "scans"), tmp_path / "out"
     heard = []
-    small = ("--recipe", "siamese_im_pico_32", "--batch", 8, "--threads", 1, "--training.workers", 0)
+    small = ("--recipe", "siamese_im_cpu_adamw", "--batch", 8, "--threads", 1, "--training.workers", 0)
     for words in (
         ("doctor", "--data", spec, "--out", out / "doctor", "--workers", 0),
         ("pretrain", *small, "--data", spec, "--steps", 4, "--out", out / "run"),

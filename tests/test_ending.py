@@ -16,7 +16,7 @@ from tests.processes import has_trained
 
 SECONDS = 20
 SMALL = (
-    "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--encoder.width", "32",
+    "pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", "shapes:200", "--batch", "16", "--encoder.width", "32",
     "--encoder.depth", "1", "--method.head-width", "32", "--method.negative-weight", "0.5", "--threads", "1",
     "--device", "cpu", "--training.workers", "1", "--training.log-every", "1",
 )  # fmt: skip

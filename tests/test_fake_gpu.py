@@ -40,7 +40,7 @@ from tests.test_methods import PARTS, PICO, learner_and_batch
 
 STEPS = [
     *((recipe, None, bf16) for recipe in PICO for bf16 in (False, True)),
-    *(("siamese_im_pico_32", part, True) for part in PARTS),
+    *(("siamese_im_cpu_adamw", part, True) for part in PARTS),
 ]
 
 
@@ -174,7 +174,7 @@ def test_gradients_and_optimiser_ask_the_device_for_nothing(name: str, optimiser
 def test_an_optimiser_that_asks_is_found(meta: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "_step_on_device", lambda optimiser, finite: finite.item() and optimiser.step())
     with pytest.raises(RuntimeError, match="meta"):
-        a_whole_step(*on_meta("mae_pico_32", "adamw", meta))
+        a_whole_step(*on_meta("mae_cpu", "adamw", meta))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -220,7 +220,7 @@ def test_without_doubles_the_loss_is_nearly_the_same(recipe: str, monkeypatch: p
 
 
 def test_a_read_by_the_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, batch = learner_and_batch("mae_pico_32", count=2)
+    learner, batch = learner_and_batch("mae_cpu", count=2)
     forward = learner.forward
 
     def reads(*words: Any) -> Any:
@@ -234,7 +234,7 @@ def test_a_read_by_the_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, batch = learner_and_batch("mae_pico_32", count=2)
+    learner, batch = learner_and_batch("mae_cpu", count=2)
     forward = learner.forward
 
     def adds(*words: Any) -> Any:

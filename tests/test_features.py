@@ -326,7 +326,7 @@ def test_any_module_with_tokens_is_judged(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_second_evaluation_reads_what_the_first_computed(tmp_path: Path, result_of: Callable) -> None:
     where = {"OTHERVIEW_CACHE": str(tmp_path / "cache")}
-    words = ["--weights", "random:siamese_im_pico_32", "--train", "shapes:160", "--test", "shapes:80:test"]
+    words = ["--weights", "random:siamese_im_cpu_adamw", "--train", "shapes:160", "--test", "shapes:80:test"]
     first = result_of("evaluate", "knn", *words, **where)
     entries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/features/*/kept.npy")}
     assert len(entries) == 6 - 2  # the untrained encoder is the encoder here, so it shares both entries

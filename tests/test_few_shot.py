@@ -92,7 +92,7 @@ def test_the_verb_learns_from_few_and_says_so(tmp_path: Path, result_of: Callabl
         "evaluate",
         "few-shot",
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--train",
         "shapes:160",
         "--test",

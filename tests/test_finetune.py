@@ -153,7 +153,7 @@ def test_the_rate_ends_at_the_least() -> None:
 
 
 def test_a_classifier_travels_and_holds_an_encoder_but_an_encoder_is_none(tmp_path: Path) -> None:
-    tuned, card = learner(classes=3).eval(), load_encoder("random:siamese_im_pico_32").card
+    tuned, card = learner(classes=3).eval(), load_encoder("random:siamese_im_cpu_adamw").card
     card = card.model_copy(update={"encoder": SMALL})
     save_classifier(tmp_path / "c.safetensors", tuned.encoder, tuned.head, card, ["cat", "dog", "owl"])
     loaded = load_classifier(tmp_path / "c.safetensors")
@@ -234,7 +234,7 @@ def test_a_loss_that_has_not_moved_is_said(tmp_path: Path) -> None:
 
 
 WORDS = (
-    "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:80:test",
+    "evaluate", "finetune", "--weights", "random:siamese_im_cpu_adamw", "--train", "shapes:200", "--test", "shapes:80:test",
     "--protocol", "paper", "--crop-pct", "1", "--epochs", "5", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
 

@@ -14,7 +14,18 @@ from otherview.data.image import RGB, Preprocessing
 from otherview.data.spec import open_source
 from otherview.errors import WrongChannels, WrongRequest
 
-SMALL = ("--recipe", "siamese_im_pico_32", "--steps", "2", "--batch", "4", "--threads", "1", "--training.workers", "0")
+SMALL = (
+    "--recipe",
+    "siamese_im_cpu_adamw",
+    "--steps",
+    "2",
+    "--batch",
+    "4",
+    "--threads",
+    "1",
+    "--training.workers",
+    "0",
+)
 
 
 @pytest.fixture

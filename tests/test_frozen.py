@@ -103,7 +103,7 @@ def test_a_head_that_is_not_at_its_optimum_says_so(capsys: pytest.CaptureFixture
 def test_raw_pixels_are_left_out_where_they_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subject = load_backbone("random:siamese_im_pico_32")
+    subject = load_backbone("random:siamese_im_cpu_adamw")
     assert list(modules_of(subject, images=100)) == ["encoder", "untrained", "pixels"]
     monkeypatch.setattr(frozen, "MOST_PIXELS", 100 * 3 * 32 * 32 * 4 - 1)
     assert list(modules_of(subject, images=100)) == ["encoder", "untrained"]
@@ -152,7 +152,7 @@ def test_confusion_counts_every_image_once(tmp_path: Path) -> None:
 def test_the_verb_sweeps_confuses_and_refuses_shared_images(
     tmp_path: Path, result_of: Callable, otherview: Callable
 ) -> None:
-    words = ["evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", "shapes:160"]
+    words = ["evaluate", "knn", "--weights", "random:siamese_im_cpu_adamw", "--train", "shapes:160"]
     table = tmp_path / "c.csv"
     result = result_of(*words, "--test", "shapes:80:test", "--k", "5", "20", "--confusion", table)
     names = [score["name"] for score in result["scores"]]

@@ -85,7 +85,7 @@ def test_golden_losses_and_gradients_of_the_others(kind: str, device: str) -> No
         check_gradients(learner.cpu(), rival_parameters(arrays, "grad/", kind))
 
 
-BOUNDS = {"siamese_im_pico_32": 0.02, "mae_pico_32": 0.02, "moco_v3_pico_32": 0.3, "supervised_pico_32": 0.02}
+BOUNDS = {"siamese_im_cpu_adamw": 0.02, "mae_cpu": 0.02, "moco_v3_cpu": 0.3, "supervised_cpu": 0.02}
 """How far the gradient of a step in bf16 may be from that in fp32, as a share of its length, on eight drawn images."""
 
 
@@ -104,7 +104,7 @@ def test_moco_v3_is_far_from_fp32_for_its_gates(device: str) -> None:
     """Where a rounded value crosses zero, ReLU's gradient is another; with smooth gates the distance is a third or less."""
     distances = []
     for smooth in (False, True):
-        learner, batch = learner_and_batch("moco_v3_pico_32", count=64)
+        learner, batch = learner_and_batch("moco_v3_cpu", count=64)
         for head in (learner.online.projector, learner.target.projector, learner.predictor) if smooth else ():
             for place, layer in enumerate(head):
                 head[place] = nn.GELU() if isinstance(layer, nn.ReLU) else layer
@@ -117,7 +117,7 @@ def test_moco_v3_is_far_from_fp32_for_its_gates(device: str) -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_step_that_is_not_finite_changes_nothing(name: str, device: str) -> None:
-    learner, batch = learner_and_batch("siamese_im_pico_32", count=4)
+    learner, batch = learner_and_batch("siamese_im_cpu_adamw", count=4)
     learner, batch = learner.to(device).train(), to_device(batch, torch.device(device))
     optimiser = make_optimiser(learner, TrainingSettings(optimiser=name))  # pyright: ignore[reportArgumentType]
     set_rate(optimiser, 1e-3)

@@ -101,7 +101,18 @@ def test_blank_slices_and_copies_are_learned_from_and_not_judged(
             picture(tmp_path / f"{kind}/{number}.png", ord(kind) * 100 + number)
         for number in range(8, 12):
             picture(tmp_path / f"{kind}/{number}.png", 7)  # the same in all
-    words = ("evaluate", "knn", "--weights", "random:siamese_im_pico_32", "--train", tmp_path, "--k", 3, "--threads", 1)
+    words = (
+        "evaluate",
+        "knn",
+        "--weights",
+        "random:siamese_im_cpu_adamw",
+        "--train",
+        tmp_path,
+        "--k",
+        3,
+        "--threads",
+        1,
+    )
     found = result_of(*words, "--workers", 0, "--test-share", 0.4)
     assert 0 < found["scores"][0]["n"] < 10
 
@@ -144,7 +155,7 @@ def test_an_evaluation_without_a_test_set(clinic: Path, result_of: Callable[...,
         "evaluate",
         "knn",
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--train",
         clinic / "all.csv",
         "--k",

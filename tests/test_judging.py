@@ -21,7 +21,7 @@ from otherview.scores import Scores
 from otherview.training.fit import check_fit, default_batch
 from tests.test_sources import shard
 
-WEIGHTS = "random:siamese_im_pico_32"
+WEIGHTS = "random:siamese_im_cpu_adamw"
 
 
 def sides(train: str, test: str, **options: Any) -> Any:
@@ -145,7 +145,7 @@ def test_images_that_cannot_be_read_are_no_side(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_scores_name_says_what_its_protocol_has_otherwise() -> None:
     sides: dict[str, Any] = {"train": "shapes:40", "test": "shapes:20:test", "cache": False}
-    weights = "random:siamese_im_pico_32"
+    weights = "random:siamese_im_cpu_adamw"
 
     def first(scores: Scores) -> str:
         return scores.scores[0].name

@@ -85,7 +85,7 @@ with only_writer(Path(sys.argv[1])):
 
 
 def test_a_folder_has_one_writer_and_is_free_once_it_was_killed_kill(tmp_path: Path) -> None:
-    fresh = partial(prepare_folder, tmp_path, find("siamese_im_pico_32").make(), data="a", images=100, fresh=True)
+    fresh = partial(prepare_folder, tmp_path, find("siamese_im_cpu_adamw").make(), data="a", images=100, fresh=True)
     fresh()
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None

@@ -380,7 +380,7 @@ def test_doctor_shows_levels_and_suggests_them(lab: Path, result_of: Callable[..
 
 
 def test_a_run_keeps_what_it_found(lab: Path, result_of: Callable[..., dict], tmp_path: Path) -> None:
-    words = ("--data", lab, "--recipe", "siamese_im_pico_32", "--batch", 8, "--threads", 1, "--out", tmp_path / "run")
+    words = ("--data", lab, "--recipe", "siamese_im_cpu_adamw", "--batch", 8, "--threads", 1, "--out", tmp_path / "run")
     result_of("pretrain", *words, "--steps", 2)
     kept = load_config(tmp_path / "run/config.yaml").views.ranges
     assert kept == {"PNG uint16": ((0.0, 65535.0),), "TIFF uint16": ((0.0, 4095.0),)}
@@ -412,7 +412,7 @@ def test_wrong_levels_are_named(
 ) -> None:
     for flag, command in (
         ("--levels", ("doctor",)),
-        ("--views.levels", ("pretrain", "--recipe", "siamese_im_pico_32")),
+        ("--views.levels", ("pretrain", "--recipe", "siamese_im_cpu_adamw")),
     ):
         done = otherview(*command, "--data", "shapes:20", flag, *words, "--out", tmp_path / "out")
         assert done.returncode == 2 and said in done.stderr and flag.strip("-") in done.stderr

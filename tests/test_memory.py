@@ -44,18 +44,18 @@ def on_cpu(recipe: str) -> RunConfig:
 
 
 def small(**changes: object) -> RunConfig:
-    return find("siamese_im_pico_32").make().model_copy(update=changes)
+    return find("siamese_im_cpu_adamw").make().model_copy(update=changes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "batch"),
     [
-        ("siamese_im_muon_32", 256),
+        ("siamese_im_cpu", 256),
         ("siamese_im_tiny", 8),
         ("siamese_im_small", 4),
         ("siamese_im_base", 2),
-        ("mae_pico_32", 256),
+        ("mae_cpu", 256),
     ],
 )
 def test_a_step_takes_what_was_predicted(recipe: str, batch: int) -> None:
@@ -77,7 +77,7 @@ def test_the_recipes_say_what_a_gpu_needs(make: Callable[[], RunConfig]) -> None
     assert step_memory(make(), batch=ladder.BATCH) / 1e9 == pytest.approx(said, rel=0.03)
 
 
-@pytest.mark.parametrize("recipe", ["siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32"])
+@pytest.mark.parametrize("recipe", ["siamese_im_cpu_adamw", "mae_cpu", "moco_v3_cpu"])
 def test_more_images_take_more_and_the_weights_are_counted_once(recipe: str) -> None:
     config = find(recipe).make()
     few, more = (step_memory(config, batch=batch) for batch in (4, 8))

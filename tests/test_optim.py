@@ -15,7 +15,7 @@ from tests.test_methods import learner_and_batch
 
 MUON = TrainingSettings(optimiser="muon", weight_decay=0.0)
 RATE = 1e-2
-RECIPES = "siamese_im_pico_32", "mae_pico_32", "moco_v3_pico_32", "supervised_pico_32"
+RECIPES = "siamese_im_cpu_adamw", "mae_cpu", "moco_v3_cpu", "supervised_cpu"
 
 
 def with_gradients(recipe: str, seed: int) -> tuple[Learner, dict[str, nn.Parameter]]:
@@ -60,7 +60,7 @@ def test_a_step_decided_on_the_device_is_the_host_s_or_none(name: str, finite: b
     """What a GPU does without asking the host, done here on the CPU, whose fused AdamW takes `found_inf` too."""
 
     def after(second: str) -> list[Tensor]:
-        learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+        learner, trained = with_gradients("siamese_im_cpu_adamw", seed=0)
         optimiser = make_optimiser(learner, TrainingSettings(optimiser=name))  # pyright: ignore[reportArgumentType]
         set_rate(optimiser, RATE)
         optimiser.step()
@@ -85,7 +85,7 @@ def test_a_step_decided_on_the_device_is_the_host_s_or_none(name: str, finite: b
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     def ended(stopped: bool) -> list[Tensor]:
-        learner, trained = with_gradients("siamese_im_pico_32", seed=0)
+        learner, trained = with_gradients("siamese_im_cpu_adamw", seed=0)
         optimiser = make_optimiser(learner, MUON)
         for step in range(4):
             if stopped and step == 2:

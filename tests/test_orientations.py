@@ -87,19 +87,19 @@ def test_every_command_works_with_them(
     out = folder.parent / f"{folder.name}-out"
     for words in (
         ("doctor", "--data", classes, "--out", out / "doctor", "--workers", 0, "--threads", 1),
-        ("pretrain", "--recipe", "siamese_im_pico_32", "--data", classes, "--steps", 2, "--batch", 8, "--out", out / "run",
+        ("pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", classes, "--steps", 2, "--batch", 8, "--out", out / "run",
          "--threads", 1),
         ("embed", *demo, "--data", classes, "--out", out / "a.npy", "--fit", "pad"),
         ("evaluate", "knn", *demo, "--train", classes, "--test", classes, "--k", 3, *both),
         ("evaluate", "few-shot", *demo, "--train", classes, "--test", classes, "--shots", 2, *both),
         ("evaluate", "linear-segment", *demo, "--train", pixels, "--test", pixels, *both),
         ("evaluate", "retrieval", *demo, "--test", classes, "--workers", 0),
-        ("evaluate", "segment", "--recipe", "segment_pico", *demo, "--train", pixels, "--test", pixels, *both, "--steps", 2,
+        ("evaluate", "segment", "--recipe", "segment_cpu", *demo, "--train", pixels, "--test", pixels, *both, "--steps", 2,
          "--no-control", "--out", out / "segment"),
-        ("evaluate", "detect", "--recipe", "detect_pico", *demo, "--train", coco, "--test", coco, *both, "--steps", 2,
+        ("evaluate", "detect", "--recipe", "detect_cpu", *demo, "--train", coco, "--test", coco, *both, "--steps", 2,
          "--no-control", "--out", out / "detect"),
         ("show", "attention", "--weights", "reference:demo", "--data", classes, "--out", out / "attention.png"),
-        ("show", "views", "--recipe", "siamese_im_pico_32", "--data", classes, "--out", out / "views.png"),
+        ("show", "views", "--recipe", "siamese_im_cpu_adamw", "--data", classes, "--out", out / "views.png"),
     ):  # fmt: skip
         done = otherview(*words)
         assert done.returncode == 0, (words, done.stderr[-600:])

@@ -163,7 +163,7 @@ def test_a_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     from otherview.recipes.registry import find
 
     (tmp_path / "config.yaml").write_text(
-        "# otherview pretrain --config config.yaml --data 'a b/'\n" + to_yaml(find("mae_pico_32").make())
+        "# otherview pretrain --config config.yaml --data 'a b/'\n" + to_yaml(find("mae_cpu").make())
     )
     text = write_run_page(tmp_path).read_text()
     assert "the run has just begun" in text and "--data &#39;a b/&#39;" in text
@@ -186,7 +186,7 @@ def test_special_words_are_links_to_their_meaning_and_everything_is_escaped() ->
 
 def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
     """Raw pixels are ahead at the end: the page may not begin with "learning"."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     (tmp_path / "config.yaml").write_text("# otherview pretrain --config config.yaml --data d\n" + to_yaml(config))
     looks: list[dict[str, Any]] = [
         {"step": step, "knn_mean": 0.3 + step / 5000, "knn_cls": 0.3} for step in (0, 500, 1000)
@@ -210,7 +210,7 @@ def test_bad_news_stands_first_on_a_run_s_page(tmp_path: Path) -> None:
 
 def test_a_checkpoint_s_conclusion_is_no_news_of_the_finished_encoder(tmp_path: Path) -> None:
     """However the folder was written when it was judged, and whatever else was."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     (tmp_path / "config.yaml").write_text("# otherview pretrain --config config.yaml --data d\n" + to_yaml(config))
     known = {"steps": 1000, "config_hash": "c0"}
     ended = {**known, "data": "d", "images_per_second": 1.0, "waited_for_data_share": 0, "seconds": 9}

@@ -25,7 +25,7 @@ LAYER_NORM = {"projector_norm": "layer", "predictor_norm": "layer"}
 def made(part: str, monkeypatch: pytest.MonkeyPatch) -> tuple[SiameseIM, ViewPair]:
     chosen = {**PARTS[part], "method": {**PARTS[part].get("method", {}), **LAYER_NORM}}
     monkeypatch.setitem(PARTS, part, chosen)
-    learner, batch = learner_and_batch("siamese_im_pico_32", part)
+    learner, batch = learner_and_batch("siamese_im_cpu_adamw", part)
     assert isinstance(learner, SiameseIM)
     return learner, batch
 

@@ -24,13 +24,13 @@ from otherview.evaluate import few_shot, finetune, linear_probe
 from otherview.evaluation.class_predictions import predict_classes
 from otherview.evaluation.parts import NewImages
 from otherview.nn.encoder import Encoder
-from otherview.recipes.dense import detect_pico, segment_pico
+from otherview.recipes.dense import detect_cpu, segment_cpu
 from otherview.recipes.registry import find
 from otherview.runs.predict import find_fit, predict
 from otherview.weights.names import card_of
 from otherview.weights.pretrained import kind_of
 
-WEIGHTS, TRAIN, TEST = "random:siamese_im_pico_32", "shapes:80", "shapes:60:test"
+WEIGHTS, TRAIN, TEST = "random:siamese_im_cpu_adamw", "shapes:80", "shapes:60:test"
 
 
 def share_right(path: Path) -> float:
@@ -104,18 +104,18 @@ def test_parts_that_are_there_are_not_predicted_again(
 
 def dense_models(folder: Path) -> dict[str, Path]:
     """Detector and segmenter that know nothing."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     encoder = config.encoder.model_copy(update={"image_size": (64, 64), "patch_size": 8})
     card = card_of(config.model_copy(update={"encoder": encoder}), method="untrained", branch="encoder", steps=0)
     source = open_source("shapes:4@64")
     assert isinstance(source, Shapes)
-    boxes = detect_pico()
+    boxes = detect_cpu()
     boxes = boxes.model_copy(update={"boxes": boxes.boxes.model_copy(update={"least_score": 0.0})})
     detector = Detector(Encoder(encoder, seed=0), boxes, source.categories, seed=0)
-    net = UPerNet(Encoder(encoder, seed=0), segment_pico(), classes=3, seed=0)
+    net = UPerNet(Encoder(encoder, seed=0), segment_cpu(), classes=3, seed=0)
     save_detector(folder / "detector.safetensors", FittedDetector(detector, boxes, card, list(source.categories)))
     save_segmenter(
-        folder / "segmenter.safetensors", FittedSegmenter(net, segment_pico(), card, ["ground", "cat", "dog"])
+        folder / "segmenter.safetensors", FittedSegmenter(net, segment_cpu(), card, ["ground", "cat", "dog"])
     )
     return {kind: folder / f"{kind}.safetensors" for kind in ("detector", "segmenter")}
 

@@ -145,7 +145,7 @@ WORDS = (
     "evaluate",
     "linear-probe",
     "--weights",
-    "random:siamese_im_pico_32",
+    "random:siamese_im_cpu_adamw",
     "--train",
     "shapes:200",
     "--test",

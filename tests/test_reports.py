@@ -427,7 +427,7 @@ def test_a_detector_learns_from_other_programs_annotations(kind: str, tmp_path: 
         make = _voc if kind == "voc" else (lambda folder: _yolo(folder, "0 0.3 0.3 0.4 0.4"))
         specs.append(make(tmp_path / side))
     done = otherview(
-        "evaluate", "detect", "--weights", "random:siamese_im_pico_32", "--train", specs[0], "--test", specs[1], "--steps", "2",
+        "evaluate", "detect", "--weights", "random:siamese_im_cpu_adamw", "--train", specs[0], "--test", specs[1], "--steps", "2",
         "--batch", "2", "--size", "64", "--windows.global-blocks", "3", "--no-control", "--allow-shared", "--device", "cpu",
         "--out", tmp_path / "out",
     )  # fmt: skip
@@ -441,7 +441,7 @@ def test_some_masks_of_another_size_are_named(tmp_path: Path, otherview: Run) ->
         "evaluate",
         "linear-segment",
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--train",
         spec,
         "--test",

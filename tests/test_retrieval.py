@@ -102,7 +102,7 @@ def test_the_verb_needs_no_labels(tmp_path: Path, otherview: Callable) -> None:
         "evaluate",
         "retrieval",
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--test",
         "shapes:60",
         "--out",

@@ -103,7 +103,7 @@ def test_errors_are_of_images_not_of_answers() -> None:
 @pytest.mark.slow
 def test_the_verb_judges_a_classifier_and_its_control(tmp_path: Path, result_of: Callable) -> None:
     result_of(
-        "evaluate", "finetune", "--weights", "random:siamese_im_pico_32", "--train", "shapes:200", "--test", "shapes:40:test",
+        "evaluate", "finetune", "--weights", "random:siamese_im_cpu_adamw", "--train", "shapes:200", "--test", "shapes:40:test",
         "--epochs", "1", "--augment", "none", "--crop-pct", "1", "--out", tmp_path,
     )  # fmt: skip
     own = tmp_path / "finetune/classifier.safetensors"

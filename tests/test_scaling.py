@@ -8,8 +8,8 @@ from otherview.recipes.scaling import rule
 
 
 def test_the_rule_gives_the_paper_s_settings_and_the_small_recipe_s() -> None:
-    paper, pico = RunConfig(), find("siamese_im_pico_32").make()
-    for config, steps in ((paper, 500_000), (pico, pico.steps or 0)):
+    paper, small = RunConfig(), find("siamese_im_cpu_adamw").make()
+    for config, steps in ((paper, 500_000), (small, small.steps or 0)):
         lr, momentum, weight = rule(batch=config.batch, steps=steps, width=config.method.head_width)
         assert lr == pytest.approx(config.training.lr_per_256)
         assert momentum == pytest.approx(config.method.momentum)

@@ -91,7 +91,7 @@ def test_tokens_that_know_the_labels_segment_and_noise_does_not() -> None:
 
 
 def test_the_verb_beside_its_controls(tmp_path: Path, result_of: Callable, otherview: Callable) -> None:
-    words = ("--weights", "random:siamese_im_pico_32", "--test", "shapes:60:test")
+    words = ("--weights", "random:siamese_im_cpu_adamw", "--test", "shapes:60:test")
     found = result_of("evaluate", "linear-segment", *words, "--train", "shapes:120")
     scores = {score["name"]: score for score in [*found["scores"], *found["control"]]}
     assert scores["linear_segment_encoder_miou"]["value"] == pytest.approx(

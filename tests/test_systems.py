@@ -111,7 +111,7 @@ def test_a_home_that_cannot_be_written(
 def test_strings_are_paths_and_paths_are_specs(tmp_path: Path) -> None:
     images(tmp_path / "train", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(4)])
     found = otherview.evaluate.knn(
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         train=tmp_path / "train",  # pyright: ignore[reportArgumentType]
         test_share=0.25,
         k=3,
@@ -142,7 +142,7 @@ import multiprocessing, sys
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
     import otherview
-    found = otherview.evaluate.knn("random:siamese_im_pico_32", train=sys.argv[1], test_share=0.25, k=3, workers=1, cache=False)
+    found = otherview.evaluate.knn("random:siamese_im_cpu_adamw", train=sys.argv[1], test_share=0.25, k=3, workers=1, cache=False)
     assert found.scores
 """
 

@@ -322,7 +322,7 @@ def test_a_run_on_tiles(slide: Path, result_of: Callable[..., dict], tmp_path_fa
     found = result_of("doctor", "--data", spec, "--out", out / "found", "--workers", 2)
     assert found["unreadable"] == 0 and "tiles:" in Path(found["good"]).read_text()
     trained = result_of(
-        "pretrain", "--recipe", "siamese_im_pico_32", "--data", spec, "--steps", 3, "--batch", 8, "--out", out / "run",
+        "pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", spec, "--steps", 3, "--batch", 8, "--out", out / "run",
         "--training.workers", 2,
     )  # fmt: skip
     assert trained["steps"] == 3 and trained["broken_images"] == 0

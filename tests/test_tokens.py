@@ -51,7 +51,7 @@ def test_components_tell_parts_apart_not_positions() -> None:
 
 @pytest.mark.slow
 def test_the_pictures_are_drawn(otherview: Callable, result_of: Callable, tmp_path: Path) -> None:
-    weights = ("--weights", "random:siamese_im_pico_32", "--data", "shapes:60@48")
+    weights = ("--weights", "random:siamese_im_cpu_adamw", "--data", "shapes:60@48")
     for kind in ("attention", "components", "matches"):
         found = result_of("show", kind, *weights, "--out", f"{kind}.png")
         assert min(Image.open(tmp_path / f"{kind}.png").size) > 300

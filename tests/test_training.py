@@ -30,7 +30,7 @@ from otherview.weights.names import load_encoder
 from tests.processes import has_trained
 
 SMALL = (
-    "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200", "--batch", "16", "--steps", "14",
+    "pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", "shapes:200", "--batch", "16", "--steps", "14",
     "--encoder.width", "32", "--encoder.depth", "1", "--method.head-width", "32", "--method.negative-weight", "0.5",
     "--training.save-every", "3", "--training.log-every", "2", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
@@ -175,7 +175,7 @@ def test_asked_to_stop_leaves_with_75_and_continues(undisturbed: Path, tmp_path:
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_its_own_images(tmp_path: Path) -> None:
-    config, out = find("siamese_im_pico_32").make(), tmp_path / "run"
+    config, out = find("siamese_im_cpu_adamw").make(), tmp_path / "run"
     for data, said in (("a", []), ("a", []), ("b", ["this run began on a; --data b has as many images"])):
         _, lines = prepare_folder(out, config, data=data, images=100, fresh=False)
         assert len(lines) == len(said) and all(map(str.startswith, lines, said))
@@ -196,7 +196,7 @@ def test_a_finished_run_says_so_and_another_setting_is_refused(undisturbed: Path
 
 def test_accumulation_equals_the_large_batch_where_batch_norm_statistics_do() -> None:
     """Micro-batches of the same images have the statistics of the whole: all else must agree, C and gradients included."""
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     method = config.method.model_copy(update={"head_width": 32, "negative_weight": 0.5})
     encoder = config.encoder.model_copy(update={"width": 32, "depth": 1})
     learner = build_siamese_im(method, encoder=encoder, views=config.views, seed=0)
@@ -232,7 +232,7 @@ def test_accumulation_needs_the_memory_of_one_micro_batch(tmp_path: Path) -> Non
     most = {}
     for name, batch, accumulation in (("micro", 32, 1), ("accumulated", 256, 8), ("whole", 256, 1)):
         command = [
-            sys.executable, "-m", "otherview", "pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:300",
+            sys.executable, "-m", "otherview", "pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", "shapes:300",
             "--steps", "2", "--batch", str(batch), "--training.accumulation", str(accumulation), "--threads", "2",
             "--training.workers", "0", "--device", "cpu", "--out", str(tmp_path / name),
         ]  # fmt: skip

@@ -36,7 +36,7 @@ from tests.official import by_stem, cases, official
 
 KINDS = {"siamese_im": "official-siamese-im", "mae": "mae", "moco_v3": "moco-v3"}
 NAMES = json.loads((Path(__file__).parent / "data/official_checkpoint_names.json").read_text())
-RANDOM = "random:siamese_im_pico_32"
+RANDOM = "random:siamese_im_cpu_adamw"
 
 
 @by_stem("siamese_im")
@@ -289,7 +289,7 @@ def test_a_run_starts_from_weights_of_another_size(otherview: Callable, tmp_path
     save_file(model.state_dict(), tmp_path / "t.safetensors")
     done = otherview("convert", "--from", "timm", "t.safetensors", "--out", "w.safetensors", "--heads", "4")
     assert done.returncode == 0, done.stderr
-    words = ("pretrain", "--recipe", "siamese_im_pico_32", "--data", "shapes:200@48", "--out", "r", "--threads", "1")
+    words = ("pretrain", "--recipe", "siamese_im_cpu_adamw", "--data", "shapes:200@48", "--out", "r", "--threads", "1")
     sizes = ("--encoder.image-size", "48", "48", "--views.mask.count", "80", "--init", "w.safetensors")
     begun = otherview(*words, *sizes, "--training.lr-per-256", "1e-12", OTHERVIEW_SHORTEN="1")
     assert begun.returncode == 0, begun.stderr
@@ -324,7 +324,7 @@ def card_for(config: RunConfig, encoder: EncoderSettings) -> Card:
 
 
 def test_the_encoder_takes_the_sizes_of_the_weights_that_it_starts_from(tmp_path: Path) -> None:
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     sizes = {"width": 64, "depth": 2, "heads": 2, "patch_size": 8, "registers": 1, "layer_scale": 0.1}
     had = config.encoder.model_copy(update=sizes)
     save_encoder(tmp_path / "w.safetensors", Encoder(had, seed=3), card_for(config, had))

@@ -132,7 +132,7 @@ def test_a_step_of_a_turned_run_knows_where_views_lie() -> None:
     from otherview.methods.build import build
     from otherview.recipes.registry import find
 
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     views = config.views.model_copy(update={"quarter_turns": True, "vertical_flip_probability": 0.5})
     learner = build(config.method, encoder=config.encoder, views=views, seed=0)
     image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)

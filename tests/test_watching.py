@@ -16,6 +16,7 @@ from otherview.files import json_lines
 from otherview.losses.unigrad import correlation, dead_channels, unigrad
 from otherview.methods.build import build
 from otherview.recipes.registry import find
+from otherview.recipes.siamese_im import short_with_adamw
 from otherview.runs.cost import in_steps, seconds_of
 from otherview.training.device import compile_and_checkpoint
 from otherview.training.state import load_checkpoint, save_checkpoint
@@ -158,7 +159,7 @@ def test_half_precision_trains_as_full_precision_does(otherview: Callable, tmp_p
 
 
 def test_options_of_the_blocks_act_on_those_that_learn() -> None:
-    config = find("siamese_im_pico_32").make()
+    config = find("siamese_im_cpu_adamw").make()
     for option in ({"gradient_checkpointing": True}, {"compile": "blocks"}, {}):
         learner = build(config.method, encoder=config.encoder, views=config.views, seed=0)
         compile_and_checkpoint(learner, config.training.model_copy(update=option))
@@ -177,7 +178,7 @@ def test_times() -> None:
 
 
 def test_a_shorter_run_warms_up_in_as_many_steps() -> None:
-    quick = find("siamese_im_quick_32").make()
+    quick = short_with_adamw()
     warm_ups = {steps: in_steps(quick, steps).training.warmup * steps for steps in (400, 1650, 3300, 6600)}
     assert warm_ups == pytest.approx({400: 200, 1650: 330, 3300: 330, 6600: 660})
     calm = quick.model_copy(update={"training": quick.training.model_copy(update={"warmup": 0.7})})

@@ -191,7 +191,7 @@ def test_results_say_how_images_were_shown(result_of: Callable[..., dict], other
         "--test",
         "shapes:40:test",
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--threads",
         1,
     )
@@ -212,7 +212,7 @@ def test_results_say_how_images_were_shown(result_of: Callable[..., dict], other
 @pytest.mark.slow
 def test_a_fit_carries_how_it_was_shown(result_of: Callable[..., dict], tmp_path: Path) -> None:
     result_of(
-        "evaluate", "finetune", "--train", "shapes:80", "--test", "shapes:40:test", "--weights", "random:siamese_im_pico_32",
+        "evaluate", "finetune", "--train", "shapes:80", "--test", "shapes:40:test", "--weights", "random:siamese_im_cpu_adamw",
         "--threads", 1, "--fit", "pad", "--size", 40, 48, "--epochs", 1, "--no-control", "--out", tmp_path, "--workers", 0,
     )  # fmt: skip
     card = read_encoder(tmp_path / "finetune/classifier.safetensors").card

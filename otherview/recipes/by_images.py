@@ -14,7 +14,7 @@ from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import SIZES_OF_WEIGHTS, EncoderSettings
 from otherview.recipes import ladder
 from otherview.recipes.scaling import NEGATIVE_TIMES_WIDTH, rule
-from otherview.recipes.siamese_im import siamese_im_muon_32
+from otherview.recipes.siamese_im import siamese_im_cpu
 
 CHOSEN = "chosen"
 """What stands for a recipe's name in the config of such a run."""
@@ -218,7 +218,7 @@ def _sized(situation: Situation, asked: EncoderSettings) -> RunConfig:
         side = max(4, side // asked.patch_size) * asked.patch_size
     size = asked.image_size if "image_size" in given else (side, side)
     least = min(size)
-    config = rungs_for(situation.images)[situation.below]() if situation.on_gpu else siamese_im_muon_32()
+    config = rungs_for(situation.images)[situation.below]() if situation.on_gpu else siamese_im_cpu()
     patch = dividing(size, near=ladder.patch_for(least) if situation.on_gpu else max(1, least // 8))
     sizes: dict[str, Any] = {"image_size": size, "patch_size": patch, "channels": situation.channels}
     if "width" in given:

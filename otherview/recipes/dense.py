@@ -34,15 +34,15 @@ def vitdet_b_lvis() -> DetectConfig:
     )  # fmt: skip
 
 
-def detect_pico() -> DetectConfig:
-    """Small heads on 64-pixel images for an encoder of four blocks, as siamese_im_pico_32 makes them.
+def detect_cpu() -> DetectConfig:
+    """Small heads on 64-pixel images for an encoder of four blocks, as siamese_im_cpu_adamw makes them.
 
-    command   otherview evaluate detect --recipe detect_pico --weights DIR --train shapes:2000@64 --test shapes:500:test@64
+    command   otherview evaluate detect --recipe detect_cpu --weights DIR --train shapes:2000@64 --test shapes:500:test@64
     cost      5 minutes on one busy CPU thread, as long again for the untrained encoder beside it
     expected  drawn shapes: box AP .544 (untrained .528; three seeds, docs/results.md)
     """
     return DetectConfig(
-        recipe="detect_pico",
+        recipe="detect_cpu",
         size=64,
         jitter=(0.75, 1.5),
         batch=8,
@@ -68,15 +68,15 @@ def upernet_b_ade20k() -> SegmentConfig:
     return SegmentConfig(recipe="upernet_b_ade20k", zero_is_ignored=True)
 
 
-def segment_pico() -> SegmentConfig:
-    """A small head on 64-pixel images for an encoder of four blocks, as siamese_im_pico_32 makes them.
+def segment_cpu() -> SegmentConfig:
+    """A small head on 64-pixel images for an encoder of four blocks, as siamese_im_cpu_adamw makes them.
 
-    command   otherview evaluate segment --recipe segment_pico --weights DIR --train shapes:2000@64 --test shapes:500:test@64
+    command   otherview evaluate segment --recipe segment_cpu --weights DIR --train shapes:2000@64 --test shapes:500:test@64
     cost      4 minutes on one busy CPU thread, as long again for the untrained encoder beside it
     expected  drawn shapes: mIoU .426 (untrained .299; three seeds, docs/results.md)
     """
     return SegmentConfig(
-        recipe="segment_pico",
+        recipe="segment_cpu",
         size=64,
         longest=256,
         stride=48,
@@ -99,4 +99,4 @@ def _small(*, rate: float, batch: int, clip_norm: float | None) -> TrainingSetti
     )  # fmt: skip
 
 
-RECIPES = (vitdet_b_coco, vitdet_b_lvis, detect_pico, upernet_b_ade20k, segment_pico)
+RECIPES = (vitdet_b_coco, vitdet_b_lvis, detect_cpu, upernet_b_ade20k, segment_cpu)

@@ -1,6 +1,6 @@
 """The recipes by name: a recipe is a function that returns a whole typed config. Torch-free.
 
-recipe = find("siamese_im_pico_32")
+recipe = find("siamese_im_cpu_adamw")
 config = recipe.make()
 """
 

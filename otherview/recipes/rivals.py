@@ -1,15 +1,15 @@
-"""The methods that Siamese Image Modeling is compared with, as published and at pico size (specification 4)."""
+"""The methods that Siamese Image Modeling is compared with, as published and for a CPU (specification 4)."""
 
 from otherview.config import RunConfig
 from otherview.methods.settings import MAESettings, MoCoV3Settings, SupervisedSettings
 from otherview.nn.settings import EncoderSettings
-from otherview.recipes.siamese_im import siamese_im_pico_32
+from otherview.recipes.siamese_im import siamese_im_cpu_adamw
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
 
 NO_MASK = MaskSettings(kind="none")
 CALM = {"lr_per_256": 2e-3}
-"""Half of siamese_im_pico_32's rate: what the trials of MAE and supervised training asked for (docs/log.md)."""
+"""Half of siamese_im_cpu_adamw's rate: what the trials of MAE and supervised training asked for (docs/log.md)."""
 
 
 def mae_vit_b16() -> RunConfig:
@@ -67,82 +67,52 @@ def supervised_vit_b16() -> RunConfig:
     )
 
 
-def mae_pico_32() -> RunConfig:
-    """MAE with the encoder, the images and the schedule of siamese_im_pico_32.
+def mae_cpu(size: int = 32) -> RunConfig:
+    """MAE with the encoder and the images of siamese_im_cpu_adamw, for a CPU.
 
-    command   otherview pretrain --recipe mae_pico_32 --data cifar10/train.parquet --out DIR
-    cost      46 minutes at the 208 images/s of its first 5,753 steps (one CPU thread, the other core busy)
-    expected  CIFAR-10 kNN .452 after 5,753 of its 9,000 steps (untrained .328, raw pixels .454; one seed)
-    """
-    pico = siamese_im_pico_32()
-    encoder = pico.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
-    views = pico.views.model_copy(update={"online_colour": PLAIN, "mask": MaskSettings(kind="random", ratio=0.75)})
-    method = MAESettings(decoder_width=128, decoder_depth=2, decoder_heads=4)
-    changed = {"recipe": "mae_pico_32", "encoder": encoder, "views": views, "method": method}
-    return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
+    The decoder is half as wide as the encoder, which costs half and lets it learn as much in a step (docs/log.md).
 
-
-def mae_quick_32() -> RunConfig:
-    """mae_pico_32 for a short run: a decoder of half the width, which costs half and lets the encoder learn as much in a step.
-
-    command   otherview pretrain --recipe mae_quick_32 --data cifar10/train.parquet --out DIR
+    command   otherview pretrain --recipe mae_cpu --data cifar10/train.parquet --out DIR
     cost      32 minutes on one CPU thread with the other core busy (360 images/s)
     expected  CIFAR-10 kNN .462 (bank 50,000, test 10,000; untrained .333, raw pixels .454; two seeds)
     """
-    pico = mae_pico_32()
-    method = pico.method.model_copy(update={"decoder_width": 64, "decoder_heads": 2})
-    return pico.model_copy(update={"recipe": "mae_quick_32", "steps": 11200, "method": method})
+    ours = siamese_im_cpu_adamw(size)
+    encoder = ours.encoder.model_copy(update={"final_norm": True, "train_patch_embedding": True, "column_first": True})
+    views = ours.views.model_copy(update={"online_colour": PLAIN, "mask": MaskSettings(kind="random", ratio=0.75)})
+    method = MAESettings(decoder_width=64, decoder_depth=2, decoder_heads=2)
+    changed = {"recipe": "mae_cpu", "steps": 11200, "encoder": encoder, "views": views, "method": method}
+    return ours.model_copy(update=changed | {"training": ours.training.model_copy(update=CALM)})
 
 
-def moco_v3_pico_32() -> RunConfig:
-    """MoCo-v3 with the encoder, the images and the schedule of siamese_im_pico_32.
+def moco_v3_cpu(size: int = 32) -> RunConfig:
+    """MoCo-v3 with the encoder and the images of siamese_im_cpu_adamw, for a CPU.
 
-    command   otherview pretrain --recipe moco_v3_pico_32 --data cifar10/train.parquet --out DIR
-    cost      2.4 hours at the 66 images/s of its first 1,627 steps (one CPU thread, the other core busy)
-    expected  CIFAR-10 kNN of the cls token .433 after 1,627 of its 9,000 steps (untrained .355; one seed)
-    """
-    pico = siamese_im_pico_32()
-    encoder = pico.encoder.model_copy(update={"final_norm": True, "start": "moco_v3"})
-    views = pico.views.model_copy(update={"mask": NO_MASK})
-    method = MoCoV3Settings(hidden_width=512, output_width=128)
-    return pico.model_copy(update={"recipe": "moco_v3_pico_32", "encoder": encoder, "views": views, "method": method})
+    A long warm-up and a target that never freezes, which it gains from as SiameseIM does in short runs (docs/log.md).
 
-
-def moco_v3_quick_32() -> RunConfig:
-    """moco_v3_pico_32 for a short run: a warm-up and a target as siamese_im_quick_32 has them, which it gains from too.
-
-    command   otherview pretrain --recipe moco_v3_quick_32 --data cifar10/train.parquet --out DIR
+    command   otherview pretrain --recipe moco_v3_cpu --data cifar10/train.parquet --out DIR
     cost      28 minutes on one CPU thread with the other core busy (60 images/s)
     expected  CIFAR-10 kNN of the cls token .463 (bank 50,000, test 10,000; untrained .355; two seeds)
     """
-    pico = moco_v3_pico_32()
-    method = pico.method.model_copy(update={"momentum_schedule": "constant"})
-    training = pico.training.model_copy(update={"warmup": 0.15})
-    changed = {"recipe": "moco_v3_quick_32", "steps": 1650, "method": method, "training": training}
-    return pico.model_copy(update=changed)
+    ours = siamese_im_cpu_adamw(size)
+    encoder = ours.encoder.model_copy(update={"final_norm": True, "start": "moco_v3"})
+    views = ours.views.model_copy(update={"mask": NO_MASK})
+    method = MoCoV3Settings(hidden_width=512, output_width=128, momentum_schedule="constant")
+    changed = {"recipe": "moco_v3_cpu", "steps": 1650, "encoder": encoder, "views": views, "method": method}
+    return ours.model_copy(update=changed | {"training": ours.training.model_copy(update={"warmup": 0.15})})
 
 
-def supervised_pico_32() -> RunConfig:
-    """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_pico_32.
+def supervised_cpu(size: int = 32) -> RunConfig:
+    """Supervised pre-training with the encoder, the crops, colours and schedule of siamese_im_cpu_adamw, for a CPU.
 
-    command   otherview pretrain --recipe supervised_pico_32 --data cifar10/train.parquet --out DIR
+    command   otherview pretrain --recipe supervised_cpu --data cifar10/train.parquet --out DIR
     cost      56 minutes at the 172 images/s of its first 4,371 steps (one CPU thread, the other core busy)
     expected  CIFAR-10 kNN .595 after 4,371 of its 9,000 steps (untrained .323; one seed)
     """
-    pico = siamese_im_pico_32()
-    encoder = pico.encoder.model_copy(update={"train_patch_embedding": True})
-    views = pico.views.model_copy(update={"mask": NO_MASK})
-    changed = {"recipe": "supervised_pico_32", "encoder": encoder, "views": views, "method": SupervisedSettings()}
-    return pico.model_copy(update=changed | {"training": pico.training.model_copy(update=CALM)})
+    ours = siamese_im_cpu_adamw(size)
+    encoder = ours.encoder.model_copy(update={"train_patch_embedding": True})
+    views = ours.views.model_copy(update={"mask": NO_MASK})
+    changed = {"recipe": "supervised_cpu", "encoder": encoder, "views": views, "method": SupervisedSettings()}
+    return ours.model_copy(update=changed | {"training": ours.training.model_copy(update=CALM)})
 
 
-RECIPES = (
-    mae_vit_b16,
-    moco_v3_vit_b16,
-    supervised_vit_b16,
-    mae_pico_32,
-    mae_quick_32,
-    moco_v3_pico_32,
-    moco_v3_quick_32,
-    supervised_pico_32,
-)
+RECIPES = (mae_vit_b16, moco_v3_vit_b16, supervised_vit_b16, mae_cpu, moco_v3_cpu, supervised_cpu)

@@ -1,11 +1,15 @@
 """Siamese Image Modeling: the paper's runs, and small ones for a laptop (specification 1.3, 1.9)."""
 
 from otherview.config import RunConfig
+from otherview.errors import WrongRequest
 from otherview.methods.settings import SiameseIMSettings
 from otherview.nn.settings import EncoderSettings
 from otherview.recipes.ladder import sized_views
 from otherview.training.settings import TrainingSettings
 from otherview.views.settings import PLAIN, MaskSettings, ViewSettings
+
+ACROSS, LEAST_SIDE = 8, 32
+"""Patches along a side of the small images, which two cores can train in an hour, and the least pixels along it."""
 
 
 def siamese_im_vit_b16() -> RunConfig:
@@ -73,68 +77,66 @@ def siamese_im_vit_h14() -> RunConfig:
     )
 
 
-def siamese_im_pico_32() -> RunConfig:
-    """A small ViT for 32-pixel images on two CPU cores.
+def siamese_im_cpu(size: int = 32) -> RunConfig:
+    """What a CPU can train in minutes: a small ViT with Muon, which shortens the plateau at the start.
 
-    command   otherview pretrain --recipe siamese_im_pico_32 --data cifar10/train.parquet --out DIR
+    With it, masking three fifths and predicting half of the patches teaches nearly as much per image at two thirds of the
+    cost, and crops that overlap more learn sooner (docs/log.md). There are 8 × 8 patches, whatever the images' size.
+
+    command   otherview pretrain --recipe siamese_im_cpu --data cifar10/train.parquet --out DIR
+    cost      20 minutes on one CPU thread with the other core busy (130 to 186 images/s)
+    expected  CIFAR-10 kNN .512 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
+    """
+    short, masked = short_with_adamw(size), siamese_im_cpu_adamw(size).views.mask
+    views = short.views.model_copy(update={"mask": masked, "predict_ratio": 0.5, "crop_share": (0.4, 1.0)})
+    training = short.training.model_copy(update={"optimiser": "muon", "warmup": 0.05})
+    return short.model_copy(update={"recipe": "siamese_im_cpu", "views": views, "training": training})
+
+
+def siamese_im_cpu_adamw(size: int = 32) -> RunConfig:
+    """The same encoder with the paper's optimiser and schedule, which ask for more steps.
+
+    command   otherview pretrain --recipe siamese_im_cpu_adamw --data cifar10/train.parquet --out DIR
     cost      50 to 60 minutes on two idle CPU cores (195 to 160 images/s)
     expected  CIFAR-10 kNN .539 (bank 50,000, test 10,000; untrained .335, raw pixels .454; one seed)
     """
+    if size < LEAST_SIDE or size % ACROSS:
+        raise WrongRequest(
+            f"--size {size} does not divide into {ACROSS} patches: give a multiple of {ACROSS} from {LEAST_SIDE} on"
+        )
+    sizes = EncoderSettings(image_size=(size, size), patch_size=size // ACROSS, width=128, depth=4, heads=4)
     return RunConfig(
-        recipe="siamese_im_pico_32",
+        recipe="siamese_im_cpu_adamw",
         batch=64,
         steps=9000,
-        encoder=EncoderSettings(image_size=(32, 32), patch_size=4, width=128, depth=4, heads=4),
+        encoder=sizes,
         method=SiameseIMSettings(
             head_width=128, head_heads=4, projector_depth=1, predictor_depth=2, negative_weight=0.12, momentum=0.99
         ),
-        views=_small_views(),
+        views=_small_views(size),
         training=TrainingSettings(lr_per_256=4e-3, warmup=1 / 30, precision="fp32", workers=1),
     )
 
 
-def siamese_im_quick_32() -> RunConfig:
-    """siamese_im_pico_32 for a short run: narrower heads, fewer masked patches and a target that never freezes. The
-    studies at pico size start from it.
+def short_with_adamw(size: int = 32) -> RunConfig:
+    """siamese_im_cpu_adamw in a third of its steps: narrower heads, fewer masked patches and a target that never freezes. The
+    studies start from it.
 
     A short schedule that lets the momentum rise to 1 freezes the target while it still has rank 2, and so does a warm-up
     of less than some 300 steps; heads of half the encoder's width make a step 1.5 × cheaper and learn as much in it
-    (docs/log.md).
-
-    command   otherview pretrain --recipe siamese_im_quick_32 --data cifar10/train.parquet --out DIR
-    cost      33 minutes on one CPU thread with the other core busy (107 images/s)
-    expected  CIFAR-10 kNN .487 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
+    (docs/log.md). CIFAR-10 kNN .487 in 33 minutes on one thread (two seeds).
     """
-    pico = siamese_im_pico_32()
-    views = pico.views.model_copy(update={"mask": MaskSettings(ratio=1 / 3, minimum_block=4)})
+    whole = siamese_im_cpu_adamw(size)
+    views = whole.views.model_copy(update={"mask": MaskSettings(ratio=1 / 3, minimum_block=4)})
     heads = {"head_width": 64, "negative_weight": 0.24, "momentum_schedule": "constant"}
-    method = pico.method.model_copy(update=heads)
-    training = pico.training.model_copy(update={"warmup": 0.1})
-    changed = {"recipe": "siamese_im_quick_32", "steps": 3300, "views": views, "method": method, "training": training}
-    return pico.model_copy(update=changed)
-
-
-def siamese_im_muon_32() -> RunConfig:
-    """siamese_im_quick_32 with Muon, which shortens the plateau.
-
-    With it, masking three fifths and predicting half of the patches teaches nearly as much per image at two thirds of the
-    cost, and crops that overlap more learn sooner (docs/log.md).
-
-    command   otherview pretrain --recipe siamese_im_muon_32 --data cifar10/train.parquet --out DIR
-    cost      20 minutes on one CPU thread with the other core busy (130 to 186 images/s)
-    expected  CIFAR-10 kNN .512 (bank 50,000, test 10,000; untrained .332, raw pixels .454; two seeds)
-    """
-    quick = siamese_im_quick_32()
-    views = quick.views.model_copy(
-        update={"mask": siamese_im_pico_32().views.mask, "predict_ratio": 0.5, "crop_share": (0.4, 1.0)}
-    )
-    training = quick.training.model_copy(update={"optimiser": "muon", "warmup": 0.05})
-    changed = {"recipe": "siamese_im_muon_32", "views": views, "training": training}
-    return quick.model_copy(update=changed)
+    method = whole.method.model_copy(update=heads)
+    training = whole.training.model_copy(update={"warmup": 0.1})
+    changed = {"recipe": "short_with_adamw", "steps": 3300, "views": views, "method": method, "training": training}
+    return whole.model_copy(update=changed)
 
 
 def siamese_im_demo() -> RunConfig:
-    """What `otherview demo` trains on drawn images: a short siamese_im_pico_32, its views without colour changes.
+    """What `otherview demo` trains on drawn images: a short siamese_im_cpu_adamw, its views without colour changes.
 
     The drawn images differ by little but their outlines, so there is no colour to become blind to, and a jittered
     brightness would be what varies most and is learned first (docs/log.md).
@@ -144,15 +146,15 @@ def siamese_im_demo() -> RunConfig:
     expected  kNN .672 and .687 with the seeds 0 and 1 (untrained .323 and .239, raw pixels .254)
     """
     views = _small_views().model_copy(update={"crop_share": (0.5, 1.0), "online_colour": PLAIN, "target_colour": PLAIN})
-    pico = siamese_im_pico_32()
-    method = pico.method.model_copy(update={"predictor_start": "zero"})
-    return pico.model_copy(update={"recipe": "siamese_im_demo", "steps": 600, "method": method, "views": views})
+    whole = siamese_im_cpu_adamw()
+    method = whole.method.model_copy(update={"predictor_start": "zero"})
+    return whole.model_copy(update={"recipe": "siamese_im_demo", "steps": 600, "method": method, "views": views})
 
 
-def _small_views() -> ViewSettings:
-    """Views of small images: crops from a fifth on, and no blur, which at sigma 2 wipes 32 pixels out."""
+def _small_views(size: int = 32) -> ViewSettings:
+    """Crops from a fifth on, and no blur of small images, which at sigma 2 wipes 32 pixels out."""
     changed = {"crop_share": (0.2, 1.0), "mask": MaskSettings(ratio=0.6, minimum_block=4)}
-    return sized_views(32).model_copy(update=changed)
+    return sized_views(size).model_copy(update=changed)
 
 
 RECIPES = (
@@ -161,8 +163,7 @@ RECIPES = (
     siamese_im_article_vit_b16,
     siamese_im_vit_l16,
     siamese_im_vit_h14,
-    siamese_im_pico_32,
-    siamese_im_quick_32,
-    siamese_im_muon_32,
+    siamese_im_cpu,
+    siamese_im_cpu_adamw,
     siamese_im_demo,
 )

@@ -1,6 +1,6 @@
 """Comparisons and ablations: a study is rows of configs that differ in one thing each. Torch-free.
 
-study = find_study("compare_pico")
+study = find_study("compare_cpu")
 study.rows()["mae"]              # a RunConfig
 """
 
@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from otherview.config import RunConfig
 from otherview.errors import WrongRequest
 from otherview.recipes.one_gpu import rivals_of, siamese_im_cifar10_200ep, siamese_im_imagenette_200ep
-from otherview.recipes.rivals import NO_MASK, mae_quick_32, moco_v3_quick_32, supervised_pico_32
-from otherview.recipes.siamese_im import siamese_im_demo, siamese_im_muon_32, siamese_im_quick_32
+from otherview.recipes.rivals import NO_MASK, mae_cpu, moco_v3_cpu, supervised_cpu
+from otherview.recipes.siamese_im import short_with_adamw, siamese_im_cpu, siamese_im_demo
 from otherview.views.settings import PLAIN, MaskSettings
 
 
@@ -31,10 +31,10 @@ class Study:
 
 
 METHODS: dict[str, Callable[[], RunConfig]] = {
-    "siamese_im": siamese_im_quick_32,
-    "mae": mae_quick_32,
-    "moco_v3": moco_v3_quick_32,
-    "supervised": supervised_pico_32,
+    "siamese_im": short_with_adamw,
+    "mae": mae_cpu,
+    "moco_v3": moco_v3_cpu,
+    "supervised": supervised_cpu,
 }
 Settings = TypeVar("Settings", bound=BaseModel)
 Change = Mapping[str, Any]
@@ -43,23 +43,23 @@ Change = Mapping[str, Any]
 
 def _compare() -> dict[str, RunConfig]:
     """Every method with the steps of the first."""
-    steps = siamese_im_quick_32().steps
+    steps = short_with_adamw().steps
     return {method: make().model_copy(update={"steps": steps}) for method, make in METHODS.items()}
 
 
 def _compare_with_muon() -> dict[str, RunConfig]:
     """The same with Muon and in as many steps as SiameseIM's recipe for it, whose crops suit MAE too (docs/log.md)."""
-    first = siamese_im_muon_32()
+    first = siamese_im_cpu()
     change = {"steps": first.steps, "training": {"optimiser": "muon"}}
     rows = {method: _changed(config, change) for method, config in _compare().items()} | {"siamese_im": first}
     return rows | {"mae": _changed(rows["mae"], {"views": {"crop_share": first.views.crop_share}})}
 
 
 def _half_as_long() -> RunConfig:
-    """siamese_im_quick_32 in half the steps, of which the warm-up takes as many."""
-    quick = siamese_im_quick_32()
-    training = quick.training.model_copy(update={"warmup": 2 * quick.training.warmup})
-    return quick.model_copy(update={"steps": (quick.steps or 0) // 2, "training": training})
+    """short_with_adamw in half the steps, of which the warm-up takes as many."""
+    whole = short_with_adamw()
+    training = whole.training.model_copy(update={"warmup": 2 * whole.training.warmup})
+    return whole.model_copy(update={"steps": (whole.steps or 0) // 2, "training": training})
 
 
 def _ablation(make: Callable[[], RunConfig], changes: Mapping[str, Change]) -> Callable[[], dict[str, RunConfig]]:
@@ -82,7 +82,7 @@ def _trials(method: str, own: Mapping[str, Change]) -> Study:
         name: {"training": {"lr_per_256": rate * by}} for name, by in (("half the rate", 0.5), ("twice the rate", 2))
     }
     rows = _ablation(lambda: _compare()[method], {**rates, **own})
-    return Study(f"tune_pico_{method}", "which settings compare_pico should have", rows, seeds=(0,))
+    return Study(f"tune_cpu_{method}", "which settings compare_cpu should have", rows, seeds=(0,))
 
 
 def _changed(config: Settings, change: Mapping[str, Any]) -> Settings:
@@ -180,8 +180,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, Change]]] = {
 """By topic: the question, and what each row changes."""
 
 STUDIES = (
-    Study("compare_pico", "what each kind of learning gives", _compare),
-    Study("compare_pico_muon", "the same with Muon, and SiameseIM's recipe for it", _compare_with_muon),
+    Study("compare_cpu", "what each kind of learning gives", _compare),
+    Study("compare_cpu_muon", "the same with Muon, and SiameseIM's recipe for it", _compare_with_muon),
     Study(
         "imagenette_200ep",
         "what each kind of learning gives at ViT-S's size in 200 epochs of Imagenette, for one GPU",
@@ -198,7 +198,7 @@ STUDIES = (
     _trials("supervised", {"no colour": {"views": {"online_colour": PLAIN}}}),
     *(
         Study(f"ablate_{images}_{topic}", question, _ablation(make, rows))
-        for images, make in (("pico", _half_as_long), ("drawn", siamese_im_demo))
+        for images, make in (("cpu", _half_as_long), ("drawn", siamese_im_demo))
         for topic, (question, rows) in ABLATIONS.items()
     ),
 )

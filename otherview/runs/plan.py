@@ -24,7 +24,7 @@ from otherview.errors import WrongRequest
 from otherview.evaluation.grouping import groups_of, held_out
 from otherview.evaluation.online import OnlineKnn, OnlineRetrieval
 from otherview.evaluation.split import SPLIT_SEED
-from otherview.files import json_lines, only_writer
+from otherview.files import json_lines, only_writer, write_atomically
 from otherview.geometry import PatchGrid
 from otherview.judgement import apart
 from otherview.launch import shortened, stop_requests
@@ -45,7 +45,8 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 BUDGET = "1h"
 LEAST_STEPS, SHORTENED_STEPS = 40, 8
 """Of the shortest run, where nothing is learned in fewer; of the longest one, where a shortened one is asked for."""
-HELD_OUT, MOST_HELD_OUT = 0.2, 2000
+HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 0.2, 10, 2000
+"""A share of the images, and how many of them at least and at most."""
 PAIRS = 500
 """Held-out images whose patches are looked for in a second view."""
 TIMES = 10
@@ -85,7 +86,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     parts = _divided(asked.source, settings)
     steps = SHORTENED_STEPS if shortened() else asked.config.steps_for(len(asked.source))
     arms = arms_of(len(parts.train), steps, batch=asked.config.batch)
-    _check(arms, asked.config, settings)
+    _check(arms, parts, asked.config, settings)
     prepare_folder(settings.out, asked.config, data=settings.data, images=len(asked.source), fresh=settings.fresh)
     runs = f"{len(arms)} runs of {arms[0].steps:,} to {steps:,} steps, judged on {len(parts.held):,} images held out"
     print(*asked.chosen, runs, sep="\n", file=sys.stderr)
@@ -107,10 +108,12 @@ def _as_run(settings: PlanSettings) -> PretrainSettings:
     )  # fmt: skip
 
 
-def _check(arms: list[Arm], config: RunConfig, settings: PlanSettings) -> None:
-    if len({arm.images for arm in arms}) < 2:
+def _check(arms: list[Arm], parts: Parts, config: RunConfig, settings: PlanSettings) -> None:
+    """Raise WrongRequest where there is too little of something, before a folder is made."""
+    if len(parts.held) < LEAST_HELD_OUT or len({arm.images for arm in arms}) < 2:
         raise WrongRequest(
-            f"--data {settings.data} has too few images to leave some out (a batch is {config.batch}): give a smaller --batch"
+            f"--data {settings.data} has too few images to leave some out: {len(parts.held)} would judge, and a batch is "
+            f"{config.batch}; give more images or a smaller --batch"
         )
     if (least := arms[0].steps) < LEAST_STEPS and not shortened():
         times = math.ceil(LEAST_STEPS / max(1, least))
@@ -197,7 +200,7 @@ def _found(arms: list[Arm], config: RunConfig, parts: Parts, settings: PlanSetti
         "learned": str(lead),
         "out": str(settings.out),
     }  # fmt: skip
-    (settings.out / "plan.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write_atomically(settings.out / "plan.json", json.dumps(found, indent=1).encode())
     return found
 
 

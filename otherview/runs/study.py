@@ -1,6 +1,6 @@
 """The runs of a study, one process each: what is finished is skipped, what was cut short goes on.
 
-folders = run_study(find_study("compare_pico"), plan)
+folders = run_study(find_study("compare_cpu"), plan)
 
 A row and seed has a folder of its own, OUT/ROW/seed-N, with the log of its processes beside it.
 """

@@ -2,7 +2,7 @@
 
 load_encoder("runs/first")              # a finished run's online encoder
 load_encoder("runs/first@3000")         # as a checkpoint that was kept has it; @last: the newest checkpoint
-load_encoder("runs/first/target.safetensors"), load_encoder("reference:demo"), load_encoder("random:siamese_im_pico_32")
+load_encoder("runs/first/target.safetensors"), load_encoder("reference:demo"), load_encoder("random:siamese_im_cpu_adamw")
 load_encoder("timm:vit_small_patch16_224.augreg_in21k"), load_encoder("hf:facebook/dinov2-small"), load_encoder("mae.pth")
 """
 

@@ -18,11 +18,11 @@ from otherview.dense.dense_defaults import (
 )
 from otherview.dense.settings import BoxSettings, DetectConfig, SegmentConfig
 from otherview.nn.settings import EncoderSettings
-from otherview.recipes.dense import detect_pico, segment_pico, upernet_b_ade20k, vitdet_b_coco
-from otherview.recipes.siamese_im import siamese_im_pico_32
+from otherview.recipes.dense import detect_cpu, segment_cpu, upernet_b_ade20k, vitdet_b_coco
+from otherview.recipes.siamese_im import siamese_im_cpu_adamw
 from otherview.training.settings import TrainingSettings
 
-BASE, PICO = EncoderSettings(), siamese_im_pico_32().encoder
+BASE, PICO = EncoderSettings(), siamese_im_cpu_adamw().encoder
 SETTLED = {"detect": settled_detection, "segment": settled_segmentation}
 BARE = {"detect": DetectConfig(), "segment": SegmentConfig()}
 
@@ -34,7 +34,7 @@ def test_as_many_images_as_published_get_the_published_settings() -> None:
     assert segmentation == upernet_b_ade20k().model_copy(update={"recipe": "", "zero_is_ignored": False})
 
 
-@pytest.mark.parametrize("recipe", [vitdet_b_coco, detect_pico])
+@pytest.mark.parametrize("recipe", [vitdet_b_coco, detect_cpu])
 def test_a_recipe_stays_as_it_is(recipe: type[DetectConfig]) -> None:
     asked = recipe().model_copy(update={"steps": 7})
     assert settled_detection(asked, Known(10, (64, 64), PICO)) is asked
@@ -114,7 +114,7 @@ def _parsed(*flags: str) -> BaseModel:
 
 def test_the_command_line_says_which_settings_were_given() -> None:
     bare = _parsed("--stride", "99", "--dropout", "0.1")
-    assert bare.model_fields_set == {"stride", "dropout"} and filled(segment_pico(), bare).model_dump() == {
-        **segment_pico().model_dump(), "stride": 99, "dropout": 0.1
+    assert bare.model_fields_set == {"stride", "dropout"} and filled(segment_cpu(), bare).model_dump() == {
+        **segment_cpu().model_dump(), "stride": 99, "dropout": 0.1
     }  # fmt: skip
-    assert _parsed("--recipe", "segment_pico", "--stride", "9") == segment_pico().model_copy(update={"stride": 9})
+    assert _parsed("--recipe", "segment_cpu", "--stride", "9") == segment_cpu().model_copy(update={"stride": 9})

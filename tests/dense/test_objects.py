@@ -126,7 +126,7 @@ def test_no_fault_of_a_file_ends_a_run(otherview: Callable, tmp_path: Path) -> N
     spec = f"coco:{file}@{folder}"
     assert placed(open_source(spec), 0).boxes.tolist() == [[4, 4, 24, 24]]
     words = (
-        "evaluate", "detect", "--recipe", "detect_pico", "--weights", "random:siamese_im_pico_32", "--train", spec,
+        "evaluate", "detect", "--recipe", "detect_cpu", "--weights", "random:siamese_im_cpu_adamw", "--train", spec,
         "--test", spec, "--out", "o", "--no-control", "--pictures", "1", "--batch", "2", "--training.max-broken", "1",
         "--json",
     )  # fmt: skip

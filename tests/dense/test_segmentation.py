@@ -32,7 +32,7 @@ from otherview.evaluation.linear_segment import IGNORED, Segmented, pixel_confus
 from otherview.geometry import PatchGrid
 from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
-from otherview.recipes.dense import segment_pico, upernet_b_ade20k
+from otherview.recipes.dense import segment_cpu, upernet_b_ade20k
 from otherview.recipes.registry import find
 from otherview.weights.names import card_of
 from otherview.weights.pretrained import PretrainedEncoder, save_encoder, weights_fingerprint
@@ -41,7 +41,7 @@ TINY = EncoderSettings(image_size=(32, 32), patch_size=8, width=32, depth=4, hea
 
 
 def config(**changes: object) -> SegmentConfig:
-    small = segment_pico().model_dump() | {"channels": 16, "auxiliary_channels": 8, "dropout": 0.0}
+    small = segment_cpu().model_dump() | {"channels": 16, "auxiliary_channels": 8, "dropout": 0.0}
     return SegmentConfig.model_validate(small | changes)
 
 
@@ -204,7 +204,7 @@ def test_names_of_predictions_stay_in_their_folder(tmp_path: Path) -> None:
 
 def test_the_weights_that_a_run_started_from_are_a_control(tmp_path: Path) -> None:
     """As in every other evaluation; a checkpoint's are those of its run."""
-    settings = find("siamese_im_pico_32").make()
+    settings = find("siamese_im_cpu_adamw").make()
     for branch, seed in (("encoder", 1), ("start", 2)):
         card = card_of(settings, method="siamese_im", branch=branch, steps=9)
         save_encoder(tmp_path / f"{branch}.safetensors", Encoder(settings.encoder, seed=seed), card)
@@ -226,7 +226,7 @@ def test_the_weights_that_a_run_started_from_are_a_control(tmp_path: Path) -> No
 def test_settings_of_pre_training_are_refused(otherview: Callable, flag: str) -> None:
     words = (
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--out",
         "o",
         "--train",
@@ -242,7 +242,7 @@ def test_settings_of_pre_training_are_refused(otherview: Callable, flag: str) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["detect", "segment"])
 def test_the_commands_fit_judge_and_keep(otherview: Callable, tmp_path: Path, verb: str) -> None:
-    words = ["evaluate", verb, "--weights", "random:siamese_im_pico_32", "--out", "o", "--recipe", f"{verb}_pico"]
+    words = ["evaluate", verb, "--weights", "random:siamese_im_cpu_adamw", "--out", "o", "--recipe", f"{verb}_cpu"]
     words += ["--train", "shapes:24@64", "--test", "shapes:12:test@64", "--batch", "4", "--pictures", "2", "--json"]
     done = otherview(*words, OTHERVIEW_SHORTEN="1")
     assert done.returncode == 0, done.stderr
@@ -270,18 +270,18 @@ def test_the_commands_fit_judge_and_keep(otherview: Callable, tmp_path: Path, ve
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("detect", "--recipe", "siamese_im_pico_32"), "is a recipe of `otherview pretrain`"),
-        (("detect", "--recipe", "segment_pico"), "is a recipe of `otherview evaluate segment`"),
-        (("detect", "--recipe", "detect_pico", "--size", "60"), "--size 64"),
-        (("detect", "--recipe", "detect_pico", "--windows.global-blocks", "9"), "9: this encoder has blocks"),
-        (("segment", "--recipe", "segment_pico", "--taps", "1", "2", "3", "9"), "four blocks of this encoder"),
-        (("segment", "--recipe", "segment_pico", "--stride", "99"), "stride 99 leaves gaps"),
+        (("detect", "--recipe", "siamese_im_cpu_adamw"), "is a recipe of `otherview pretrain`"),
+        (("detect", "--recipe", "segment_cpu"), "is a recipe of `otherview evaluate segment`"),
+        (("detect", "--recipe", "detect_cpu", "--size", "60"), "--size 64"),
+        (("detect", "--recipe", "detect_cpu", "--windows.global-blocks", "9"), "9: this encoder has blocks"),
+        (("segment", "--recipe", "segment_cpu", "--taps", "1", "2", "3", "9"), "four blocks of this encoder"),
+        (("segment", "--recipe", "segment_cpu", "--stride", "99"), "stride 99 leaves gaps"),
     ],
 )
 def test_wrong_requests(otherview: Callable, words: tuple[str, ...], said: str) -> None:
     rest = (
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--train",
         "shapes:9@64",
         "--test",
@@ -299,7 +299,7 @@ def test_images_that_say_nothing_of_places_are_refused(otherview: Callable, tmp_
     for verb, said in (("detect", "does not say what is where"), ("segment", "has no pixel labels")):
         words = (
             "--weights",
-            "random:siamese_im_pico_32",
+            "random:siamese_im_cpu_adamw",
             "--train",
             tmp_path,
             "--test",
@@ -307,7 +307,7 @@ def test_images_that_say_nothing_of_places_are_refused(otherview: Callable, tmp_
             "--out",
             "o",
         )
-        done = otherview("evaluate", verb, "--recipe", f"{verb}_pico", *words)
+        done = otherview("evaluate", verb, "--recipe", f"{verb}_cpu", *words)
         assert done.returncode == 2 and said in done.stderr
 
 
@@ -330,9 +330,9 @@ def test_two_processes_fit_and_one_of_them_writes_ranks(verb: str, tmp_path: Pat
         "evaluate",
         verb,
         "--recipe",
-        f"{verb}_pico",
+        f"{verb}_cpu",
         "--weights",
-        "random:mae_pico_32",
+        "random:mae_cpu",
         "--batch",
         "4",
         "--no-control",
@@ -367,7 +367,7 @@ def test_two_processes_fit_and_one_of_them_writes_ranks(verb: str, tmp_path: Pat
 def test_labels_and_classes_have_to_fit(otherview: Callable, words: tuple[str, ...], said: str) -> None:
     rest = (
         "--weights",
-        "random:siamese_im_pico_32",
+        "random:siamese_im_cpu_adamw",
         "--train",
         "shapes:90@64",
         "--test",
@@ -375,5 +375,5 @@ def test_labels_and_classes_have_to_fit(otherview: Callable, words: tuple[str, .
         "--out",
         "o",
     )
-    done = otherview("evaluate", "segment", "--recipe", "segment_pico", *rest, *words)
+    done = otherview("evaluate", "segment", "--recipe", "segment_cpu", *rest, *words)
     assert done.returncode == 2 and said in done.stderr, done.stderr

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import otherview
 from otherview.config import RunConfig, load_config
-from otherview.errors import Stopped
+from otherview.errors import Stopped, WrongRequest
 from otherview.methods.learner import Learner
 from otherview.runs import pretrain as pretrain_module
 from otherview.runs.assemble import ENCODER_WAITS
@@ -159,6 +159,22 @@ def test_a_run_that_was_stopped_stays_near_the_same_start(
         for name in ("whole", "far")
     ]
     assert 0 < moved[0] < moved[1]
+
+
+def test_a_config_that_starts_from_weights_asks_for_them(started_from: Path, tmp_path: Path) -> None:
+    """Its own file names none; without them the run would be drawn to random weights, or be another one."""
+    settings = config_with(l2_to_start=3.0)
+    otherview.pretrain(settings, data="shapes:40@16", out=tmp_path / "run", init=str(started_from), threads=1)
+    assert "--init" in (tmp_path / "run/config.yaml").read_text().splitlines()[0]
+    recorded = load_config(tmp_path / "run/config.yaml")
+    for config, said in (
+        (recorded, "starts from weights .* give them to --init"),
+        (settings, r"training\.\w+ is for a run that starts from weights"),
+    ):
+        for out in ("run", "another"):
+            with pytest.raises(WrongRequest, match=said):
+                otherview.pretrain(config, data="shapes:40@16", out=tmp_path / out, threads=1)
+    assert not (tmp_path / "another").exists()
 
 
 @pytest.mark.parametrize("flag", ["--training.encoder-waits", "--training.encoder-lr", "--training.l2-to-start"])

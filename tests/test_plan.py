@@ -3,15 +3,22 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import otherview
 from otherview.config import RunConfig
+from otherview.data.spec import open_source
 from otherview.errors import WrongRequest
+from otherview.recipes.by_images import CHOSEN
+from otherview.recipes.registry import find
+from otherview.recipes.siamese_im import siamese_im_cpu
+from otherview.runs.cost import Opened
 from otherview.runs.learning_curve import SURE, Point, Range, fitted
-from otherview.runs.plan import SHARES, Arm, arms_of
+from otherview.runs.plan import SHARES, Arm, _divided, _error, _shortened, arms_of
+from otherview.runs.settings import PlanSettings
 
 ARMS = arms_of(8000, 800, batch=64)
 SHORT = ("shapes:320@32", RunConfig(batch=16, steps=160, recipe=""))
@@ -81,7 +88,7 @@ def test_too_few_different_runs_give_no_surface(points: list[Arm]) -> None:
         (
             "shapes:320@32",
             {"batch": 16, "steps": 100},
-            "would have 25 steps, in which nothing is learned: give 2 times",
+            "would have 25 steps, in which nothing is learned: give --steps 160 or more",
         ),
         ("shapes:40@32", {"batch": 32, "steps": 400}, "too few images to leave some out"),
     ],
@@ -106,7 +113,7 @@ def test_a_plan_is_made_judged_and_taken_up_again(data: str, tmp_path: Path, mon
         data = str(photographs(tmp_path / "photos", count=80))
     out, config = tmp_path / "plan", RunConfig.model_validate(TINY)
     found = otherview.plan(config, data=data, out=out, threads=1)
-    assert found["images"] + found["held_out"] == 80 and found["score"] == (
+    assert found["images"] + found["judged_on"] == 80 and found["score"] == (
         "knn_mean" if data.startswith("shapes") else "retrieval"
     )
     runs = [(run["images"], run["steps"]) for run in found["runs"]]
@@ -118,12 +125,74 @@ def test_a_plan_is_made_judged_and_taken_up_again(data: str, tmp_path: Path, mon
     assert {path: path.stat().st_mtime_ns for path in logs} == logs
 
 
-def photographs(folder: Path, *, count: int) -> Path:
+def test_a_folder_answers_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another time, other groups or other images of the same number are refused, and --fresh moves the runs aside."""
+    monkeypatch.setenv("OTHERVIEW_SHORTEN", "1")
+    config = RunConfig.model_validate({name: value for name, value in TINY.items() if name != "steps"})
+    photos = str(photographs(tmp_path / "photos", count=80))
+
+    def ask(data: str = photos, **settings: Any) -> dict[str, Any]:
+        return otherview.plan(config, data=data, out=tmp_path / "plan", threads=1, **settings)
+
+    ask(time_budget="20m")
+    others = photographs(tmp_path / "others", count=80, named="other")
+    for settings, flag in (({"time_budget": "30m"}, "--time-budget"), ({"data": str(others)}, "--data")):
+        with pytest.raises(WrongRequest, match=f"holds runs of another {flag}: give that one to continue"):
+            ask(**{"time_budget": "20m", **settings})
+    assert ask(time_budget="30m", fresh=True)["runs"]
+    assert len([*tmp_path.glob("plan.before-*/*/metrics.jsonl")]) == 7
+
+
+def test_shares_and_judges_are_whole_groups(tmp_path: Path) -> None:
+    """No patient is on both sides, and an eighth of the images is of about an eighth of the patients."""
+    folder = tmp_path / "photos"
+    for patient in range(40):
+        photographs(folder / "ab"[patient % 2] / f"patient-{patient:02}", count=6)
+    settings = PlanSettings(RunConfig(steps=400), data=str(folder), out=tmp_path / "plan", group_by="folder")
+    source = open_source(str(folder))
+    parts = _divided(Opened(RunConfig(), source, None, []), settings)
+    train, held = (
+        [side.name(index).split("/")[-2] for index in range(len(side))] for side in (parts.train, parts.held)
+    )
+    assert not set(train) & set(held) and len(set(held)) == 8
+    eighth = [train[place] for place in parts.order[: len(train) // 8]]
+    assert len(set(eighth)) == 4 and sorted(parts.order) == list(range(len(train)))
+
+
+def test_a_class_of_one_image_and_missing_labels_are_no_obstacle(tmp_path: Path) -> None:
+    for name, count in (("cat", 30), ("dog", 30), ("fox", 1)):
+        photographs(tmp_path / "labelled" / name, count=count)
+    settings = PlanSettings(RunConfig(), data=str(tmp_path / "labelled"), out=tmp_path / "plan")
+    parts = _divided(Opened(RunConfig(), open_source(settings.data), None, []), settings)
+    assert parts.labelled and len(parts.held) == 12
+    (tmp_path / "some.csv").write_text(
+        "path,label\n" + "".join(f"labelled/cat/{index}.png,{'cat' if index else ''}\n" for index in range(30))
+    )
+    parts = _divided(Opened(RunConfig(), open_source(str(tmp_path / "some.csv")), None, []), settings)
+    assert not parts.labelled
+
+
+def test_a_warm_up_keeps_its_steps_in_shorter_runs() -> None:
+    """Of a recipe in epochs, whose steps are known here alone; and what was asked for stays."""
+    recipe = find("siamese_im_tiny").make().model_copy(update={"steps": 4000})
+    short = _shortened(recipe, recipe, 1000)
+    assert short.training.warmup * 1000 == pytest.approx(recipe.training.warmup * 4000)
+    asked = RunConfig.model_validate({"encoder": {"positions": "learned"}, "training": {"warmup": 0.3}})
+    chosen = siamese_im_cpu().model_copy(update={"recipe": CHOSEN})
+    short = _shortened(chosen, asked, 1000)
+    assert short.training.warmup == 0.3 and short.steps == 1000 and short.encoder == chosen.encoder
+
+
+def test_a_perfect_score_has_an_error() -> None:
+    assert 0 < _error({"knn_mean": 1.0}, "knn_mean", 50) < 0.05
+
+
+def photographs(folder: Path, *, count: int, named: str = "") -> Path:
     """A folder of noise without labels."""
     from PIL import Image
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(count):
-        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{named}{index}.png")
     return folder

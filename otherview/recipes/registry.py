@@ -36,10 +36,15 @@ class Recipe(Generic[Config]):
 
     def sized(self, size: int) -> Config:
         """The config for images of so many pixels along a side; raises WrongRequest where the recipe has one size only."""
-        if "size" not in inspect.signature(self.make).parameters:
-            others = ", ".join(one.__name__ for one in ladder.RECIPES)
+        if not self.has_sizes:
+            others = ", ".join(name for name, one in recipes_of(RunConfig).items() if one.has_sizes)
             raise WrongRequest(f"{self.name} is for one size of images: leave --size out, or take {others}")
         return self.make(size=size)  # pyright: ignore[reportCallIssue]  # it has the parameter
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the size of the images is a parameter."""
+        return "size" in inspect.signature(self.make).parameters
 
     @property
     def kind(self) -> type[BaseModel]:

@@ -101,9 +101,7 @@ def siamese_im_cpu_adamw(size: int = 32) -> RunConfig:
     expected  CIFAR-10 kNN .539 (bank 50,000, test 10,000; untrained .335, raw pixels .454; one seed)
     """
     if size < LEAST_SIDE or size % ACROSS:
-        raise WrongRequest(
-            f"--size {size} does not divide into {ACROSS} patches: give a multiple of {ACROSS} from {LEAST_SIDE} on"
-        )
+        raise WrongRequest(f"--size {size} is below {LEAST_SIDE} or no multiple of {ACROSS}: give one that is")
     sizes = EncoderSettings(image_size=(size, size), patch_size=size // ACROSS, width=128, depth=4, heads=4)
     return RunConfig(
         recipe="siamese_im_cpu_adamw",

@@ -11,12 +11,14 @@ from otherview.data.first_images import settled
 from otherview.data.source import Source
 from otherview.data.spec import open_aloud
 from otherview.distributed import agree, gather_objects, ranks
+from otherview.errors import WrongRequest
 from otherview.runs.assemble import Start, starting, with_classes
 from otherview.runs.choice import Choice, chosen_run, recorded
 from otherview.runs.memory import check_room
 from otherview.runs.pace import measure, pace_of, plan_of, seconds_of, steps_within
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on, peak_memory_mb
+from otherview.training.settings import OF_A_START, TrainingSettings
 from otherview.weights.names import load_encoder
 from otherview.weights.pretrained import PretrainedEncoder
 
@@ -103,7 +105,20 @@ def _seen(found: Choice, settings: PretrainSettings, source: Source, weights: Pr
     config = config.seeing(preprocessing)
     if weights is not None:
         config, start = starting(config, weights, said_as=settings.init or "")
+    else:
+        _refuse_without_start(config)
     return Opened(with_classes(config, source, settings.data), source, start, found.said)
+
+
+def _refuse_without_start(config: RunConfig) -> None:
+    """Raise WrongRequest where a config is of a run that starts from weights, and none are given."""
+    if config.start_from:
+        raise WrongRequest(
+            f"this config is of a run that starts from weights ({config.start_from}): give them to --init"
+        )
+    defaults = TrainingSettings()
+    if given := [name for name in OF_A_START if getattr(config.training, name) != getattr(defaults, name)]:
+        raise WrongRequest(f"training.{given[0]} is for a run that starts from weights: give --init, or leave it out")
 
 
 def within_budget(config: RunConfig, source: Source, *, settings: PretrainSettings) -> RunConfig:

@@ -43,7 +43,7 @@ def prepare_folder(out: Path, config: RunConfig, *, data: str, images: int, fres
     make_folder(out)
     if not (out / "config.yaml").exists():
         write_atomically(out / "data.json", json.dumps({"data": data, "images": images}).encode())
-        write_atomically(out / "config.yaml", (_header(data) + to_yaml(config)).encode())
+        write_atomically(out / "config.yaml", (_header(config, data) + to_yaml(config)).encode())
         return "new", said
     before = load_config(out / "config.yaml")
     if changed := changed_settings(before, config):
@@ -87,8 +87,9 @@ def settings_that_differ(path: Path, config: RunConfig) -> list[str]:
     return changed_settings(before, config)
 
 
-def _header(data: str) -> str:
-    return f"# otherview pretrain --config config.yaml --data {data}\n"
+def _header(config: RunConfig, data: str) -> str:
+    start = " --init WEIGHTS" if config.start_from else ""
+    return f"# otherview pretrain --config config.yaml --data {data}{start}\n"
 
 
 def write_summary(out: Path, config: RunConfig, summary: dict[str, Any]) -> None:

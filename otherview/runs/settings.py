@@ -55,7 +55,7 @@ class PlanSettings(ComputeSettings):
     init: str | None = None
     """Weights to start from, as for pretrain."""
     time_budget: str | None = None
-    """For all seven runs together: 30m, 2h or 1d. Default: 1h, or with a recipe or --steps these are the longest run's."""
+    """For all seven runs together: 30m, 2h or 1d. Default: 1h; with a recipe or --steps, the longest run has those steps."""
     group_by: str | None = None
     """Keep what belongs together, such as a patient's images, on one side: folder, file, or a column of the *.csv."""
 

@@ -32,7 +32,7 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(default=0.025, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
     encoder_waits: float | None = Field(default=None, ge=0, lt=0.5)
-    """Share of the run in which the encoder keeps still while the heads learn; its rate then rises for as long."""
+    """Share of the run in which the encoder keeps still, then its rate rises for as long. With --init 0.1 by default."""
     encoder_lr: float = Field(default=1.0, gt=0)
     """Learning rate of the encoder, in parts of the heads'."""
     l2_to_start: float = Field(default=0.0, ge=0)

@@ -2,7 +2,7 @@
 
     import otherview
 
-    otherview.pretrain(otherview.recipe("siamese_im_cpu_adamw"), data="photos/", out="runs/first")
+    otherview.pretrain(otherview.recipe("siamese_im_cpu"), data="photos/", out="runs/first")
     encoder = otherview.load_encoder("runs/first")
     otherview.evaluate.knn("runs/first", train="shapes:5000:val", test="shapes:2000:test")
     otherview.evaluate.knn(otherview.backbone(timm_model), train="shapes:5000:val", test="shapes:2000:test")

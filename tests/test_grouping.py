@@ -15,6 +15,8 @@ from otherview.evaluation.grouping import folders_on_both_sides, groups_of, held
 from otherview.evaluation.settings import KnnSettings
 from otherview.evaluation.split import open_splits
 
+KNN = ("evaluate", "knn", "--weights", "random:siamese_im_cpu_adamw", "--k", 3, "--threads", 1)
+
 
 def picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,18 +103,7 @@ def test_blank_slices_and_copies_are_learned_from_and_not_judged(
             picture(tmp_path / f"{kind}/{number}.png", ord(kind) * 100 + number)
         for number in range(8, 12):
             picture(tmp_path / f"{kind}/{number}.png", 7)  # the same in all
-    words = (
-        "evaluate",
-        "knn",
-        "--weights",
-        "random:siamese_im_cpu_adamw",
-        "--train",
-        tmp_path,
-        "--k",
-        3,
-        "--threads",
-        1,
-    )
+    words = (*KNN, "--train", tmp_path)
     found = result_of(*words, "--workers", 0, "--test-share", 0.4)
     assert 0 < found["scores"][0]["n"] < 10
 
@@ -151,18 +142,7 @@ def test_doctor_names_folders_on_both_sides(tmp_path: Path, otherview: Callable)
 
 
 def test_an_evaluation_without_a_test_set(clinic: Path, result_of: Callable[..., dict], otherview: Callable) -> None:
-    words = (
-        "evaluate",
-        "knn",
-        "--weights",
-        "random:siamese_im_cpu_adamw",
-        "--train",
-        clinic / "all.csv",
-        "--k",
-        3,
-        "--threads",
-        1,
-    )
+    words = (*KNN, "--train", clinic / "all.csv")
     found = result_of(*words, "--group-by", "patient", "--workers", 0)
     assert found["scores"][0]["n"] == 6 and found["test"].endswith("all.csv, by patient") and "20%" in found["test"]
     wrong = otherview(*words, "--test-share", 1)

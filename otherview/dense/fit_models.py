@@ -20,13 +20,12 @@ from otherview.evaluation.result import fit_folder
 from otherview.evaluation.split import Split, images_used, settled_images, with_fingerprints
 from otherview.launch import launched_rank, launched_ranks, shortened
 from otherview.methods.learner import Learner
-from otherview.nn.encoder import Encoder
 from otherview.nn.settings import EncoderSettings
 from otherview.training.device import compute_on, resolve_device
 from otherview.training.fit import Fit, run_fit
 from otherview.training.optim import Rate, make_optimiser
-from otherview.training.settings import FREE_TO_CHANGE, OF_A_START, TrainingSettings
-from otherview.weights.names import check_weights, load_encoder, named, start_of
+from otherview.training.settings import FREE_TO_CHANGE, TrainingSettings
+from otherview.weights.names import check_weights, controls_of, load_encoder, named
 from otherview.weights.pretrained import Card, PretrainedEncoder
 
 Config = TypeVar("Config", DetectConfig, SegmentConfig)
@@ -56,25 +55,21 @@ def check_request(settings: DenseSettings, training: TrainingSettings) -> None:
     fit_folder(settings, "")
     if training.trackers:
         raise WrongRequest("training.trackers are for pretrain only; a fit logs its metrics to metrics.jsonl")
-    defaults = TrainingSettings()
-    if given := [name for name in OF_A_START if getattr(training, name) != getattr(defaults, name)]:
+    if given := training.of_a_start:
         raise WrongRequest(f"training.{given[0]} is for pretrain --init only: a fit has layer_decay")
     if settings.pictures < 0:
         raise WrongRequest(f"--pictures {settings.pictures} must be 0 or more")
 
 
 def load_all(settings: DenseSettings, sources: Sequence[Source]) -> dict[str, PretrainedEncoder]:
-    """The encoder, checked against the images, and its controls where asked for: the weights that its run started from, where it
-    did, and its untrained twin. The device is chosen."""
+    """The encoder, checked against the images, and its controls where asked for; the device is chosen."""
     compute_on(settings)
-    loaded, start = load_encoder(named(settings.weights)), start_of(settings.weights)
-    had = loaded.card.encoder
-    if had.channels != 3:
-        raise WrongRequest(f"{settings.weights} wants {had.channels} channels: this is for colour images")
+    loaded = load_encoder(named(settings.weights))
+    if (channels := loaded.card.encoder.channels) != 3:
+        raise WrongRequest(f"{settings.weights} wants {channels} channels: this is for colour images")
     loaded.card = loaded.card.seeing(settled_images(sources, loaded.card.preprocessing))
-    controls = {} if start is None else {"start": PretrainedEncoder(start.encoder, loaded.card)}
-    controls["untrained"] = PretrainedEncoder(Encoder(had, seed=loaded.card.seed), loaded.card)
-    return {"encoder": loaded, **(controls if settings.control else {})}
+    controls = controls_of(settings.weights, loaded.card) if settings.control else {}
+    return {"encoder": loaded, **{name: PretrainedEncoder(one, loaded.card) for name, one in controls.items()}}
 
 
 def settled_config(

@@ -38,7 +38,7 @@ from otherview.training.optim import make_optimiser
 from otherview.training.settings import TrainingSettings
 from otherview.views.crop import draw_crop
 from otherview.views.transforms import AugmentedViews, LabelledViews, check_policy, plain_view
-from otherview.weights.names import check_weights, known_of, load_encoder, named, start_of
+from otherview.weights.names import check_weights, controls_of, known_of, load_encoder, named
 from otherview.weights.pretrained import Card, save_classifier, weights_fingerprint
 
 WARMUP = 5 / 100
@@ -65,7 +65,7 @@ def finetune(settings: FinetuneSettings) -> Scores:
     splits = open_splits(settings)
     compute_on(settings)
 
-    loaded, start = load_encoder(named(settings.weights)), start_of(settings.weights)
+    loaded = load_encoder(named(settings.weights))
     card = loaded.card
     wanted = as_asked(card.preprocessing, settings, patch_size=card.encoder.patch_size)
     card = card.seeing(settled_images([split.source for split in splits], wanted))
@@ -75,9 +75,8 @@ def finetune(settings: FinetuneSettings) -> Scores:
     recipe = _recipe(settings, splits[0], card)
     card = card.model_copy(update={"crop_pct": recipe.crop_pct})
     job = _Job(settings=settings, recipe=recipe, card=card, train=splits[0], test=splits[1])
-    controls = {} if start is None else {"start": start.encoder}
-    controls["untrained"] = Encoder(card.encoder, seed=card.seed)
-    encoders = {"encoder": loaded.encoder, **(controls if settings.control else {})}
+    controls = controls_of(settings.weights, card) if settings.control else {}
+    encoders = {"encoder": loaded.encoder, **controls}
     found: dict[str, list[Score]] = {}
     reports: list[ClassReport] = []
     for name, encoder in encoders.items():

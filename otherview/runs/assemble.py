@@ -33,8 +33,6 @@ from otherview.weights.pretrained import PretrainedEncoder, weights_fingerprint
 
 OF_THE_WEIGHTS = *SIZES_OF_WEIGHTS, "positions", "column_first"
 """What a run takes from the weights that it starts from, whatever its recipe says."""
-
-
 ENCODER_WAITS = 0.1
 """Share of a run in which an encoder that starts from weights keeps still, where nothing else is asked for."""
 
@@ -133,10 +131,9 @@ def assemble(
     *,
     out: Path,
     device: torch.device,
-    watch: tuple[Source, Source] | None = None,
-    knn_every: int = 500,
+    look: Callback,
 ) -> RunState:
-    """Every part of a run, built and handed over."""
+    """Every part of a run, built and handed over; `look` shows what it learns."""
     accelerator = make_accelerator(device, config.training, out)
     learner = build_learner(config)
     return RunState(
@@ -149,12 +146,12 @@ def assemble(
         config_hash=config_hash(config),
         data_fingerprint=names_fingerprint(source),
         track=_tracker(accelerator, config),
-        callbacks=[_look(config, source, watch, every=knn_every)],
+        callbacks=[look],
         token=config.token,
     )
 
 
-def _look(config: RunConfig, source: Source, watch: tuple[Source, Source] | None, *, every: int) -> Callback:
+def look_of(config: RunConfig, source: Source, watch: tuple[Source, Source] | None, *, every: int) -> Callback:
     """What shows whether the run learns: with labels kNN, else patch retrieval on its own images."""
     untrained = Encoder(config.encoder, seed=config.seed) if config.start_from else None
     if watch is None:

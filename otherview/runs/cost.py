@@ -18,7 +18,6 @@ from otherview.runs.memory import check_room
 from otherview.runs.pace import measure, pace_of, plan_of, seconds_of, steps_within
 from otherview.runs.settings import PretrainSettings
 from otherview.training.device import compute_on, peak_memory_mb
-from otherview.training.settings import OF_A_START, TrainingSettings
 from otherview.weights.names import load_encoder
 from otherview.weights.pretrained import PretrainedEncoder
 
@@ -116,8 +115,7 @@ def _refuse_without_start(config: RunConfig) -> None:
         raise WrongRequest(
             f"this config is of a run that starts from weights ({config.start_from}): give them to --init"
         )
-    defaults = TrainingSettings()
-    if given := [name for name in OF_A_START if getattr(config.training, name) != getattr(defaults, name)]:
+    if given := config.training.of_a_start:
         raise WrongRequest(f"training.{given[0]} is for a run that starts from weights: give --init, or leave it out")
 
 

@@ -180,10 +180,11 @@ def _run(
     images = Selected(parts.train, np.sort(parts.order[: arm.images]))
     config = _shortened(asked.config, settings.config, arm.steps)
     folder.mkdir(exist_ok=True)
-    run = assemble(config, images, plan_of(config, images, arm.steps), out=folder, device=compute_on(settings))
+    steps, look = plan_of(config, images, arm.steps), _look(config, parts, arm)
+    run = assemble(config, images, steps, out=folder, device=compute_on(settings), look=look)
     if asked.start:
         asked.start.into(run.learner)
-    run.callbacks, run.judged, run.title, run.asked_to_stop = [_look(config, parts, arm)], False, title, stop
+    run.judged, run.title, run.asked_to_stop = False, title, stop
     train(run)
     if not _looks(folder, parts).get(arm.steps):
         raise WrongRequest(f"the images of {settings.data} that were held out cannot be read: see otherview doctor")
@@ -248,10 +249,8 @@ def _error(line: dict[str, Any], name: str, judges: int) -> float:
 
 def _forecasts(points: list[Point]) -> list[dict[str, Any]]:
     """Ten times the steps, the images, and both, of the longest run."""
-    curve, longest = fitted(points), points[-1]
-    if curve is None:
-        return []
-    found = []
+    curve, longest, found = fitted(points), points[-1], list[dict[str, Any]]()
+    assert curve is not None  # five runs at least, of two numbers of images and three of steps
     for what, more in (("steps", (1, TIMES)), ("images", (TIMES, 1)), ("images and steps", (TIMES, TIMES))):
         images, steps = longest.images * more[0], longest.steps * more[1]
         within = curve.range_at(images=images, steps=steps)

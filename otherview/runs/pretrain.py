@@ -14,7 +14,7 @@ from otherview.files import json_lines, only_writer
 from otherview.launch import launched_rank, shortened, stop_requests
 from otherview.methods.learner import Learner
 from otherview.report.run_page import Page, refresh_page
-from otherview.runs.assemble import assemble, open_watched
+from otherview.runs.assemble import assemble, look_of, open_watched
 from otherview.runs.cost import Opened, dry_run, opened
 from otherview.runs.pace import plan_of
 from otherview.runs.run_folder import (
@@ -64,9 +64,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     if state == "finished" and (summary := summary_of(settings.out)):
         _say(f"this run is finished: {summary['verdict']}")
         return summary
-    run = assemble(
-        config, asked.source, plan, out=settings.out, device=device, watch=watch, knn_every=settings.knn_every
-    )
+    look = look_of(config, asked.source, watch, every=settings.knn_every)
+    run = assemble(config, asked.source, plan, out=settings.out, device=device, look=look)
     return _trained(config, run, asked, settings)
 
 

@@ -12,8 +12,8 @@ from otherview.training.settings import ComputeSettings, DeviceName
 
 
 @dataclass(kw_only=True)
-class PretrainSettings(ComputeSettings):
-    """Pre-train an encoder; run the same command again in the same folder to continue."""
+class RunRequest(ComputeSettings):
+    """What every command that trains is asked for."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig, kw_only=False)
     """Every setting of the run; the values in brackets are the recipe's. Without a recipe, what is not given is chosen."""
@@ -25,6 +25,15 @@ class PretrainSettings(ComputeSettings):
     """Start over; what is in the folder is moved aside, and the new place is printed."""
     init: str | None = None
     """Weights to start from, whose sizes are taken: a run, a file (MAE, DINO, DINOv2 …), timm:NAME or hf:ORG/NAME."""
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+
+
+@dataclass(kw_only=True)
+class PretrainSettings(RunRequest):
+    """Pre-train an encoder; run the same command again in the same folder to continue."""
+
     dry_run: bool = False
     """Print shapes, parameters, memory, one timed step and the cost of the run, and write nothing."""
     time_budget: str | None = None
@@ -36,31 +45,20 @@ class PretrainSettings(ComputeSettings):
     knn_every: int = 500
     """Steps between two looks at what has been learned: kNN or, without labelled images, patch retrieval."""
 
-    def __post_init__(self) -> None:
-        self.out = Path(self.out)
-
 
 @dataclass(kw_only=True)
-class PlanSettings(ComputeSettings):
-    """What ten times the images or the time would bring: short runs on parts of your images; run it again to continue."""
+class PlanSettings(RunRequest):
+    """What ten times the images or the time would bring: short runs on parts of your images; run it again to continue.
 
-    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig, kw_only=False)
-    """Every setting of the runs; the values in brackets are the recipe's. Without a recipe, what is not given is chosen."""
-    data: str
-    """Images (a data SPEC); where they have labels, kNN judges the runs, else patch retrieval."""
+    Where all images have labels, kNN judges the runs, else patch retrieval.
+    """
+
     out: Path = Path("runs/plan")
     """Folder of the runs and of plan.json."""
-    fresh: bool = False
-    """Start over; what is in the folder is moved aside, and the new place is printed."""
-    init: str | None = None
-    """Weights to start from, as for pretrain."""
     time_budget: str | None = None
     """For all seven runs together: 30m, 2h or 1d. Default: 1h; with a recipe or --steps, the longest run has those steps."""
     group_by: str | None = None
     """Keep what belongs together, such as a patient's images, on one side: folder, file, or a column of the *.csv."""
-
-    def __post_init__(self) -> None:
-        self.out = Path(self.out)
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(default=0.025, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0; then half a cosine down to the least."""
     encoder_waits: float | None = Field(default=None, ge=0, lt=0.5)
-    """Share of the run in which the encoder keeps still, then its rate rises for as long. With --init 0.1 by default."""
+    """Share of the run in which the encoder keeps still; after it, the rate rises for as long. Default with --init: 0.1."""
     encoder_lr: float = Field(default=1.0, gt=0)
     """Learning rate of the encoder, in parts of the heads'."""
     l2_to_start: float = Field(default=0.0, ge=0)
@@ -76,6 +76,11 @@ class TrainingSettings(BaseModel):
     def _was_a_switch(cls, value: object) -> object:
         """Older configs have true or false."""
         return {True: "blocks", False: "off"}[value] if isinstance(value, bool) else value
+
+    @property
+    def of_a_start(self) -> list[str]:
+        """Names of the settings of OF_A_START that are not as by default."""
+        return [name for name in OF_A_START if getattr(self, name) != type(self).model_fields[name].default]
 
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is written after so many steps."""

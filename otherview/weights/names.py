@@ -115,6 +115,12 @@ def start_of(where: object) -> PretrainedEncoder | None:
     return read_encoder(file) if file.is_file() else None
 
 
+def controls_of(where: object, card: Card) -> dict[str, Encoder]:
+    """What an encoder is judged beside: the weights that its run started from, where it did, and its untrained twin."""
+    start, twin = start_of(where), {"untrained": Encoder(card.encoder, seed=card.seed)}
+    return twin if start is None else {"start": start.encoder, **twin}
+
+
 def known_of(card: Card) -> dict[str, Any]:
     """What every result says of the run that an encoder comes from."""
     return {
